@@ -1,0 +1,1 @@
+//! Lanes: statements, positions, the fence, retries, DDL.

@@ -1,0 +1,1 @@
+//! What is done, as a location that a restart goes on from.

@@ -1,0 +1,1 @@
+//! The outside: admin socket, worker RPC, master, HTTP.

@@ -1,0 +1,1 @@
+//! Commands and output of dm-agentctl.

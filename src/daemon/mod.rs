@@ -1,0 +1,1 @@
+//! Boot order, signals, shutdown order, sd_notify, logging.

@@ -1,0 +1,1 @@
+//! Groups: compaction, keys, lanes and barriers.

@@ -1,0 +1,31 @@
+//! MySQL client errors as DM prints them, and what kind of failure they are.
+
+use mysql_async::{DriverError, Error, ServerError};
+
+use super::code::{Code, Scope};
+use super::failure::Failure;
+
+/// `Error 1062 (23000): Duplicate entry …`, the form that DM's users and its master match on.
+pub fn render_server_error(error: &ServerError) -> String {
+    format!("Error {} ({}): {}", error.code, error.state, error.message)
+}
+
+/// The server's error number, if a server answered at all.
+pub fn server_error_code(error: &Error) -> Option<u16> {
+    match error {
+        Error::Server(error) => Some(error.code),
+        _ => None,
+    }
+}
+
+/// Turns a client error into a failure of `scope`; `doing` says what was asked of the server. A server's refusal keeps
+/// `refused`; everything else is a lost or unusable connection.
+pub fn driver_failure(error: &Error, refused: Code, scope: Scope, doing: &str) -> Failure {
+    match error {
+        Error::Server(server) => Failure::new(refused, doing).scope(scope).cause(render_server_error(server)),
+        Error::Driver(DriverError::ConnectionClosed) | Error::Io(_) => {
+            Failure::new(Code::InvalidConnection, doing).scope(scope).cause(format!("invalid connection: {error}"))
+        }
+        other => Failure::new(Code::DriverError, doing).scope(scope).cause(other.to_string()),
+    }
+}

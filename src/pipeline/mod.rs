@@ -1,0 +1,1 @@
+//! Builds the stages of one task, owns them, stops them.

@@ -1,0 +1,1 @@
+//! The embedded store. `use sled` stands nowhere else.

@@ -1,0 +1,121 @@
+//! What a subtask looks like from outside: plain data, published through a watch, read without waiting for anyone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+use crate::model::{Applied, Checkpointed, Dispatched, RowOrdinal};
+
+/// DM's stages, with its numbers (`pb.Stage`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)] // the variants are DM's stage names
+pub enum Stage {
+    New = 1,
+    Running = 2,
+    Paused = 3,
+    Stopped = 4,
+    Finished = 5,
+    Pausing = 6,
+    Resuming = 7,
+    Stopping = 8,
+}
+
+impl Stage {
+    /// DM's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::New => "New",
+            Stage::Running => "Running",
+            Stage::Paused => "Paused",
+            Stage::Stopped => "Stopped",
+            Stage::Finished => "Finished",
+            Stage::Pausing => "Pausing",
+            Stage::Resuming => "Resuming",
+            Stage::Stopping => "Stopping",
+        }
+    }
+}
+
+/// Why a task is parked. A task runs only while none of these holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParkReason {
+    /// An operator said so on this machine.
+    Operator,
+    /// The master's stage says so.
+    Master,
+    /// Something went wrong; the failures say what.
+    Error,
+    /// This agent does not own the source now.
+    Lease,
+    /// The disk under the state directory is full.
+    Disk,
+}
+
+impl ParkReason {
+    /// The word in status and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ParkReason::Operator => "operator",
+            ParkReason::Master => "master",
+            ParkReason::Error => "error",
+            ParkReason::Lease => "lease",
+            ParkReason::Disk => "disk",
+        }
+    }
+}
+
+/// One reason's particulars. Stored, so that they outlive a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Park {
+    /// Since when.
+    pub since: SystemTime,
+    /// Who: `uid 1000 pid 4711`, `dm-master`, `dm-agent`.
+    pub by: String,
+}
+
+/// A subtask at one instant.
+#[derive(Debug, Clone)]
+pub struct TaskStatus {
+    /// Task name.
+    pub name: String,
+    /// Its source.
+    pub source_id: String,
+    /// DM's stage.
+    pub stage: Stage,
+    /// Why it is parked, or will be as soon as it has drained.
+    pub parks: BTreeMap<ParkReason, Park>,
+    /// What it failed with, newest last; emptied by a resume.
+    pub failures: Vec<Failure>,
+    /// When it will be resumed without anyone's doing, for failures that may heal.
+    pub auto_resume_at: Option<SystemTime>,
+    /// What it is doing now, in a few words: `connecting to the downstream`, `applying`, `parked`.
+    pub activity: String,
+    /// Handed to the lanes.
+    pub dispatched: Option<Dispatched>,
+    /// Committed downstream, on all lanes.
+    pub applied: Option<Applied>,
+    /// Set where it is parked inside a large transaction: the first row change of it that is not applied.
+    pub inside_transaction: Option<RowOrdinal>,
+    /// Stored in `dm_meta`.
+    pub flushed: Option<Checkpointed>,
+    /// Age of the oldest change that is not applied, by the source's clock; `None` while it is not known (no contact
+    /// with the source yet). Zero only when everything the source has is applied.
+    pub lag: Option<Duration>,
+    /// Binlog bytes received and not applied yet.
+    pub backlog_bytes: Option<u64>,
+    /// Row changes applied since the task was started or resumed in this process.
+    pub rows_total: u64,
+    /// Row changes a second, averaged over the last seconds.
+    pub rows_per_second: f64,
+    /// Binlog bytes applied a second, averaged likewise.
+    pub bytes_per_second: f64,
+    /// When it will have caught up, at the present rates; `None` when it is not running or not getting nearer.
+    pub eta: Option<Duration>,
+    /// Running with DM's safe mode, and why; `None` in the exact mode.
+    pub safe_mode: Option<String>,
+    /// Things the operator should know that stop nothing: options without effect here, and the like.
+    pub notes: Vec<String>,
+}

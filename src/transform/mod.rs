@@ -1,0 +1,1 @@
+//! What is replicated and under which name: block-allow list, routes, for rows and for DDL.
