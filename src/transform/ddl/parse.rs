@@ -224,9 +224,7 @@ fn modifiers(c: &mut Cursor<'_>) -> Modifiers {
             c.advance();
         } else if c.eat(&["DEFINER"]) {
             account(c);
-        } else if c.eat(&["SQL", "SECURITY"]) {
-            c.advance();
-        } else if c.is_one_of(MODIFIERS) {
+        } else if c.eat(&["SQL", "SECURITY"]) || c.is_one_of(MODIFIERS) {
             c.advance();
         } else {
             return found;

@@ -69,7 +69,10 @@ pub(super) fn alterations(c: &mut Cursor<'_>, statement: &mut TableStatement) ->
             converted(c, statement)?;
         }
         let mut depth = 0_usize;
-        while !c.at_end() && !(depth == 0 && c.eat_symbol(",")) {
+        while !c.at_end() {
+            if depth == 0 && c.eat_symbol(",") {
+                break;
+            }
             step(c, statement, &mut depth)?;
         }
         closed(c, depth)?;
