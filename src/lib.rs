@@ -14,6 +14,7 @@ pub mod decode;
 pub mod dispatch;
 pub mod error;
 pub mod model;
+pub mod mysql;
 pub mod pipeline;
 pub mod relay;
 pub mod row;
