@@ -19,6 +19,7 @@ pub mod mysql;
 pub mod pipeline;
 pub mod relay;
 pub mod row;
+pub mod runtime;
 pub mod schema;
 pub mod store;
 pub mod supervisor;

@@ -23,8 +23,8 @@ pub struct DdlStep {
     pub sql: String,
     /// Tables it may change; with an empty table name, a database.
     pub targets: Vec<TargetTable>,
-    /// The source's `sql_mode` bits.
-    pub sql_mode: u64,
+    /// `sql_mode` flags that decide how the text reads, as they were set on the source.
+    pub sql_modes: Vec<&'static str>,
     /// The source's clock, seconds since the epoch.
     pub timestamp: u32,
 }
@@ -106,7 +106,7 @@ impl DdlRun<'_> {
             let doing = format!("execute statement failed: {}", step.sql);
             driver_failure(error, Code::ExecuteFailed, Scope::Downstream, &doing).at(&self.place)
         };
-        let set = format!("SET SESSION sql_mode='{}', timestamp={}", ddl_mode(step.sql_mode), step.timestamp);
+        let set = format!("SET SESSION sql_mode='{}', timestamp={}", ddl_mode(&step.sql_modes), step.timestamp);
         limited(conn.query_drop(set)).await.map_err(|error| failed(&error))?;
         let result = conn.query_drop(step.sql.as_str()).await;
         let reset = format!("SET SESSION timestamp=DEFAULT; {}", self.downstream.set_mode(false));
@@ -125,16 +125,8 @@ fn says_already_done(failure: &Failure) -> bool {
     number.is_some_and(|number| DONE.contains(&number))
 }
 
-/// The modes of the source that change how a statement parses, and what lets it keep defaults that are dates of zero.
-fn ddl_mode(bits: u64) -> String {
-    let known: [(u64, &str); 5] = [
-        (0x1, "REAL_AS_FLOAT"),
-        (0x2, "PIPES_AS_CONCAT"),
-        (0x4, "ANSI_QUOTES"),
-        (0x8, "IGNORE_SPACE"),
-        (0x10_0000, "NO_BACKSLASH_ESCAPES"),
-    ];
-    let mut modes = vec!["ALLOW_INVALID_DATES", "NO_AUTO_VALUE_ON_ZERO"];
-    modes.extend(known.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name));
-    modes.join(",")
+/// The source's reading modes, and what lets a table keep defaults that are dates of zero.
+fn ddl_mode(reading: &[&str]) -> String {
+    let lax = ["ALLOW_INVALID_DATES", "NO_AUTO_VALUE_ON_ZERO"];
+    lax.iter().chain(reading).copied().collect::<Vec<_>>().join(",")
 }

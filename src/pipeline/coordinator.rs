@@ -546,11 +546,11 @@ impl Coordinator {
         if let Some(conn) = self.control.take() {
             let _ = tokio::time::timeout(Duration::from_millis(200), conn.disconnect()).await;
         }
-        Outcome::Parked(Parked { applied: self.applied, exact })
+        Outcome::Parked(Parked { applied: Some(self.applied), exact })
     }
 
     fn inexact(&self) -> Parked {
-        Parked { applied: self.applied.clone(), exact: false }
+        Parked { applied: Some(self.applied.clone()), exact: false }
     }
 
     /// Lets the other lanes finish what they have, stores what all have done, and says why it ended.
@@ -568,7 +568,7 @@ impl Coordinator {
         }
         match ended {
             Ended::Fenced => Outcome::Fenced,
-            Ended::Failed(failure) => Outcome::Failed { failure, applied: self.applied },
+            Ended::Failed(failure) => Outcome::Failed { failure, applied: Some(self.applied) },
         }
     }
 }

@@ -248,7 +248,8 @@ enum Popped {
     Commit { timestamp: u32, lsn: u64 },
 }
 
-fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
+/// What a lane at `mark` has done of the transaction behind `start`.
+pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
     let done = match gtid {
         Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
         _ => mark.location.position > start.position,
