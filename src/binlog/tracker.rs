@@ -86,6 +86,10 @@ impl StreamTracker {
         let ends = match header.kind {
             kind::FORMAT_DESCRIPTION => {
                 self.checksum = describes_checksum(event)?;
+                if !header.is_artificial() {
+                    // A file begins: the source never wrote the end of a transaction left open in the one before.
+                    self.open = None;
+                }
                 false
             }
             kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED | kind::MARIA_GTID => {
