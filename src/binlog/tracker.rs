@@ -102,10 +102,8 @@ impl StreamTracker {
             kind::XID | kind::XA_PREPARE | kind::TRANSACTION_PAYLOAD => true,
             _ => false,
         };
-        if ends {
-            if let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
-                self.location.gtids.add(&gtid);
-            }
+        if ends && let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
+            self.location.gtids.add(&gtid);
         }
         if self.open.is_none() && !header.is_artificial() {
             self.location.position = self.position.clone();

@@ -114,7 +114,12 @@ fn short(item: &Decoded) -> String {
 
 fn values(image: &RowImage, rows: &RowsEvent) -> Vec<String> {
     let mut values = Vec::new();
-    image.visit(&rows.layout, |_, value| Ok(values.push(format!("{value:?}")))).unwrap();
+    image
+        .visit(&rows.layout, |_, value| {
+            values.push(format!("{value:?}"));
+            Ok(())
+        })
+        .unwrap();
     values
 }
 

@@ -29,7 +29,12 @@ fn one(kind: ColumnKind, unsigned: Option<bool>, value: &[u8]) -> Value<'static>
     assert!(skip_image(&layout, None, &bytes[..bytes.len() - 1]).is_err(), "{kind:?}");
     let image: &'static RowImage = Box::leak(Box::new(image(&bytes)));
     let mut got = None;
-    image.visit(&layout, |_, value| Ok(got = Some(value))).unwrap();
+    image
+        .visit(&layout, |_, value| {
+            got = Some(value);
+            Ok(())
+        })
+        .unwrap();
     got.unwrap()
 }
 
@@ -95,7 +100,12 @@ fn nulls_and_absent_columns() {
     let mut image = image(&[0b10, 5]);
     image.present = Some(Arc::from([true, false, true]));
     let mut got = Vec::new();
-    image.visit(&layout, |index, value| Ok(got.push((index, value)))).unwrap();
+    image
+        .visit(&layout, |index, value| {
+            got.push((index, value));
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(got, [(0, Value::Int(5)), (2, Value::Null)]);
     assert_eq!(skip_image(&layout, image.present.as_deref(), &[0b10, 5, 99]), Ok(2));
 }
@@ -106,7 +116,12 @@ fn a_resolved_value_stands_for_the_diff() {
     let mut image = image(&[0, 0, 0, 0, 0, 9]);
     image.resolved_json = Some(Arc::from([(0, vec![4, 1])]));
     let mut got = Vec::new();
-    image.visit(&layout, |_, value| Ok(got.push(value))).unwrap();
+    image
+        .visit(&layout, |_, value| {
+            got.push(value);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(got, [Value::Json([4, 1][..].into()), Value::Int(9)]);
 }
 

@@ -17,7 +17,7 @@ mod wire;
 pub use charset::Charset;
 pub use image::{mask_unsigned, skip_image};
 pub use table_map::parse_table_map;
-pub use types::{ChangeKind, Column, ColumnKind, ReadRow, RowImage, RowPair, TableLayout, Value};
+pub use types::{ChangeKind, Column, ColumnKind, ReadRow, ResolvedJson, RowImage, RowPair, TableLayout, Value};
 
 pub(crate) use compressed::event_part;
 pub(crate) use wire::Cursor;

@@ -57,7 +57,10 @@ fn apply<'a>(tree: &mut Node<'a>, operation: u8, path: &[u8], value: Option<Node
     }
     let Some(last) = legs.pop() else {
         return match (operation, value) {
-            (0, Some(value)) => Ok(*tree = value),
+            (0, Some(value)) => {
+                *tree = value;
+                Ok(())
+            }
             _ => Err(wrong("the root can only be replaced")),
         };
     };
