@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, IoError, OptsBuilder, TlsError as DriverTlsError};
+use mysql_async::{Conn, Error, IoError, OptsBuilder};
 
 use super::endpoint::Endpoint;
 use super::tls::ssl_opts;
@@ -56,7 +56,12 @@ impl Connector {
 
     /// What an operator is told when [`Self::connect`] failed.
     pub fn failure(&self, error: &Error, scope: Scope) -> Failure {
-        driver_failure(error, Code::DriverError, scope, &format!("connect to {}", self.endpoint.label()))
+        let doing = format!("connect to {}", self.endpoint.label());
+        if is_certificate(error) {
+            // A lost connection heals by itself, a certificate that does not fit never does.
+            return Failure::new(Code::DriverError, doing).scope(scope).cause(error.to_string());
+        }
+        driver_failure(error, Code::DriverError, scope, &doing)
     }
 
     async fn login(&self) -> Result<Conn, Error> {
@@ -81,7 +86,7 @@ impl Connector {
         let Some((last, others)) = names.split_last() else { return Conn::new(self.opts(None)).await };
         for name in others {
             match Conn::new(self.opts(Some(name))).await {
-                Err(Error::Io(IoError::Tls(DriverTlsError::Tls(_)) | IoError::Io(_))) => {}
+                Err(error) if is_certificate(&error) => {}
                 outcome => return outcome,
             }
         }
@@ -103,5 +108,14 @@ impl Connector {
             // A clear password is only ever sent where TLS protects it.
             .enable_cleartext_plugin(endpoint.tls.is_some())
             .ssl_opts(endpoint.tls.as_ref().map(|files| ssl_opts(files, name)))
+    }
+}
+
+/// Whether TLS failed over a certificate rather than over the network.
+fn is_certificate(error: &Error) -> bool {
+    match error {
+        Error::Io(IoError::Tls(_)) => true,
+        Error::Io(IoError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
     }
 }

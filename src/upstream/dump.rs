@@ -5,7 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::error::{ReadError, ServerRefusal};
-use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtidSet};
+use super::gtid_codec::encode_set;
+use crate::model::{BinlogPosition, Flavor, GtidSet};
 use crate::mysql::quote;
 
 const COM_BINLOG_DUMP: u8 = 0x12;
@@ -160,38 +161,9 @@ fn too_far(offset: u64) -> ReadError {
     })
 }
 
-/// The format byte of a set with tags (MySQL 8.3 and later); it stands at both ends of the count.
-const TAGGED: u64 = 1;
-
-/// The binary form of a set: a count of sources, then each one's UUID, tag and half-open ranges. Sets without tags take
-/// the older form, which every version reads.
-pub(super) fn encode_set(set: &MysqlGtidSet) -> Vec<u8> {
-    let tagged = set.iter().any(|(_, tag, _)| !tag.is_empty());
-    let count = set.iter().count() as u64;
-    let count = if tagged { TAGGED << 56 | count << 8 | TAGGED } else { count };
-    let mut bytes = count.to_le_bytes().to_vec();
-    for (sid, tag, ranges) in set.iter() {
-        bytes.extend_from_slice(sid.as_bytes());
-        if tagged {
-            // The length is a variable-length integer: below 128 one byte, shifted. Tags have at most 32 bytes.
-            let tag = &tag.as_bytes()[..tag.len().min(127)];
-            bytes.push((tag.len() as u8) << 1);
-            bytes.extend_from_slice(tag);
-        }
-        bytes.extend_from_slice(&(ranges.len() as u64).to_le_bytes());
-        for (start, end) in ranges {
-            bytes.extend_from_slice(&start.to_le_bytes());
-            bytes.extend_from_slice(&end.to_le_bytes());
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const A: &str = "9231c604-e680-11f1-ab28-628677c36cd1";
 
     fn request(flavor: Flavor, start: DumpStart, extent: Extent) -> DumpRequest {
         DumpRequest {
@@ -224,22 +196,6 @@ mod tests {
         let start = DumpStart::Position(BinlogPosition::parse("b.000001", 1 << 33).unwrap());
         let error = request(Flavor::MySql, start, Extent::Follow).command().unwrap_err();
         assert!(matches!(&error, ReadError::BadPosition(refusal) if refusal.text.contains("enable-gtid")));
-    }
-
-    #[test]
-    fn plain_sets_take_the_older_form_and_tags_the_newer() {
-        let GtidSet::MySql(plain) = GtidSet::parse(Flavor::MySql, &format!("{A}:1-3:7")).unwrap() else { panic!() };
-        let bytes = encode_set(&plain);
-        assert_eq!(bytes[..8], 1u64.to_le_bytes());
-        assert_eq!(bytes[24..32], 2u64.to_le_bytes());
-        assert_eq!(bytes[32..48], [1u64.to_le_bytes(), 4u64.to_le_bytes()].concat());
-        assert_eq!(bytes.len(), 64);
-
-        let GtidSet::MySql(tagged) = GtidSet::parse(Flavor::MySql, &format!("{A}:1-3:ab:5")).unwrap() else { panic!() };
-        let bytes = encode_set(&tagged);
-        assert_eq!(bytes[..8], [1, 2, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(bytes[24], 0);
-        assert_eq!(bytes[49 + 16..49 + 19], [4, b'a', b'b']);
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub(super) mod tests {
 
     /// A greeting as a server sends it, for scripted servers.
     pub(crate) fn greeting(plugin: &str, tls: bool) -> Vec<u8> {
-        let capabilities = 0xffff_ffff & !(if tls { 0 } else { capability::SSL });
+        let capabilities = if tls { u32::MAX } else { !capability::SSL };
         let mut bytes = vec![PROTOCOL_VERSION];
         bytes.extend(b"9.7.4\0");
         bytes.extend(8u32.to_le_bytes());
