@@ -64,6 +64,7 @@ impl ConfigError {
 #[derive(Default)]
 pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
+    unknown: RefCell<Vec<String>>,
     lenient: bool,
 }
 
@@ -84,6 +85,11 @@ impl Report {
 
     pub fn is_empty(&self) -> bool {
         self.problems.borrow().is_empty()
+    }
+
+    /// All problems, and among them the unknown keys by their full names.
+    pub fn into_parts(self) -> (Vec<Problem>, Vec<String>) {
+        (self.problems.into_inner(), self.unknown.into_inner())
     }
 
     /// The value if all went well. `None` stands for a required part that is missing, which has been reported.
@@ -305,6 +311,11 @@ impl<'a> Section<'a> {
         Some(self.child(self.path_of(key), entries))
     }
 
+    /// A table that is not there, so that its defaults are read in the same way.
+    pub fn empty_child(&self, key: &str) -> Section<'a> {
+        self.child(self.path_of(key), &[])
+    }
+
     /// A list of tables.
     pub fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(node) = self.node(key) else { return Vec::new() };
@@ -349,13 +360,8 @@ impl<'a> Section<'a> {
                 None => "remove it".to_owned(),
             };
             self.problem(name, format!("is not a known key; {remedy}"));
+            self.report.unknown.borrow_mut().push(self.path_of(name));
         }
-    }
-
-    /// The keys that nobody has asked for.
-    pub fn unknown(&self) -> Vec<&'a str> {
-        let known = self.known.borrow();
-        self.entries.iter().map(|(name, _)| name.as_str()).filter(|name| !known.contains(name)).collect()
     }
 
     fn table_entries(&self, key: &'static str) -> Option<&'a [(String, Node)]> {

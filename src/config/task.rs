@@ -126,8 +126,9 @@ impl Rules {
         if instance.texts("column-mapping-rules").is_some_and(|names| !names.is_empty()) {
             instance.problem("column-mapping-rules", COLUMN_MAPPING);
         }
-        let list =
-            self.lists.one(&instance, "block-allow-list").or_else(|| self.lists.one(&instance, "black-white-list"));
+        // Both keys are asked for, so that both are known.
+        let list = self.lists.one(&instance, "block-allow-list");
+        let list = list.or(self.lists.one(&instance, "black-white-list"));
         subtask.block_allow_list = list.unwrap_or_default();
         self.read_units(&mut subtask, &instance);
         instance.finish();

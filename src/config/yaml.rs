@@ -4,11 +4,12 @@
 
 use super::node::Node;
 
-/// Writes a table as a document.
+/// Writes a document.
 pub fn write(node: &Node) -> String {
     let mut out = String::new();
     match node {
         Node::Table(entries) if !entries.is_empty() => write_table(&mut out, entries, 0, false),
+        Node::List(items) if !items.is_empty() => write_list(&mut out, items, 0),
         other => {
             write_flat(&mut out, other);
             out.push('\n');
