@@ -149,4 +149,4 @@ fn from_master(failure: &Failure) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
