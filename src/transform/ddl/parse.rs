@@ -332,7 +332,8 @@ fn alter(c: &mut Cursor<'_>) -> Result<Parsed, Misread> {
 /// a word which can also be a name (CHARSET, ENCRYPTION) are read as that name by the servers, so that none comes first;
 /// but MariaDB takes COMMENT for an option where its text follows.
 fn names_a_schema(c: &Cursor<'_>) -> bool {
-    !c.is_one_of(&["CHARACTER", "COLLATE", "DEFAULT", "READ"]) && !(c.is(&["COMMENT"]) && c.word(1).is_none())
+    let comment = c.is(&["COMMENT"]) && c.word(1).is_none();
+    !comment && !c.is_one_of(&["CHARACTER", "COLLATE", "DEFAULT", "READ"])
 }
 
 fn drop(c: &mut Cursor<'_>) -> Result<Parsed, Misread> {

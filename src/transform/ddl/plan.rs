@@ -96,12 +96,23 @@ impl Planner<'_> {
     }
 
     /// Unqualified names mean the default schema; of `a.b`, the first part is a schema, or else a table of it. So where
-    /// no such schema is replicated, nothing in the statement is.
+    /// no such schema is replicated, nothing in the statement is. Not so where it may be about a whole schema, or where
+    /// a quote that does not end may hide names.
     fn certainly_unwanted(&self) -> bool {
         let wanted = |schema: &str| {
             let allow = &self.transform.allow;
             allow.schema(schema) || allow.some_table_in(schema)
         };
+        let doubtful = |token: &Token| match token.kind {
+            TokenKind::Unterminated => true,
+            TokenKind::Word => {
+                ["DATABASE", "SCHEMA"].iter().any(|word| token.text(self.text).eq_ignore_ascii_case(word))
+            }
+            _ => false,
+        };
+        if self.tokens.iter().any(doubtful) {
+            return false;
+        }
         let mut schemas: Vec<String> = qualifiers(self.text, self.tokens).collect();
         if !self.input.schema.is_empty() {
             schemas.push(self.input.schema.to_owned());
