@@ -328,20 +328,12 @@ fn alter(c: &mut Cursor<'_>) -> Result<Parsed, Misread> {
     Ok(Parsed::Schema(SchemaStatement { kind, name: None, span: at..at, edits, replaces }))
 }
 
-/// Whether ALTER DATABASE is followed by a name, or at once by an option of the default schema.
+/// Whether ALTER DATABASE is followed by a name, or at once by an option of the default schema. Options that begin with
+/// a word which can also be a name (CHARSET, ENCRYPTION) are read as that name by the servers, so that none comes first;
+/// but MariaDB takes COMMENT for an option where its text follows.
 fn names_a_schema(c: &Cursor<'_>) -> bool {
-    const RESERVED: &[&str] = &["CHARACTER", "COLLATE", "DEFAULT", "READ"];
-    // These may be names too; then another option follows.
-    const OPTIONS: &[&str] = &["CHARSET", "ENCRYPTION", "COMMENT"];
-    if c.is_one_of(RESERVED) {
-        return false;
-    }
-    if !c.is_one_of(OPTIONS) {
-        return true;
-    }
-    let mut next = c.clone();
-    next.advance();
-    next.is_one_of(RESERVED) || next.is_one_of(OPTIONS)
+    let comment = c.is(&["COMMENT"]) && c.word(1).is_none();
+    !comment && !c.is_one_of(&["CHARACTER", "COLLATE", "DEFAULT", "READ"])
 }
 
 fn drop(c: &mut Cursor<'_>) -> Result<Parsed, Misread> {

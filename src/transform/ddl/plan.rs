@@ -23,6 +23,9 @@ pub(in crate::transform) fn plan(transform: &Transform, input: &DdlInput<'_>) ->
     // Clients send texts with NUL bytes at the end, and servers log them.
     let text = input.text.trim_matches(|c: char| c.is_ascii_control() || c == ' ');
     let tokens = lex(text, Dialect { sql_mode: input.sql_mode, flavor: transform.flavor });
+    if let Some(disarmed) = disarmed(text, &tokens) {
+        return plan(transform, &DdlInput { text: &disarmed, ..*input });
+    }
     let meaningful: Vec<Token> = tokens.iter().copied().filter(|token| !token.is_trivia()).collect();
     let planner = Planner { transform, input, text, tokens: &meaningful };
     if let Some(what) = unfinished(&tokens) {
@@ -40,6 +43,16 @@ pub(in crate::transform) fn plan(transform: &Transform, input: &DdlInput<'_>) ->
         }
         Err(misread) => planner.misread(&misread),
     }
+}
+
+/// The text without `/*M!`, if that begins a mere comment in it: the source, not a MariaDB, ignored what a MariaDB
+/// target would execute.
+fn disarmed(text: &str, tokens: &[Token]) -> Option<String> {
+    let armed = |token: &&Token| token.kind == TokenKind::Comment && token.text(text).starts_with("/*M!");
+    let behind_star = |token: &Token| token.start + "/*".len();
+    let space = |at| Edit { span: at..at, text: " ".to_owned() };
+    let edits: Vec<Edit> = tokens.iter().filter(armed).map(behind_star).map(space).collect();
+    (!edits.is_empty()).then(|| edited(text, edits))
 }
 
 /// What the text leaves open at its end.
@@ -83,12 +96,23 @@ impl Planner<'_> {
     }
 
     /// Unqualified names mean the default schema; of `a.b`, the first part is a schema, or else a table of it. So where
-    /// no such schema is replicated, nothing in the statement is.
+    /// no such schema is replicated, nothing in the statement is. Not so where it may be about a whole schema, or where
+    /// a quote that does not end may hide names.
     fn certainly_unwanted(&self) -> bool {
         let wanted = |schema: &str| {
             let allow = &self.transform.allow;
             allow.schema(schema) || allow.some_table_in(schema)
         };
+        let doubtful = |token: &Token| match token.kind {
+            TokenKind::Unterminated => true,
+            TokenKind::Word => {
+                ["DATABASE", "SCHEMA"].iter().any(|word| token.text(self.text).eq_ignore_ascii_case(word))
+            }
+            _ => false,
+        };
+        if self.tokens.iter().any(doubtful) {
+            return false;
+        }
         let mut schemas: Vec<String> = qualifiers(self.text, self.tokens).collect();
         if !self.input.schema.is_empty() {
             schemas.push(self.input.schema.to_owned());

@@ -89,7 +89,8 @@ fn databases() {
             ("drop schema if exists shop;", &["drop schema if exists `shop`;"]),
             ("ALTER DATABASE shop CHARACTER SET = latin1", &["ALTER DATABASE `shop` CHARACTER SET = latin1"]),
             ("ALTER SCHEMA DEFAULT CHARACTER SET latin1", &["ALTER SCHEMA `d` DEFAULT CHARACTER SET latin1"]),
-            ("ALTER DATABASE CHARSET utf8mb4", &["ALTER DATABASE `d` CHARSET utf8mb4"]),
+            ("ALTER DATABASE COMMENT = 'x'", &["ALTER DATABASE `d` COMMENT = 'x'"]),
+            ("ALTER DATABASE charset CHARSET utf8mb4", &["ALTER DATABASE `charset` CHARSET utf8mb4"]),
             ("ALTER DATABASE charset COLLATE utf8mb4_bin", &["ALTER DATABASE `charset` COLLATE utf8mb4_bin"]),
         ],
     );
@@ -277,10 +278,10 @@ fn alter_table() {
             ("ALTER TABLE a COMMENT 'x' /* RENAME b */", &["ALTER TABLE `d`.`a` COMMENT 'x' /* RENAME b */"]),
         ],
     );
-    // To MySQL, MariaDB's comments are comments.
+    // To MySQL, MariaDB's comments are comments; they must not come to life on a MariaDB target.
     check(
         &merging(),
-        &[("ALTER TABLE a FORCE /*M!100500 , RENAME b*/", &["ALTER TABLE `e`.`a` FORCE /*M!100500 , RENAME b*/"])],
+        &[("ALTER TABLE a FORCE /*M!100500 , RENAME b*/", &["ALTER TABLE `e`.`a` FORCE /* M!100500 , RENAME b*/"])],
     );
 }
 

@@ -75,16 +75,16 @@ fn filtered() {
         "UPDATE t, out.u SET a = 1.5",
         "CREATE TABLE t (a",
         "CREATE TABLE 'x' (a INT)",
-        "ALTER TABLE t ADD a 'x",
+        "FROBNICATE t COMMENT 'd.x'",
     ] {
         let answer = run_in(&transform, "out", text, 0).unwrap_err();
         assert_eq!(answer, "skip: all schemas in it are outside the block-allow list", "{text}");
         assert!(run_in(&transform, "d", text, 0).unwrap_err().starts_with("360"), "{text}");
-        let qualified = format!("{text} d.x");
-        assert!(
-            text.contains('\'') || run_in(&transform, "out", &qualified, 0).unwrap_err().starts_with("360"),
-            "{text}"
-        );
+        assert!(run_in(&transform, "out", &format!("{text} d.x"), 0).unwrap_err().starts_with("360"), "{text}");
+    }
+    // Not certain: about another schema, or with names that a quote may hide.
+    for text in ["FROBNICATE DATABASE d", "ALTER TABLE t ADD a 'x"] {
+        assert!(run_in(&transform, "out", text, 0).unwrap_err().starts_with("36067: "), "{text}");
     }
     assert!(run_in(&transform, "", "FROBNICATE out.t", 0).unwrap_err().starts_with("skip: "));
     assert!(run_in(&transform, "", "FROBNICATE t", 0).unwrap_err().starts_with("36067: "));
