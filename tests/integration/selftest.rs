@@ -77,7 +77,7 @@ async fn the_oracle_sees_a_planted_difference_of_each_kind() {
             "doc=",
         ),
         ("UPDATE keyed SET b = b'100' WHERE id = 1", "UPDATE keyed SET b = b'101' WHERE id = 1", "b="),
-        ("INSERT INTO keyless VALUES (1, '汉')", "DELETE FROM keyless WHERE a = 1 LIMIT 1", "2 rows"),
+        ("INSERT INTO keyless VALUES (1, '汉')", "DELETE FROM keyless WHERE a = 1 LIMIT 1", "1 in the target only"),
         ("DELETE FROM keyless WHERE a IS NULL", "INSERT INTO keyless VALUES (NULL, NULL)", "only in the source"),
         ("ALTER TABLE keyless ADD INDEX i (a)", "DROP INDEX i ON keyless", "indexes"),
         ("CREATE TABLE more (id INT)", "DROP TABLE more", "in the target only"),
@@ -194,8 +194,10 @@ async fn the_proxy_does_what_it_is_told() {
     assert_ne!(reset, "silence");
 
     proxy.set(Fault::Refuse);
-    let mut stream = connect().await;
-    assert_ne!(ask(&mut stream, "no").await.expect_err("refused"), "silence");
+    // The reset may come before the connection is even made.
+    if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", proxy.port)).await {
+        assert_ne!(ask(&mut stream, "no").await.expect_err("refused"), "silence");
+    }
 }
 
 #[tokio::test]

@@ -136,6 +136,26 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.label));
     }
 
+    /// SIGSTOP, and waits until every thread stands still: the signal reaches them one after the other.
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.stands_still() {
+            assert!(Instant::now() < deadline, "{} does not stop", self.label);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether every thread is stopped.
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return true };
+        threads.flatten().all(|thread| {
+            let stat = read_lossy(&thread.path().join("stat"));
+            // The state follows the name, which is in parentheses and may hold anything. An empty file: the thread has ended.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     /// kill -9, and waits for the end.
     pub fn kill9(&mut self) {
         self.signal(Signal::KILL);

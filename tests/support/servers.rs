@@ -169,7 +169,7 @@ impl Server {
 
     /// Stops the process (SIGSTOP): connections stay, nothing is answered.
     pub fn freeze(&mut self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Ends `freeze`.
