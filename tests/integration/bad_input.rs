@@ -1,0 +1,368 @@
+//! Bad input of every kind: an error that names the key or place, the value and the remedy; the agent lives on, and no panic is in its log.
+
+use std::path::PathBuf;
+
+use crate::support::agent::{Agent, AgentOptions};
+use crate::support::docs::{SourceFile, SourceLocation, TaskFile};
+use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
+use crate::support::process::{free_port, fresh_folder};
+use crate::support::servers::{Kind, Server, ServerOptions, shared};
+use crate::support::socket;
+
+/// The agent answers, and has not panicked. ERROR lines are what these tests provoke.
+async fn assert_alive(agent: &Agent) {
+    assert_eq!(agent.get("/healthz").await.status, 200);
+    let panics: Vec<String> =
+        agent.log().lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect();
+    assert!(panics.is_empty(), "{panics:?}");
+}
+
+/// An agent with the source `s`.
+async fn agent_with_source(source: &Server) -> Agent {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let path = agent.file("source.yaml", &SourceFile::new("s", source.kind, source.port).yaml());
+    agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    agent
+}
+
+#[tokio::test]
+async fn daemon_configuration_with_several_mistakes() {
+    let folder = fresh_folder("badconf");
+    let path = folder.join("dm-agent.toml");
+    let text = "name = \"w\"\nkeepalive-tll = 60\nkeepalive-ttl = \"soon\"\n[agent]\nstate-dirr = \"/x\"\n";
+    std::fs::write(&path, text).expect("write a configuration");
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let answer = agent.run_daemon(&["--config", &path.display().to_string()]).await;
+    assert_ne!(answer.exit, Some(0));
+    for word in ["keepalive-tll", "keepalive-ttl", "state-dirr"] {
+        assert!(answer.text().contains(word), "all problems at once, {word} too: {answer:#?}");
+    }
+    let answer = agent.run_daemon(&["--config", "/nonexistent/dm-agent.toml"]).await;
+    assert!(answer.exit != Some(0) && answer.text().contains("/nonexistent/dm-agent.toml"), "{answer:#?}");
+}
+
+#[tokio::test]
+async fn source_files_with_mistakes() {
+    let (source, _) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let good = SourceFile::new("s", Kind::MySql, source.port).yaml();
+    let bad = [
+        ("no yaml", "source-id: [".to_owned(), vec!["source.yaml"]),
+        ("unknown key", format!("{good}nonsense-key: 1\n"), vec!["nonsense-key"]),
+        ("mistyped", good.replace("enable-gtid: true", "enable-gtid: maybe"), vec!["enable-gtid"]),
+        ("flavor", good.replace("flavor: mysql", "flavor: oracle"), vec!["flavor", "oracle"]),
+        ("password", good.replace("dmpw", "wrong"), vec!["1045", "dm"]),
+    ];
+    for (what, text, words) in bad {
+        let path = agent.file("source.yaml", &text);
+        let answer = agent.ctl(&["operate-source", "create", &path]).await;
+        println!("{what}: {}", answer.text());
+        answer.expect_refusal(&words);
+    }
+    assert_alive(&agent).await;
+    // None of them has left anything behind.
+    let path = agent.file("source.yaml", &good);
+    agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    agent.ctl(&["operate-source", "create", &path]).await.expect_refusal(&["s", "already exists"]);
+}
+
+#[tokio::test]
+async fn task_files_with_mistakes() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let agent = agent_with_source(&source).await;
+    let task = TaskFile { schemas: vec!["d".into()], ..TaskFile::new("t", "s", target.port) };
+    let good = task.yaml();
+    let bad = [
+        ("unknown key", format!("{good}nonsense-key: 1\n"), vec!["nonsense-key"]),
+        ("mistyped", good.replace("worker-count: 8", "worker-count: many"), vec!["worker-count"]),
+        ("mode", good.replace("task-mode: incremental", "task-mode: sideways"), vec!["task-mode", "sideways"]),
+        ("unknown source", good.replace("source-id: s", "source-id: nobody"), vec!["nobody"]),
+        ("missing list", good.replace("block-allow-list: only", "block-allow-list: other"), vec!["other"]),
+        ("regular expression", good.replace("[d]", "[\"~(\"]"), vec!["~("]),
+        ("target's password", good.replace("dmpw", "wrong"), vec!["1045"]),
+        ("no name", good.replace("name: t\n", ""), vec!["name"]),
+    ];
+    for (what, text, words) in bad {
+        let path = agent.file("task.yaml", &text);
+        let answer = agent.ctl(&["start-task", &path]).await;
+        println!("{what}: {}", answer.text());
+        answer.expect_refusal(&words);
+    }
+    let path = agent.file("task.yaml", &good);
+    agent.ctl(&["start-task", &path]).await.expect_success();
+    agent.ctl(&["start-task", &path]).await.expect_refusal(&["46014", "already exist"]);
+    assert_alive(&agent).await;
+}
+
+/// A source that cannot be replicated from is refused with the variable, its value and what to do.
+#[tokio::test]
+async fn a_source_with_statement_binlog() {
+    let options = ServerOptions { args: vec!["--binlog-format=STATEMENT".into()], ..ServerOptions::default() };
+    let (source, target) =
+        (Server::start(Kind::MariaDb, &options).await, shared(Kind::MySql, &ServerOptions::default()).await);
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let path = agent.file("source.yaml", &SourceFile::new("s", Kind::MariaDb, source.port).yaml());
+    let create = agent.ctl(&["operate-source", "create", &path]).await;
+    let task = TaskFile { schemas: vec!["d".into()], ..TaskFile::new("t", "s", target.port) };
+    let path = agent.file("task.yaml", &task.yaml());
+    let start = agent.ctl(&["start-task", &path]).await;
+    let status = agent.ctl(&["query-status", "t"]).await;
+    let said = format!("{}\n{}\n{}", create.text(), start.text(), status.text());
+    for word in ["binlog_format", "STATEMENT", "ROW"] {
+        assert!(said.contains(word), "{word} is not in:\n{said}");
+    }
+    assert_alive(&agent).await;
+}
+
+/// Start locations that do not exist: inside a transaction, past the end, purged.
+#[tokio::test]
+async fn impossible_start_locations() {
+    let source = Server::start(Kind::MySql, &ServerOptions { gtid: false, ..ServerOptions::default() }).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut db = source.root().await;
+    db.run_all(["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "FLUSH BINARY LOGS"]).await;
+    let begin = location(&mut db, source.kind).await;
+    db.run("INSERT INTO d.t VALUES (1)").await;
+    let end = location(&mut db, source.kind).await;
+    db.run(&format!("PURGE BINARY LOGS TO '{}'", begin.file)).await;
+    let at = |position| SourceLocation { position, ..begin.clone() };
+    let cases = [
+        ("past the end", at(end.position + 10_000), end.position + 10_000),
+        ("inside an event", at(begin.position + 7), begin.position + 7),
+        ("purged", SourceLocation { file: "mysql-bin.000001".into(), position: 4, gtid: String::new() }, 1),
+    ];
+    for (number, (what, start, word)) in cases.into_iter().enumerate() {
+        let agent = Agent::start(&AgentOptions::default()).await;
+        let file = SourceFile { gtid: false, ..SourceFile::new("s", source.kind, source.port) };
+        let path = agent.file("source.yaml", &file.yaml());
+        agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+        let name = format!("t{number}");
+        let task = TaskFile { schemas: vec!["d".into()], start: Some(start), ..TaskFile::new(&name, "s", target.port) };
+        let path = agent.file("task.yaml", &task.yaml());
+        let answer = agent.ctl(&["start-task", &path]).await;
+        if answer.succeeded() {
+            crate::support::eventually(what, std::time::Duration::from_secs(60), async || {
+                let text = agent.ctl(&["query-status", &name]).await.text();
+                let told = text.contains("\"ErrCode\"") && text.contains(&word.to_string());
+                if told { Ok(()) } else { Err(text) }
+            })
+            .await;
+        } else {
+            answer.expect_refusal(&[&word.to_string()]);
+        }
+        assert_alive(&agent).await;
+    }
+}
+
+/// Rows that the target refuses park the task with the statement's table and the server's own words; repaired, it goes on.
+#[tokio::test]
+async fn rows_the_target_refuses() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("refuse", &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY, v INT)").await;
+    link.wait_equal().await;
+    let schema = link.schema.clone();
+    let cases = [
+        (
+            "duplicate key",
+            format!("INSERT INTO {schema}.t VALUES (1, 0)"),
+            "INSERT INTO t VALUES (1, 1)",
+            "1062",
+            format!("DELETE FROM {schema}.t WHERE id = 1"),
+        ),
+        (
+            "out of range",
+            format!("ALTER TABLE {schema}.t MODIFY v TINYINT"),
+            "INSERT INTO t VALUES (2, 1000)",
+            "1264",
+            format!("ALTER TABLE {schema}.t MODIFY v INT"),
+        ),
+        (
+            "missing table",
+            format!("RENAME TABLE {schema}.t TO {schema}.away"),
+            "INSERT INTO t VALUES (3, 3)",
+            "1146",
+            format!("RENAME TABLE {schema}.away TO {schema}.t"),
+        ),
+        (
+            "column count",
+            format!("ALTER TABLE {schema}.t DROP COLUMN v"),
+            "INSERT INTO t VALUES (4, 4)",
+            "olumn",
+            format!("ALTER TABLE {schema}.t ADD COLUMN v INT"),
+        ),
+    ];
+    for (what, spoil, change, word, repair) in cases {
+        println!("{what}");
+        link.pause().await;
+        link.target.run(&spoil).await;
+        link.resume().await;
+        link.agent.expect_error(word);
+        link.source.run(change).await;
+        link.wait_for_error(&[word, "t"]).await;
+        link.target.run(&repair).await;
+        if what == "column count" {
+            // The column's values are gone with it.
+            link.target
+                .run(&format!("UPDATE {schema}.t SET v = CASE id WHEN 1 THEN 1 WHEN 2 THEN 1000 ELSE 3 END"))
+                .await;
+        }
+        link.resume().await;
+        link.wait_equal().await;
+        assert_alive(&link.agent).await;
+    }
+    link.agent.assert_quiet_log();
+}
+
+/// Bytes that are no HTTP and no gRPC.
+#[tokio::test]
+async fn malformed_requests() {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let mut long = b"GET /".to_vec();
+    long.extend(std::iter::repeat_n(b'a', 1 << 20));
+    let requests: [&[u8]; 7] = [
+        b"\0\0\0\0\0\0\0\0",
+        b"GET /status",
+        b"POST /status HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"DELETE /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"GET /../../etc/passwd HTTP/1.0\r\n\r\n",
+        &long,
+    ];
+    for request in requests {
+        // Any answer, or none; not success, and not silence for ever.
+        let answer = socket::exchange(&agent.socket(), request).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!text.contains(" 200 "), "{text}");
+        assert!(!text.contains("root:"), "{text}");
+    }
+    assert_alive(&agent).await;
+    agent.assert_quiet_log();
+}
+
+/// Command lines that make no sense: exit code 2 or DM's, words, no panic.
+#[tokio::test]
+async fn commands_with_mistakes() {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let commands: [&[&str]; 5] = [
+        &["no-such-command"],
+        &["start-task", "/nonexistent/task.yaml"],
+        &["pause-task", "nobody"],
+        &["purge-relay", "-s", "nobody", "--filename", "mysql-bin.000001"],
+        &["operate-source", "sideways", "x.yaml"],
+    ];
+    for command in commands {
+        let answer = agent.ctl(command).await;
+        assert!(!answer.text().trim().is_empty(), "{answer:#?}");
+        assert!(!answer.text().contains("panicked"), "{answer:#?}");
+        let refused = answer.exit != Some(0) || !answer.succeeded();
+        assert!(refused, "{answer:#?}");
+    }
+    assert_alive(&agent).await;
+}
+
+/// Files of the state folder, largest first.
+fn state_files(agent: &Agent) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![agent.state_dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("read the state folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort_by_key(|path| std::cmp::Reverse(std::fs::metadata(path).map_or(0, |meta| meta.len())));
+    files
+}
+
+/// The state on disk is damaged while the agent is down: bits flipped, ends cut off. It says so, or fetches again from the source; what
+/// it applies stays right.
+async fn damaged_state(label: &str, damage: fn(&mut Vec<u8>)) {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start(label, &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY, pad VARCHAR(2000))").await;
+    link.wait_equal().await;
+    link.pause().await;
+    for id in 0..300 {
+        link.source.run(&format!("INSERT INTO t VALUES ({id}, REPEAT('p', 2000))")).await;
+    }
+    link.wait_received().await;
+    link.agent.terminate();
+    let largest = state_files(&link.agent).into_iter().next().expect("a state file");
+    let mut bytes = std::fs::read(&largest).expect("read a state file");
+    damage(&mut bytes);
+    std::fs::write(&largest, bytes).expect("write a state file");
+    println!("damaged {}", largest.display());
+    // Parked or not afterwards, it must come up, and end up equal.
+    link.agent.restart().await;
+    link.resume().await;
+    link.wait_equal().await;
+    assert_alive(&link.agent).await;
+}
+
+#[tokio::test]
+async fn bits_flipped_on_disk() {
+    damaged_state("flip", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_cut_short_on_disk() {
+    damaged_state("short", |bytes| bytes.truncate(bytes.len() * 2 / 3)).await;
+}
+
+/// A disk budget that is too small for what comes: the reader stops and says so, nothing unapplied is deleted, and after the resume all
+/// of it arrives.
+#[tokio::test]
+async fn a_full_relay_budget() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let options = LinkOptions {
+        agent: AgentOptions { agent: "relay-budget = \"64MiB\"\n".into(), ..AgentOptions::default() },
+        ..LinkOptions::default()
+    };
+    let mut link = Link::start("budget", &source, &target, &options).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY, b LONGBLOB)").await;
+    link.wait_equal().await;
+    link.pause().await;
+    for id in 0..40 {
+        // Random, so that a compressing store cannot make it small.
+        link.source
+            .run(&format!("INSERT INTO t SELECT {id}, GROUP_CONCAT(RANDOM_BYTES(1000) SEPARATOR '') FROM information_schema.COLUMNS"))
+            .await;
+        link.source.run(&format!("UPDATE t SET b = REPEAT(CONCAT(b, RANDOM_BYTES(1000)), 1500) WHERE id = {id}")).await;
+    }
+    crate::support::eventually(
+        "the status says that the budget is full",
+        std::time::Duration::from_secs(60),
+        async || {
+            let source = link.agent.source_status().await;
+            let full =
+                source["receiving"] == "RECEIVE_STATE_STOPPED" && source["failure"].to_string().contains("budget");
+            if full { Ok(()) } else { Err(source.to_string()) }
+        },
+    )
+    .await;
+    link.resume().await;
+    link.wait_equal().await;
+    assert_alive(&link.agent).await;
+}
+
+/// An agent whose worker address is taken says which.
+#[tokio::test]
+async fn a_worker_address_that_is_taken() {
+    let port = free_port();
+    let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("bind");
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let folder = fresh_folder("taken");
+    let config = folder.join("dm-agent.toml");
+    let text = format!(
+        "name = \"w2\"\nworker-addr = \"127.0.0.1:{port}\"\n[agent]\nstate-dir = \"{0}/state\"\nadmin-socket = \"{0}/a.sock\"\n",
+        folder.display()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let second = agent.run_daemon(&["--config", &config.display().to_string()]).await;
+    assert!(second.exit != Some(0) && second.text().contains(&port.to_string()), "{second:#?}");
+}

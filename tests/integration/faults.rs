@@ -1,0 +1,137 @@
+//! Connections that are cut, servers that go away and come back: it goes on at the exact place, by itself.
+
+use std::time::Duration;
+
+use crate::support::agent::{Agent, AgentOptions};
+use crate::support::docs::{SourceFile, TaskFile};
+use crate::support::eventually;
+use crate::support::fixture::{Link, LinkOptions, shared_pair};
+use crate::support::process::free_port;
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::servers::{Kind, Server, ServerOptions, shared};
+use crate::support::workload::{Mix, Workload};
+
+/// Cuts after n bytes of replies, at many n: inside handshakes, events and results.
+#[tokio::test]
+async fn cut_anywhere_in_the_stream() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let (up, down) = (Proxy::start(source.port), Proxy::start(target.port));
+    let options = LinkOptions { source_port: Some(up.port), target_port: Some(down.port), ..LinkOptions::default() };
+    let mut link = Link::start("cut", &source, &target, &options).await;
+    let mut workload = Workload::from_env(Mix { ddl: 0.0, big: 0.02 });
+    link.source.run_all(workload.setup()).await;
+    for round in 0..12_u64 {
+        let proxy = if round % 3 == 2 { &down } else { &up };
+        proxy.set(Fault::CutAfter(1 + round * round * 137));
+        workload.run(&mut link.source, 30).await;
+        if round % 4 == 3 {
+            link.wait_equal().await;
+        }
+    }
+    link.wait_equal().await;
+}
+
+/// The source is killed under load and started again; its connections and its dump thread are gone.
+async fn source_killed(kind: Kind) {
+    let mut source = Server::start(kind, &ServerOptions::default()).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("gone", &source, &target, &LinkOptions::default()).await;
+    let mut workload = Workload::from_env(Mix::default());
+    link.source.run_all(workload.setup()).await;
+    for _ in 0..2 {
+        workload.run(&mut link.source, 60).await;
+        source.kill9();
+        source.restart().await;
+        link.source = source.root().await;
+        link.source.run(&format!("USE {}", link.schema)).await;
+    }
+    workload.run(&mut link.source, 60).await;
+    link.wait_equal().await;
+}
+
+#[tokio::test]
+async fn mysql_source_killed() {
+    source_killed(Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn mariadb_source_killed() {
+    source_killed(Kind::MariaDb).await;
+}
+
+/// The target is killed: retried without a pause while it is away for a moment.
+#[tokio::test]
+async fn target_killed() {
+    let source = shared(Kind::MySql, &ServerOptions::default()).await;
+    let mut target = Server::start(Kind::MySql, &ServerOptions::default()).await;
+    let mut link = Link::start("away", &source, &target, &LinkOptions::default()).await;
+    let mut workload = Workload::from_env(Mix::default());
+    link.source.run_all(workload.setup()).await;
+    for _ in 0..2 {
+        workload.run(&mut link.source, 80).await;
+        target.kill9();
+        target.restart().await;
+        link.target = target.root().await;
+    }
+    link.wait_equal().await;
+    assert_eq!(link.status().await["stage"], "Running");
+}
+
+/// Servers that stop answering (SIGSTOP) and go on.
+#[tokio::test]
+async fn frozen_servers() {
+    let mut source = Server::start(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut target = Server::start(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("frozen", &source, &target, &LinkOptions::default()).await;
+    let mut workload = Workload::from_env(Mix::default());
+    link.source.run_all(workload.setup()).await;
+    workload.run(&mut link.source, 50).await;
+    target.freeze();
+    workload.run(&mut link.source, 50).await;
+    source.freeze();
+    link.agent.ctl(&["query-status", &link.task]).await.expect_success();
+    source.thaw();
+    target.thaw();
+    link.wait_equal().await;
+}
+
+/// The agent comes up while both servers are down, says so, and goes on by itself when they come.
+#[tokio::test]
+async fn boots_while_source_and_target_are_down() {
+    let mut source = Server::start(Kind::MySql, &ServerOptions::default()).await;
+    let mut target = Server::start(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("down", &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    link.agent.kill9();
+    source.kill9();
+    target.kill9();
+    link.agent.restart().await;
+    let port = source.port.to_string();
+    eventually("the status names the source that is down", Duration::from_secs(30), async || {
+        let body = link.agent.get("/status").await.body;
+        if body.contains(&port) { Ok(()) } else { Err(body) }
+    })
+    .await;
+    source.restart().await;
+    target.restart().await;
+    link.source = source.root().await;
+    link.target = target.root().await;
+    link.source.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
+    link.wait_equal().await;
+}
+
+/// A source that is created while nobody listens there is refused or kept, but named either way; the agent stays.
+#[tokio::test]
+async fn a_source_nobody_listens_at() {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let port = free_port();
+    let path = agent.file("source.yaml", &SourceFile::new("nobody", Kind::MySql, port).yaml());
+    let answer = agent.ctl(&["operate-source", "create", &path]).await;
+    assert!(answer.text().contains("nobody"), "{answer:#?}");
+    let task = TaskFile { schemas: vec!["d".into()], ..TaskFile::new("t", "nobody", port) };
+    let path = agent.file("task.yaml", &task.yaml());
+    let answer = agent.ctl(&["start-task", &path]).await;
+    assert!(answer.text().contains("nobody"), "{answer:#?}");
+    assert_eq!(agent.get("/healthz").await.status, 200);
+}

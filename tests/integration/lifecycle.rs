@@ -1,0 +1,108 @@
+//! The daemon itself: start, stop, a second instance, the socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::agent::{Agent, AgentOptions, run_ctl};
+use crate::support::eventually;
+use crate::support::fixture::{Link, LinkOptions, shared_pair};
+use crate::support::process::{Process, fresh_folder};
+use crate::support::servers::Kind;
+use crate::support::socket;
+use crate::support::workload::{Mix, Workload};
+
+#[tokio::test]
+async fn answers_before_it_has_any_source() {
+    let mut agent = Agent::start(&AgentOptions::default()).await;
+    assert_eq!(agent.get("/healthz").await.status, 200);
+    assert_eq!(agent.get("/readyz").await.status, 200);
+    let metrics = agent.get("/metrics").await;
+    assert!(metrics.status == 200 && metrics.body.contains("# TYPE"), "{metrics:?}");
+    assert_eq!(agent.get("/nosuch").await.status, 404);
+    let answer = agent.ctl(&["query-status"]).await;
+    assert_eq!(answer.json(), serde_json::json!({"result": true, "msg": "", "tasks": []}));
+    let mode = std::fs::metadata(agent.socket()).expect("the socket").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
+    assert!(agent.terminate().success());
+    assert!(!agent.socket().exists(), "a stopped agent leaves no socket");
+    agent.assert_quiet_log();
+}
+
+#[tokio::test]
+async fn a_second_agent_on_the_same_state_is_refused_with_the_first_ones_pid() {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let second = agent.run_daemon(&["--config", &agent.config()]).await;
+    assert_ne!(second.exit, Some(0));
+    assert!(second.text().contains(&agent.pid().to_string()), "{second:#?}");
+    assert_eq!(agent.get("/healthz").await.status, 200);
+}
+
+/// A socket left by kill -9 is no obstacle; one that somebody listens on is.
+#[tokio::test]
+async fn a_stale_socket_is_removed_and_a_taken_one_is_not() {
+    let mut agent = Agent::start(&AgentOptions::default()).await;
+    agent.kill9();
+    assert!(agent.socket().exists());
+    agent.restart().await;
+
+    let other = fresh_folder("other");
+    let config = other.join("dm-agent.toml");
+    let text = format!(
+        "name = \"w2\"\nworker-addr = \"127.0.0.1:0\"\n[agent]\nstate-dir = \"{}\"\nadmin-socket = \"{}\"\n",
+        other.join("state").display(),
+        agent.socket().display()
+    );
+    std::fs::write(&config, text).expect("write a configuration");
+    let second = agent.run_daemon(&["--config", &config.display().to_string()]).await;
+    assert_ne!(second.exit, Some(0));
+    assert!(second.text().contains("admin.sock"), "{second:#?}");
+    assert_eq!(agent.get("/healthz").await.status, 200, "the first one still has its socket");
+}
+
+/// SIGTERM under load drains; the next start goes on from there.
+#[tokio::test]
+async fn a_stop_under_load_loses_nothing() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("drain", &source, &target, &LinkOptions::default()).await;
+    let mut workload = Workload::from_env(Mix::default());
+    link.source.run_all(workload.setup()).await;
+    for _ in 0..3 {
+        workload.run(&mut link.source, 60).await;
+        let status = link.agent.terminate();
+        assert!(status.success(), "a drained stop ends with 0, not {status}");
+        link.agent.restart().await;
+    }
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+/// With no argument at all, as an ordinary user would: XDG folders, and `dm-agentctl` finds the socket by the same rule.
+#[tokio::test]
+async fn runs_without_arguments() {
+    let home = fresh_folder("home");
+    let runtime = home.join("run");
+    std::fs::create_dir_all(&runtime).expect("create a runtime folder");
+    std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o700)).expect("set permissions");
+    let text = |path: &std::path::Path| path.display().to_string();
+    let envs = [
+        ("HOME".to_owned(), text(&home)),
+        ("XDG_STATE_HOME".to_owned(), text(&home.join("state"))),
+        ("XDG_RUNTIME_DIR".to_owned(), text(&runtime)),
+    ];
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_dm-agent"));
+    let mut process = Process::start("dm-agent", program, &[], &envs, &home.join("log"));
+    let socket = runtime.join("dm-agent/admin.sock");
+    eventually("an agent without arguments answers", Duration::from_secs(20), async || {
+        assert!(process.exit_status().is_none(), "it ended");
+        socket::get(&socket, "/readyz").await
+    })
+    .await;
+    run_ctl(&socket, &["query-status"]).await.expect_success();
+    process.signal(Signal::INT);
+    eventually("SIGINT ends it", Duration::from_secs(20), async || {
+        process.exit_status().ok_or_else(|| "still running".into())
+    })
+    .await;
+}

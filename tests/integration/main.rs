@@ -1,0 +1,15 @@
+//! End to end: real servers, the real binaries. One binary, because linking is what takes time.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod blackhole;
+mod faults;
+mod lifecycle;
+mod memory;
+mod park;
+mod replicate;
+mod selftest;
+mod torture;
+mod types;

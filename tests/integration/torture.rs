@@ -1,0 +1,81 @@
+//! Random transactions, kill -9 at random instants, pause, resume and stop at random; then every table equal: nothing lost, nothing
+//! twice. `SEED=` replays the choices and the transactions (not the instants), `TORTURE_N=` sets the number of kills.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::fixture::{Link, LinkOptions, shared_pair};
+use crate::support::servers::Kind;
+use crate::support::workload::{Mix, Workload};
+
+/// What happens to the agent between two kills.
+async fn disturb(link: &mut Link, rng: &mut StdRng) {
+    match rng.random_range(0..6) {
+        0 => {
+            link.pause().await;
+            link.resume().await;
+        }
+        1 => link.pause().await,
+        2 => link.resume().await,
+        3 => {
+            link.stop_task().await;
+            link.start_task().await.expect_success();
+        }
+        // Asked and not waited for: the kill comes into the middle of it.
+        4 => drop(link.agent.ctl(&["pause-task", &link.task]).await),
+        _ => {}
+    }
+}
+
+async fn torture(label: &str, source: Kind, target: Kind, kills: u32) {
+    let (source, target) = shared_pair(source, target).await;
+    let mut link = Link::start(label, &source, &target, &LinkOptions::default()).await;
+    let mut workload = Workload::from_env(Mix { ddl: 0.03, big: 0.02 });
+    let seed = workload.seed;
+    let mut rng = StdRng::seed_from_u64(seed);
+    link.source.run_all(workload.setup()).await;
+    for kill in 0..kills {
+        let steps = rng.random_range(5..60);
+        let instant = Duration::from_millis(rng.random_range(0..400));
+        {
+            // The kill falls into the writing, or into the catching up after it.
+            let write = workload.run(&mut link.source, steps);
+            let agent = &mut link.agent;
+            let kill = async {
+                tokio::time::sleep(instant).await;
+                agent.kill9();
+            };
+            tokio::join!(write, kill);
+        }
+        link.agent.restart().await;
+        disturb(&mut link, &mut rng).await;
+        // Compared now and then, so that a failure is found near its cause.
+        if kill % 10 == 9 {
+            link.resume().await;
+            link.wait_equal().await;
+            println!("torture {label}: {} kills, SEED={seed}", kill + 1);
+        }
+    }
+    link.resume().await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+fn kills(default: u32) -> u32 {
+    std::env::var("TORTURE_N").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[tokio::test]
+async fn thirty_kills() {
+    torture("torture", Kind::MySql, Kind::MariaDb, 20).await;
+    torture("torture", Kind::MariaDb, Kind::MySql, 10).await;
+}
+
+/// `make torture N=1000`.
+#[tokio::test]
+#[ignore = "takes hours: make torture N=1000"]
+async fn as_long_as_you_like() {
+    torture("long", Kind::MySql, Kind::MariaDb, kills(1000)).await;
+}
