@@ -25,12 +25,12 @@ Start with `dm-agentctl status`.";
 #[derive(Debug, Parser)]
 #[command(name = "dm-agentctl", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
-    /// Whom to ask, and how.
-    #[command(flatten)]
-    pub target: Target,
     /// Only these sources; may be given again, or as a list with commas.
     #[arg(short = 's', long = "source", global = true, value_delimiter = ',', value_name = "SOURCE-ID")]
     pub sources: Vec<String>,
+    /// Whom to ask, and how.
+    #[command(flatten)]
+    pub target: Target,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

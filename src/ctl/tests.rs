@@ -73,3 +73,59 @@ fn a_failed_source_is_a_refusal() {
     assert_eq!(Verdict::of(true, &[source(true), source(false)]), Verdict::Refused);
     assert_eq!(Verdict::of(false, &[]), Verdict::Refused);
 }
+
+/// Runs a command against a real socket with a backend double behind it.
+async fn against_an_agent(line: &str) -> (Result<Verdict, CtlError>, String) {
+    use crate::control::master_api::tests::Double;
+    use crate::control::pb_status::tests::{agent, running_task, source};
+    use crate::control::{AdminServer, AdminSocket};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let double = Double::new(agent(vec![source()], vec![running_task()]));
+    let server = AdminServer::start(AdminSocket::bind(&path).unwrap(), double).unwrap();
+    let mut out = Vec::new();
+    let cli = parse(&format!("{line} --socket {}", path.display())).unwrap();
+    let verdict = run(cli, &mut out).await;
+    drop(server);
+    (verdict, String::from_utf8(out).unwrap())
+}
+
+#[tokio::test]
+async fn answers_over_a_socket_are_those_of_dmctl() {
+    for (line, recording, verdict) in [
+        ("pause-task t1", "pause-task", Verdict::Done),
+        ("resume-task t1", "resume-task", Verdict::Done),
+        ("stop-task t1", "stop-task", Verdict::Done),
+        ("pause-task nope", "pause-task-nonexistent", Verdict::Refused),
+        ("pause-task t1 -s wrong-source", "pause-task-wrong-source", Verdict::Refused),
+        ("pause-task -s mysql-01", "pause-task-s", Verdict::Done),
+        ("resume-task -s mysql-01", "resume-task-s", Verdict::Done),
+        ("query-status", "query-status-10-list-running", Verdict::Done),
+        ("query-status nope", "query-status-02-unknown-task", Verdict::Refused),
+        ("operate-source show", "operate-source-show-01", Verdict::Done),
+        ("pause-relay -s mysql-01", "pause-relay", Verdict::Done),
+        ("start-relay -s mysql-01", "start-relay-no-worker", Verdict::Done),
+        ("purge-relay -s mysql-01 --filename mysql-bin.000006", "purge-relay-ok", Verdict::Done),
+        ("get-config task t9", "get-config-task-unknown", Verdict::Refused),
+    ] {
+        let path = format!("{}/tests/golden/dmctl/{recording}.txt", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let golden = &text[text.find("\n{\n").unwrap() + 1..text.rfind("\n}\n").unwrap() + 3];
+        let (answer, out) = against_an_agent(line).await;
+        assert_eq!(out, golden, "{line}");
+        assert_eq!(answer.unwrap(), verdict, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn our_own_commands_answer_over_a_socket() {
+    let (_, screen) = against_an_agent("status").await;
+    assert!(screen.contains("TASK t1 on mysql-01: Running"), "{screen}");
+    let (_, json) = against_an_agent("status --json").await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["worker"], "worker1");
+    let (_, level) = against_an_agent("log-level debug").await;
+    assert_eq!(level, "log level is now debug\n");
+    assert_eq!(against_an_agent("events").await.1, "");
+    let (refused, _) = against_an_agent("shard-ddl-lock").await;
+    assert_eq!(refused.unwrap_err().exit_code(), 2);
+}

@@ -120,7 +120,8 @@ async fn a_command_that_hangs_holds_nobody_up() {
 
 #[tokio::test]
 async fn malformed_input_ends_its_connection_and_nothing_else() {
-    let running = Running::start(Limits { idle: Duration::from_millis(100), ..Limits::default() });
+    let (idle, drain) = (Duration::from_millis(100), Duration::from_millis(50));
+    let running = Running::start(Limits { idle, drain, ..Limits::default() });
     let huge = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20));
     let inputs: [&[u8]; 6] = [
         b"\0\xff\xfe garbage \r\n\r\n",
@@ -140,7 +141,8 @@ async fn malformed_input_ends_its_connection_and_nothing_else() {
 
 #[tokio::test]
 async fn idle_connections_are_closed_and_streams_are_not_idle() {
-    let running = Running::start(Limits { idle: Duration::from_millis(50), ..Limits::default() });
+    let (idle, drain) = (Duration::from_millis(50), Duration::from_millis(50));
+    let running = Running::start(Limits { idle, drain, ..Limits::default() });
     assert_eq!(running.raw(b"").await, "");
     let mut agent = AgentClient::new(running.channel().await);
     let mut watch = agent.watch_status(WatchStatusRequest { interval_ms: 200 }).await.unwrap().into_inner();
