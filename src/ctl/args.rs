@@ -16,8 +16,9 @@ Exit codes:
   2  an answer came, and it was a refusal or a failure of at least one source
      (dmctl exits with 0 here; the JSON on standard output is the same)
 
-Without --master-addr the agent on this machine is asked, over the first of these sockets that exists:
-  --socket, $DM_AGENT_SOCKET, $XDG_RUNTIME_DIR/dm-agent/admin.sock, /run/dm-agent/admin.sock
+Without --master-addr the agent on this machine is asked: over --socket, else over $DM_AGENT_SOCKET, else over the
+first that exists of $XDG_RUNTIME_DIR/dm-agent/admin.sock, admin.sock in your state directory
+(~/.local/state/dm-agent), and /run/dm-agent/admin.sock.
 
 Start with `dm-agentctl status`.";
 

@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::args::Target;
 use super::duration::GoDuration;
 use super::error::CtlError;
+use crate::config::Environment;
 use crate::control::proto::agent::agent_client::AgentClient;
 use crate::control::proto::pb::master_client::MasterClient;
 
@@ -58,7 +59,9 @@ pub async fn open(target: &Target) -> Result<Session, CtlError> {
             Ok(Session { master: master_client(channel), agent: None })
         }
         None => {
-            let channel = reach_socket(&socket_path(target.socket.as_deref(), env, Path::exists), timeout).await?;
+            let named = std::env::var_os("DM_AGENT_SOCKET").filter(|value| !value.is_empty()).map(PathBuf::from);
+            let candidates = Environment::of_process().admin_socket_candidates();
+            let channel = reach_socket(&socket_path(target.socket.as_deref(), named, candidates), timeout).await?;
             let agent = AgentClient::new(channel.clone()).max_decoding_message_size(ANSWER_LIMIT);
             Ok(Session { master: master_client(channel), agent: Some(agent) })
         }
@@ -69,20 +72,15 @@ fn master_client(channel: Channel) -> MasterClient<Channel> {
     MasterClient::new(channel).max_decoding_message_size(ANSWER_LIMIT)
 }
 
-fn env(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-/// The first that is named or exists; the system's where none does, so that an error can name one.
-fn socket_path(given: Option<&Path>, env: impl Fn(&str) -> Option<PathBuf>, exists: impl Fn(&Path) -> bool) -> PathBuf {
-    if let Some(path) = given {
-        return path.to_owned();
-    }
-    if let Some(path) = env("DM_AGENT_SOCKET") {
+/// The one that is named, else the first that exists of where this user's or the system's daemon puts its own; the
+/// nearest where none does, so that an error can name one.
+fn socket_path(given: Option<&Path>, named: Option<PathBuf>, candidates: Vec<PathBuf>) -> PathBuf {
+    if let Some(path) = given.map(Path::to_owned).or(named) {
         return path;
     }
-    let user = env("XDG_RUNTIME_DIR").map(|dir| dir.join("dm-agent/admin.sock"));
-    user.filter(|path| exists(path)).unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET))
+    let nearest = candidates.first().cloned();
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.or(nearest).unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET))
 }
 
 /// Fills in from the file what the command line leaves open. A socket on the command line keeps the file's master out.
@@ -177,14 +175,15 @@ mod tests {
 
     #[test]
     fn the_socket_is_searched_in_order() {
-        let none = |_: &str| None;
-        let user = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| PathBuf::from("/run/user/1"));
-        let all = |name: &str| user(name).or_else(|| Some(PathBuf::from("/env.sock")));
-        let path = PathBuf::from("/given.sock");
-        assert_eq!(socket_path(Some(&path), all, |_| true), path);
-        assert_eq!(socket_path(None, all, |_| true), PathBuf::from("/env.sock"));
-        assert_eq!(socket_path(None, user, |_| true), PathBuf::from("/run/user/1/dm-agent/admin.sock"));
-        assert_eq!(socket_path(None, user, |_| false), PathBuf::from(SYSTEM_SOCKET));
-        assert_eq!(socket_path(None, none, |_| false), PathBuf::from(SYSTEM_SOCKET));
+        let dir = tempfile::tempdir().unwrap();
+        let (given, named) = (PathBuf::from("/given.sock"), PathBuf::from("/named.sock"));
+        let (near, far) = (dir.path().join("near.sock"), dir.path().join("far.sock"));
+        let candidates = || vec![near.clone(), far.clone()];
+        assert_eq!(socket_path(Some(&given), Some(named.clone()), candidates()), given);
+        assert_eq!(socket_path(None, Some(named.clone()), candidates()), named);
+        assert_eq!(socket_path(None, None, candidates()), near);
+        std::fs::write(&far, "").unwrap();
+        assert_eq!(socket_path(None, None, candidates()), far);
+        assert_eq!(socket_path(None, None, vec![]), Path::new(SYSTEM_SOCKET));
     }
 }
