@@ -1,0 +1,62 @@
+//! From configuration to connections and rules.
+
+use crate::config::{DatabaseConfig, Pem as ConfigPem, SecretKey, Security, SubtaskConfig};
+use crate::model::Flavor;
+use crate::mysql::{Endpoint, Pem, Secret, TlsFiles};
+use crate::transform::{BlockAllowRules, RouteRule, Rules};
+
+/// An endpoint with the password in plain text.
+pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint {
+    Endpoint {
+        host: database.host.clone(),
+        port: database.port,
+        user: database.user.clone(),
+        password: Secret::new(database.plain_password(key).expose()),
+        session: database.session.clone(),
+        tls: database.security.as_ref().map(tls),
+    }
+}
+
+fn tls(security: &Security) -> TlsFiles {
+    let pem = |pem: &Option<ConfigPem>| {
+        pem.as_ref().map(|pem| match pem {
+            ConfigPem::File(path) => Pem::Path(path.clone()),
+            ConfigPem::Inline(text) => Pem::Inline(text.expose().as_bytes().to_vec()),
+        })
+    };
+    TlsFiles {
+        ca: pem(&security.ca),
+        cert: pem(&security.cert),
+        key: pem(&security.key),
+        allowed_cn: security.cert_allowed_cn.clone(),
+    }
+}
+
+/// A subtask's rules for names.
+pub fn rules(subtask: &SubtaskConfig, flavor: Flavor) -> Rules {
+    let pairs = |tables: &[crate::config::TablePattern]| {
+        tables.iter().map(|table| (table.db.clone(), table.tbl.clone())).collect::<Vec<_>>()
+    };
+    let list = &subtask.block_allow_list;
+    Rules {
+        block_allow: BlockAllowRules {
+            do_dbs: list.do_dbs.clone(),
+            do_tables: pairs(&list.do_tables),
+            ignore_dbs: list.ignore_dbs.clone(),
+            ignore_tables: pairs(&list.ignore_tables),
+        },
+        routes: subtask
+            .routes
+            .iter()
+            .map(|route| RouteRule {
+                schema_pattern: route.schema_pattern.clone(),
+                table_pattern: route.table_pattern.clone(),
+                target_schema: route.target_schema.clone(),
+                target_table: route.target_table.clone(),
+            })
+            .collect(),
+        case_sensitive: subtask.case_sensitive,
+        meta_schema: subtask.meta_schema.clone(),
+        flavor,
+    }
+}

@@ -1,0 +1,229 @@
+//! Commands on sources.
+
+use std::sync::Arc;
+
+use super::api::SourceResult;
+use super::endpoint::endpoint;
+use super::records::SourceRecord;
+use super::source::Source;
+use super::start::connect;
+use super::{SourceEntry, Supervisor, read, store_failure, write};
+use crate::config::SourceConfig;
+use crate::error::{Code, Failure};
+use crate::model::{BinlogFile, Flavor};
+use crate::pipeline::ReceiveSpec;
+use crate::relay::RelayError;
+use crate::store::Namespace;
+use crate::task::Stage;
+use crate::upstream::{Preflight, Want, failure_of};
+
+/// What is wished of a source's relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayWish {
+    /// Receive although no task needs it.
+    Start,
+    /// Receive only what tasks need.
+    Stop,
+    /// Do not receive.
+    Pause,
+    /// Receive again.
+    Resume,
+}
+
+impl Supervisor {
+    pub(super) async fn load_sources(&self) -> Result<(), Failure> {
+        let doing = "read the stored sources";
+        let stored = self.inner.db.list::<SourceRecord>(Namespace::Source, "").await;
+        for (source_id, record) in stored.map_err(|error| store_failure(&error, doing))? {
+            let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored source {source_id}")))?;
+            let source = self.open(config, &record).await?;
+            write(&self.inner.sources).insert(source_id, SourceEntry { source, record });
+        }
+        Ok(())
+    }
+
+    async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
+        let receive = ReceiveSpec {
+            endpoint: endpoint(&config.from, self.key().as_ref()),
+            flavor: flavor(&record.flavor)?,
+            enable_gtid: config.enable_gtid,
+            server_id: record.server_id,
+            replica_uuid: record.replica_uuid,
+            report_host: self.inner.options.worker.clone(),
+        };
+        let source = Source::open(config, receive, self.inner.options.limits.clone()).await?;
+        if record.relay_paused {
+            source.set_paused(true).await;
+        } else if record.relay_wanted {
+            source.start_receiving();
+        }
+        Ok(source)
+    }
+
+    /// Adds a source: checked against the server first, stored, then opened.
+    pub async fn create_source(&self, yaml: &str) -> Result<SourceResult, Failure> {
+        let config = parse(yaml)?;
+        let id = config.source_id.clone();
+        if read(&self.inner.sources).contains_key(&id) {
+            return Err(Failure::new(Code::SourceExists, format!("source config with ID {id} already exists")));
+        }
+        let from = endpoint(&config.from, self.key().as_ref());
+        let mut conn = connect(&from).await?;
+        let server_id = config.server_id.unwrap_or_else(|| 429_496_729 + rand::random_range(0..100_000));
+        let want = Want { flavor: config.flavor, server_id, enable_gtid: config.enable_gtid, start: None };
+        let preflight = Preflight::read(&mut conn, &want).await?;
+        if let Some(failure) = failure_of(&preflight.check(&want)) {
+            return Err(failure);
+        }
+        let record = SourceRecord {
+            yaml: config.to_stored_yaml(),
+            flavor: preflight.facts().flavor.as_str().to_owned(),
+            server_id,
+            replica_uuid: uuid::Uuid::new_v4(),
+            relay_wanted: config.enable_relay,
+            relay_paused: false,
+        };
+        let now = preflight.facts().location.clone();
+        let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
+        stored.map_err(|error| store_failure(&error, "store the source"))?;
+        let source = self.open(config, &record).await?;
+        if let (true, Some(now)) = (record.relay_wanted, now) {
+            source.reach_back_to(&now).await?;
+        }
+        write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
+        Ok(self.done(&id))
+    }
+
+    /// Replaces a source's configuration; its relay log and tasks stay. Tasks use it when they are resumed.
+    pub async fn update_source(&self, yaml: &str) -> Result<SourceResult, Failure> {
+        let config = parse(yaml)?;
+        let id = config.source_id.clone();
+        self.source(&id)?;
+        self.refuse_with_tasks(&id)?;
+        let Some(mut record) = read(&self.inner.sources).get(&id).map(|entry| entry.record.clone()) else {
+            return self.source(&id).map(|_| self.done(&id));
+        };
+        record.yaml = config.to_stored_yaml();
+        if let Some(server_id) = config.server_id {
+            record.server_id = server_id;
+        }
+        let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
+        stored.map_err(|error| store_failure(&error, "store the source"))?;
+        let old = write(&self.inner.sources).remove(&id);
+        if let Some(old) = old {
+            old.source.close(false).await?;
+        }
+        let source = self.open(config, &record).await?;
+        write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
+        Ok(self.done(&id))
+    }
+
+    /// Removes a source that has no tasks, and its relay log.
+    pub async fn stop_source(&self, source_id: &str) -> Result<SourceResult, Failure> {
+        let source = self.source(source_id)?;
+        self.refuse_with_tasks(source_id)?;
+        let removed = self.inner.db.remove(Namespace::Source, source_id).await;
+        removed.map_err(|error| store_failure(&error, "forget the source"))?;
+        write(&self.inner.sources).remove(source_id);
+        source.close(true).await?;
+        Ok(self.done(source_id))
+    }
+
+    fn refuse_with_tasks(&self, source_id: &str) -> Result<(), Failure> {
+        let tasks: Vec<String> =
+            read(&self.inner.tasks).keys().filter(|key| key.0 == source_id).map(|key| key.1.clone()).collect();
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let tasks = tasks.join(" ");
+        Err(Failure::new(
+            Code::SourceHasTasks,
+            format!("source with name {source_id} need to operate has existing tasks [{tasks}]"),
+        ))
+    }
+
+    /// start-relay, stop-relay, pause-relay, resume-relay.
+    pub async fn relay(&self, wish: RelayWish, source_id: &str) -> Result<SourceResult, Failure> {
+        let source = self.source(source_id)?;
+        let Some(mut record) = read(&self.inner.sources).get(source_id).map(|entry| entry.record.clone()) else {
+            return Ok(self.done(source_id));
+        };
+        match wish {
+            RelayWish::Start => record.relay_wanted = true,
+            RelayWish::Stop => record.relay_wanted = false,
+            RelayWish::Pause => record.relay_paused = true,
+            RelayWish::Resume => record.relay_paused = false,
+        }
+        let stored = self.inner.db.put(Namespace::Source, source_id, &record).await;
+        stored.map_err(|error| store_failure(&error, "store what is wished of the relay"))?;
+        if let Some(entry) = write(&self.inner.sources).get_mut(source_id) {
+            entry.record = record;
+        }
+        let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
+        match wish {
+            RelayWish::Pause => source.set_paused(true).await,
+            RelayWish::Resume => {
+                source.set_paused(false).await;
+                source.kick().await;
+            }
+            RelayWish::Stop if !needed => source.stop_receiving().await,
+            RelayWish::Stop => {}
+            RelayWish::Start if source.relay.state().start.is_some() => source.start_receiving(),
+            RelayWish::Start => {
+                let mut conn = connect(&source.endpoint).await?;
+                let facts = crate::upstream::ServerFacts::read(&mut conn).await?;
+                let now = facts.location.ok_or_else(|| {
+                    Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends")
+                })?;
+                source.reach_back_to(&now).await?;
+            }
+        }
+        Ok(self.done(source_id))
+    }
+
+    /// Removes relay log before `filename`, as far as no subtask needs it. Refused as a whole, as DM does, while a
+    /// subtask of the source is parked.
+    pub async fn purge_relay(&self, source_id: &str, filename: &str) -> Result<(), Failure> {
+        let source = self.source(source_id)?;
+        let parked = read(&self.inner.tasks)
+            .iter()
+            .filter(|(key, _)| key.0 == source_id)
+            .map(|(key, entry)| (key.1.clone(), entry.handle.status().stage))
+            .find(|(_, stage)| matches!(stage, Stage::New | Stage::Paused | Stage::Pausing));
+        if let Some((task, stage)) = parked {
+            let stage = stage.as_str();
+            return Err(Failure::new(
+                Code::PurgeForbidden,
+                format!("relay log purge is forbidden temporarily, because sub task {task} current stage is {stage}"),
+            ));
+        }
+        let file = BinlogFile::parse(filename)
+            .map_err(|error| Failure::new(Code::PurgeArguments, format!("purge-relay --filename: {error}")))?;
+        match source.relay.purge_before(file).await {
+            Ok(report) => {
+                tracing::info!(source = source_id, ?report, "relay log purged");
+                Ok(())
+            }
+            Err(RelayError::NotStarted) => Ok(()),
+            Err(error) => Err(Failure::from(&error)),
+        }
+    }
+
+    /// A source's configuration in DM's YAML, secrets masked.
+    pub fn source_config(&self, source_id: &str) -> Option<String> {
+        read(&self.inner.sources).get(source_id).map(|entry| entry.source.config.to_dm_yaml())
+    }
+}
+
+fn parse(yaml: &str) -> Result<SourceConfig, Failure> {
+    let config = SourceConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigSource))?;
+    let refused = config.refusals();
+    if refused.is_empty() { Ok(config) } else { Err(Failure::new(Code::ConfigSource, refused.join("; "))) }
+}
+
+fn flavor(text: &str) -> Result<Flavor, Failure> {
+    [Flavor::MySql, Flavor::MariaDb]
+        .into_iter()
+        .find(|flavor| flavor.as_str() == text)
+        .ok_or_else(|| Failure::new(Code::InvalidFlavor, format!("'{text}' is not a flavor")))
+}

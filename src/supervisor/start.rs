@@ -1,0 +1,135 @@
+//! Where a task starts: by its own words, by a time, or where the source is now.
+
+use mysql_async::Conn;
+
+use crate::config::SubtaskConfig;
+use crate::error::{Code, Failure, Scope};
+use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
+use crate::mysql::{Connector, Endpoint};
+use crate::upstream::{DumpStart, Preflight, ServerFacts, Want, failure_of, find_start, gtids_at};
+
+/// What a start is made of.
+pub struct StartQuestion<'a> {
+    /// The source.
+    pub endpoint: &'a Endpoint,
+    /// Its dialect.
+    pub flavor: Flavor,
+    /// Our server id there.
+    pub server_id: u32,
+    /// By GTID.
+    pub enable_gtid: bool,
+    /// The subtask.
+    pub subtask: &'a SubtaskConfig,
+    /// `--start-time`; empty for none.
+    pub start_time: &'a str,
+}
+
+/// Connects to a source.
+pub async fn connect(endpoint: &Endpoint) -> Result<Conn, Failure> {
+    let connector = Connector::new(endpoint.clone());
+    connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))
+}
+
+impl StartQuestion<'_> {
+    /// Checks the source and answers.
+    pub async fn answer(&self) -> Result<Location, Failure> {
+        let wanted = self.wanted()?;
+        let mut conn = connect(self.endpoint).await?;
+        let want = Want {
+            flavor: Some(self.flavor),
+            server_id: self.server_id,
+            enable_gtid: self.enable_gtid,
+            start: wanted.as_ref().map(|location| self.dump_start(location)),
+        };
+        let preflight = Preflight::read(&mut conn, &want).await?;
+        if let Some(failure) = failure_of(&preflight.check(&want)) {
+            return Err(failure);
+        }
+        let facts = preflight.facts();
+        match (wanted, self.start_time) {
+            (_, time) if !time.is_empty() => self.at_time(facts, time).await,
+            (Some(location), _) => self.with_gtids(facts, location).await,
+            (None, _) => facts
+                .location
+                .clone()
+                .ok_or_else(|| Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends")),
+        }
+    }
+
+    fn dump_start(&self, location: &Location) -> DumpStart {
+        if self.enable_gtid && !location.gtids.is_empty() {
+            DumpStart::Gtids(location.gtids.clone())
+        } else {
+            DumpStart::Position(location.position.clone())
+        }
+    }
+
+    /// The task's `meta`.
+    fn wanted(&self) -> Result<Option<Location>, Failure> {
+        let Some(meta) = &self.subtask.meta else { return Ok(None) };
+        if meta.binlog_name.is_empty() && meta.binlog_gtid.is_empty() {
+            return Ok(None);
+        }
+        let gtids = GtidSet::parse(self.flavor, &meta.binlog_gtid)
+            .map_err(|error| Failure::new(Code::ParseGtid, format!("mysql-instances.meta.binlog-gtid: {error}")))?;
+        let file = match meta.binlog_name.as_str() {
+            "" => BinlogFile::unknown(),
+            name => BinlogFile::parse(name).map_err(|error| {
+                Failure::new(Code::BinlogPosition, format!("mysql-instances.meta.binlog-name: {error}"))
+            })?,
+        };
+        let offset = meta.binlog_pos.max(BinlogPosition::FIRST_OFFSET);
+        Ok(Some(Location::new(BinlogPosition::new(file, offset), gtids)))
+    }
+
+    /// A position alone is completed by the GTIDs up to it, so that both are known from the start.
+    async fn with_gtids(&self, facts: &ServerFacts, location: Location) -> Result<Location, Failure> {
+        if !location.gtids.is_empty() || location.position.file.name().is_empty() {
+            return Ok(location);
+        }
+        let none = facts.location.as_ref().is_none_or(|now| now.gtids.is_empty());
+        if none {
+            return Ok(location);
+        }
+        match gtids_at(self.endpoint, self.flavor, &location.position, &facts.purged).await {
+            Ok(gtids) => Ok(Location::new(location.position, gtids)),
+            Err(error) => Err(error.failure()),
+        }
+    }
+
+    async fn at_time(&self, facts: &ServerFacts, time: &str) -> Result<Location, Failure> {
+        let since = parse_time(time)?;
+        let files: Vec<BinlogFile> = facts.binlogs.iter().map(|binlog| binlog.file.clone()).collect();
+        let found = find_start(self.endpoint, self.flavor, &files, since, time).await;
+        let mut location = found.map_err(|error| error.failure())?;
+        if !facts.purged.is_empty() && !location.gtids.is_empty() {
+            location.gtids.extend(&facts.purged);
+        }
+        Ok(location)
+    }
+}
+
+/// `2006-01-02 15:04:05` or with a `T`, in UTC.
+fn parse_time(text: &str) -> Result<u32, Failure> {
+    let bad = || {
+        Failure::new(Code::ConfigTask, format!("--start-time '{text}' is not a time"))
+            .workaround("Please give it in UTC as '2006-01-02 15:04:05' or 2006-01-02T15:04:05.")
+    };
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let parsed = time::PrimitiveDateTime::parse(&text.trim().replacen('T', " ", 1), format).map_err(|_| bad())?;
+    u32::try_from(parsed.assume_utc().unix_timestamp()).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_times_are_utc_in_two_forms() {
+        assert_eq!(parse_time("2021-10-21 00:01:00").unwrap(), 1_634_774_460);
+        assert_eq!(parse_time("2021-10-21T00:01:00").unwrap(), 1_634_774_460);
+        for text in ["", "yesterday", "2021-13-01 00:00:00", "1969-01-01 00:00:00"] {
+            assert!(parse_time(text).unwrap_err().message.contains(text));
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Commands on tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+
+use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
+use super::endpoint::{endpoint, rules};
+use super::records::TaskRecord;
+use super::source::Source;
+use super::start::StartQuestion;
+use super::{Actor, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
+use crate::checkpoint::forget as forget_checkpoint;
+use crate::config::{SubtaskConfig, TaskConfig};
+use crate::error::{Code, Failure, Scope};
+use crate::meta::{MetaTables, StoredMark};
+use crate::model::{Location, RowMark};
+use crate::mysql::Connector;
+use crate::pipeline::PipelineSpec;
+use crate::runtime::Owned;
+use crate::store::{Changes, Namespace};
+use crate::task::{
+    AutoResume, ParkReason, ParkRecord, Stage, TaskHandle, TaskSpec, TaskStatus, forget, record_key, start,
+};
+use crate::transform::Transform;
+
+/// How long a command waits for the stage that it asks for, beyond the drain limit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Supervisor {
+    pub(super) async fn load_tasks(&self) -> Result<(), Failure> {
+        let doing = "read the stored tasks";
+        let stored = self.inner.db.list::<TaskRecord>(Namespace::Task, "").await;
+        let stored = stored.map_err(|error| store_failure(&error, doing))?;
+        for (key, record) in stored {
+            let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, &key).await;
+            let parks = parks.map_err(|error| store_failure(&error, doing))?.unwrap_or_default();
+            let Some((source_id, name)) = key.split_once('/') else { continue };
+            let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {name}")))?;
+            let source = self.source(source_id)?;
+            let subtask = config.subtask(source_id).map_err(|error| error.to_failure(Code::ConfigTask))?.clone();
+            let mark = record.start.to_mark(source.flavor);
+            let begin = mark.map_err(|text| Failure::new(Code::Checkpoint, format!("stored task {name}: {text}")))?;
+            // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
+            let safe = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
+            source.relay.protect(&protected(&subtask), safe.as_ref().map_or(&begin.location, |mark| &mark.location));
+            let (handle, driver) = self.start_driver(&source, &subtask, begin.location, parks)?;
+            source.start_receiving();
+            let entry = TaskEntry { handle, _driver: driver, config };
+            write(&self.inner.tasks).insert((source_id.to_owned(), name.to_owned()), entry);
+        }
+        self.all_sources().iter().for_each(|source| source.relay.arm_purge());
+        Ok(())
+    }
+
+    fn start_driver(
+        &self,
+        source: &Arc<Source>,
+        subtask: &SubtaskConfig,
+        fresh_start: Location,
+        parks: ParkRecord,
+    ) -> Result<(TaskHandle, Owned<()>), Failure> {
+        let transform =
+            Transform::new(&rules(subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
+        let checker = &source.config.checker;
+        let pipeline = PipelineSpec {
+            name: protected(subtask),
+            flavor: source.flavor,
+            relay: source.relay.clone(),
+            transform: Arc::new(transform),
+            downstream: endpoint(&subtask.to, self.key().as_ref()),
+            tables: MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id),
+            lanes: subtask.syncer.worker_count.max(1),
+            fresh_start,
+            flush_interval: subtask.syncer.checkpoint_flush_interval,
+            drain_limit: self.inner.options.drain_limit,
+            always_safe: subtask.syncer.safe_mode,
+            safe_duration: subtask.syncer.safe_mode_duration,
+        };
+        let spec = TaskSpec {
+            name: subtask.name.clone(),
+            source_id: subtask.source_id.clone(),
+            pipeline,
+            auto_resume: AutoResume {
+                enabled: checker.enabled,
+                longest: checker.backoff_max,
+                forget_after: checker.backoff_rollback,
+            },
+            notes: subtask.notes(),
+            keeper: Arc::clone(source) as Arc<dyn crate::task::RelayKeeper>,
+            db: self.inner.db.clone(),
+        };
+        Ok(start(spec, parks))
+    }
+
+    /// Starts a task on its sources, each on its own; a failure of the whole where nothing could be started.
+    pub async fn start_task(&self, request: &StartTask) -> Result<Vec<SourceResult>, Failure> {
+        let config = parse(&request.yaml)?;
+        let chosen = choose(&config, &request.sources)?;
+        for subtask in &chosen {
+            self.source(&subtask.source_id)?;
+        }
+        let keys: Vec<TaskKey> =
+            chosen.iter().map(|subtask| (subtask.source_id.clone(), subtask.name.clone())).collect();
+        let _reservation = self.reserve(&config.name, keys)?;
+        let mut results = Vec::new();
+        for subtask in chosen {
+            let source_id = subtask.source_id.clone();
+            let started = self.start_subtask(&config, subtask, request).await;
+            results.push(self.result(&source_id, started));
+        }
+        Ok(results)
+    }
+
+    fn result(&self, source_id: &str, outcome: Result<(), Failure>) -> SourceResult {
+        SourceResult { result: outcome.map(|()| String::new()), ..self.done(source_id) }
+    }
+
+    /// Takes the names, or says which of them are taken.
+    fn reserve(&self, task: &str, keys: Vec<TaskKey>) -> Result<Reservation<'_>, Failure> {
+        let mut reserved = self.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tasks = read(&self.inner.tasks);
+        let taken = |key: &&TaskKey| tasks.contains_key(*key) || reserved.contains(*key);
+        let taken: Vec<&str> = keys.iter().filter(taken).map(|key| key.0.as_str()).collect();
+        if !taken.is_empty() {
+            let sources = taken.join(" ");
+            return Err(Failure::new(
+                Code::TaskExists,
+                format!("subtasks with name {task} for sources [{sources}] already exist"),
+            ));
+        }
+        reserved.extend(keys.iter().cloned());
+        Ok(Reservation { supervisor: self, keys })
+    }
+
+    async fn start_subtask(
+        &self,
+        config: &TaskConfig,
+        subtask: &SubtaskConfig,
+        request: &StartTask,
+    ) -> Result<(), Failure> {
+        let source = self.source(&subtask.source_id)?;
+        let key = self.key();
+        let mut subtask = subtask.clone();
+        subtask.inherit(&source.config);
+        // Everything that can be refused is refused before anything is stored.
+        Transform::new(&rules(&subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
+        let question = StartQuestion {
+            endpoint: &source.endpoint,
+            flavor: source.flavor,
+            server_id: self.server_id(&subtask.source_id),
+            enable_gtid: source.config.enable_gtid,
+            subtask: &subtask,
+            start_time: &request.start_time,
+        };
+        let begin = question.answer().await?;
+        if request.remove_meta || config.remove_meta || !request.start_time.is_empty() {
+            let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
+            let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
+            let connected = connector.connect().await;
+            let mut conn: Conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
+            forget_checkpoint(&mut conn, &tables).await?;
+        }
+        let record = TaskRecord { yaml: config.to_stored_yaml(), start: StoredMark::from(&RowMark::at(begin.clone())) };
+        let record_key = record_key(&subtask.source_id, &subtask.name);
+        let changes =
+            forget(Changes::new(), &subtask.source_id, &subtask.name).put(Namespace::Task, &record_key, &record);
+        let stored = self.inner.db.write(changes).await;
+        stored.map_err(|error| store_failure(&error, "store the task"))?;
+        source.relay.protect(&protected(&subtask), &begin);
+        // Where a checkpoint lies before this, the pipeline finds out and asks for it.
+        if source.relay.state().start.is_none() {
+            source.reach_back_to(&begin).await?;
+        }
+        source.start_receiving();
+        let (handle, driver) = self.start_driver(&source, &subtask, begin, ParkRecord::default())?;
+        let entry = TaskEntry { handle: handle.clone(), _driver: driver, config: config.clone() };
+        write(&self.inner.tasks).insert((subtask.source_id.clone(), subtask.name.clone()), entry);
+        self.wait_until_running(&handle).await
+    }
+
+    fn server_id(&self, source_id: &str) -> u32 {
+        read(&self.inner.sources).get(source_id).map_or(0, |entry| entry.record.server_id)
+    }
+
+    /// Until it applies, or failed; a task that is still connecting when patience ends is left to it.
+    async fn wait_until_running(&self, handle: &TaskHandle) -> Result<(), Failure> {
+        let settled = |status: &TaskStatus| {
+            (status.stage == Stage::Running && status.activity == "applying") || !status.failures.is_empty()
+        };
+        let status = wait_for(handle, PATIENCE, settled).await;
+        match status.failures.first() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Pauses, resumes or stops; answers when the stage is reached.
+    pub async fn operate_task(&self, request: &OperateTask, actor: &Actor) -> Result<Vec<SourceResult>, Failure> {
+        let chosen: Vec<(String, TaskHandle)> = read(&self.inner.tasks)
+            .iter()
+            .filter(|(key, _)| key.1 == request.name)
+            .filter(|(key, _)| request.sources.is_empty() || request.sources.contains(&key.0))
+            .map(|(key, entry)| (key.0.clone(), entry.handle.clone()))
+            .collect();
+        let mut results = Vec::new();
+        for (source_id, handle) in chosen {
+            let outcome = match request.op {
+                TaskOp::Pause => self.pause(&handle, actor).await,
+                TaskOp::Resume => self.resume(&source_id, &handle).await,
+                TaskOp::Stop => self.stop(&source_id, &request.name, &handle).await,
+            };
+            results.push(self.result(&source_id, outcome));
+        }
+        Ok(results)
+    }
+
+    async fn pause(&self, handle: &TaskHandle, actor: &Actor) -> Result<(), Failure> {
+        handle.park(ParkReason::Operator, &actor.name).await?;
+        let limit = self.inner.options.drain_limit + PATIENCE;
+        let status = wait_for(handle, limit, |status| status.stage == Stage::Paused).await;
+        if status.stage == Stage::Paused {
+            return Ok(());
+        }
+        let stage = status.stage.as_str();
+        Err(Failure::new(Code::NotRunning, format!("the task is still {stage} ({}); it will pause", status.activity)))
+    }
+
+    async fn resume(&self, source_id: &str, handle: &TaskHandle) -> Result<(), Failure> {
+        self.source(source_id)?.kick().await;
+        handle.unpark(&[ParkReason::Operator, ParkReason::Error, ParkReason::Lease]).await?;
+        self.wait_until_running(handle).await
+    }
+
+    async fn stop(&self, source_id: &str, name: &str, handle: &TaskHandle) -> Result<(), Failure> {
+        handle.stop().await?;
+        let limit = self.inner.options.drain_limit + PATIENCE;
+        let status = wait_for(handle, limit, |status| status.stage == Stage::Stopped).await;
+        if status.stage != Stage::Stopped {
+            return Err(Failure::new(Code::NotRunning, format!("the task is still {}", status.stage.as_str())));
+        }
+        let key = record_key(source_id, name);
+        let changes = forget(Changes::new(), source_id, name).remove(Namespace::Task, &key);
+        let removed = self.inner.db.write(changes).await;
+        removed.map_err(|error| store_failure(&error, "forget the task"))?;
+        write(&self.inner.tasks).remove(&(source_id.to_owned(), name.to_owned()));
+        let source = self.source(source_id)?;
+        source.relay.release(&format!("{name}@{source_id}"));
+        let wanted = read(&self.inner.sources).get(source_id).is_some_and(|entry| entry.record.relay_wanted);
+        let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
+        if !wanted && !needed {
+            source.stop_receiving().await;
+        }
+        Ok(())
+    }
+
+    /// Checks a task's file, its sources and its downstream without starting anything; what is worth knowing comes back.
+    pub async fn check_task(&self, yaml: &str, start_time: &str) -> Result<String, Failure> {
+        let config = parse(yaml)?;
+        let mut problems = Vec::new();
+        for subtask in &config.subtasks {
+            let source = self.source(&subtask.source_id)?;
+            if let Err(found) = Transform::new(&rules(subtask, source.flavor)) {
+                problems.extend(found);
+            }
+            let question = StartQuestion {
+                endpoint: &source.endpoint,
+                flavor: source.flavor,
+                server_id: self.server_id(&subtask.source_id),
+                enable_gtid: source.config.enable_gtid,
+                subtask,
+                start_time,
+            };
+            problems.extend(question.answer().await.err());
+            let connector = Connector::new(endpoint(&subtask.to, self.key().as_ref()));
+            if let Err(error) = connector.connect().await {
+                problems.push(connector.failure(&error, Scope::Downstream));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(all(Code::ConfigTask, &problems));
+        }
+        let mut notes: Vec<String> = config.subtasks.iter().flat_map(SubtaskConfig::notes).collect();
+        notes.dedup();
+        Ok(notes.join("\n"))
+    }
+
+    /// A task's configuration in DM's YAML, secrets masked.
+    pub fn task_config(&self, name: &str) -> Option<String> {
+        let tasks = read(&self.inner.tasks);
+        tasks.iter().find(|(key, _)| key.1 == name).map(|(_, entry)| entry.config.to_dm_yaml())
+    }
+}
+
+/// Names that are being started; given back when dropped.
+struct Reservation<'a> {
+    supervisor: &'a Supervisor,
+    keys: Vec<TaskKey>,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let mut reserved = self.supervisor.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.keys.iter().for_each(|key| drop(reserved.remove(key)));
+    }
+}
+
+/// The name under which a subtask's part of the relay log is protected.
+fn protected(subtask: &SubtaskConfig) -> String {
+    format!("{}@{}", subtask.name, subtask.source_id)
+}
+
+fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
+    let config = TaskConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigTask))?;
+    let refused: Vec<String> = config.subtasks.iter().flat_map(SubtaskConfig::refusals).collect();
+    if refused.is_empty() {
+        return Ok(config);
+    }
+    Err(Failure::new(Code::ConfigTask, format!("task {}: {}", config.name, refused.join("; "))))
+}
+
+fn choose<'a>(config: &'a TaskConfig, sources: &[String]) -> Result<Vec<&'a SubtaskConfig>, Failure> {
+    if sources.is_empty() {
+        return Ok(config.subtasks.iter().collect());
+    }
+    let find = |source: &String| config.subtask(source).map_err(|error| error.to_failure(Code::ConfigTask));
+    sources.iter().map(find).collect()
+}
+
+/// Several failures as one, every one of them named.
+fn all(code: Code, problems: &[Failure]) -> Failure {
+    match problems {
+        [only] => only.clone(),
+        _ => {
+            let texts: Vec<String> = problems.iter().map(|problem| problem.to_string()).collect();
+            Failure::new(code, texts.join("\n"))
+        }
+    }
+}
+
+/// The first status that `settled` accepts, or the one when `limit` has passed.
+async fn wait_for(handle: &TaskHandle, limit: Duration, settled: impl Fn(&TaskStatus) -> bool) -> TaskStatus {
+    let mut watch = handle.watch();
+    let _ = tokio::time::timeout(limit, watch.wait_for(|status| settled(status))).await;
+    let status = watch.borrow().clone();
+    status
+}
