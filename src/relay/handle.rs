@@ -249,7 +249,7 @@ impl Relay {
         let run = move || match recovery::recover(&config) {
             Ok(recovered) => {
                 let (reads, requests) = mpsc::channel(READ_QUEUE);
-                let (log, intake, next_seq) = recovered.into_parts(config.flavor);
+                let (log, intake, next_seq) = recovered.into_parts(&config);
                 let core = Arc::new(Core { shared: Shared::new(log), gate: Gate::new(intake), reads, config });
                 match reading::spawn(core.clone(), requests) {
                     Ok(()) => {

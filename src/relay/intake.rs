@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, Chunk, Header};
-use super::{Boundary, Lsn};
+use super::{Boundary, Lsn, RelayConfig};
 use crate::binlog::{FrameError, StreamTracker};
 use crate::model::Location;
 
@@ -19,8 +19,8 @@ const CLOSE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Cut {
     pub chunk: Chunk,
-    /// Whether the next chunk begins behind it; else the same one will be stored again, longer.
-    pub closed: bool,
+    /// Whether its segment ends with it.
+    pub ends_segment: bool,
 }
 
 /// The end of the stream.
@@ -32,9 +32,10 @@ pub(super) struct Intake {
     boundary_checksum: bool,
     newest: u32,
     open: OpenChunk,
-    full: VecDeque<Chunk>,
-    /// The segment is large enough: the chunk is to end with the next transaction.
-    pub segment_full: bool,
+    full: VecDeque<Cut>,
+    segment_bytes: u64,
+    /// Where the segment begins that the open chunk belongs to.
+    segment_start: Lsn,
     /// Counts cuts and fresh starts: a writer of an earlier one is superseded.
     pub epoch: u64,
     /// There is a writer.
@@ -59,9 +60,10 @@ impl OpenChunk {
 }
 
 impl Intake {
-    /// Continues a stream of `tracker`'s dialect behind `begin` at `start`; `restart` where bytes of an open transaction
+    /// Continues the stream behind `begin` at `start`; `restart` where bytes of an open transaction
     /// lie between them or were cut away.
-    pub fn new(tracker: StreamTracker, begin: Boundary, start: Lsn, restart: bool, identity: Arc<str>) -> Self {
+    pub fn new(config: &RelayConfig, begin: Boundary, start: Lsn, restart: bool, identity: Arc<str>) -> Self {
+        let tracker = StreamTracker::new(config.flavor, begin.location.clone(), begin.checksum);
         // Behind a restart the boundary is here: nothing between it and the last one counts.
         let begin = if restart { Boundary { lsn: start, ..begin } } else { begin };
         Intake {
@@ -73,7 +75,8 @@ impl Intake {
             newest: 0,
             open: OpenChunk::at(start, begin, restart),
             full: VecDeque::new(),
-            segment_full: false,
+            segment_bytes: config.effective_segment_bytes(),
+            segment_start: start,
             epoch: 0,
             taken: false,
         }
@@ -147,9 +150,8 @@ impl Intake {
         if !tracked.in_transaction {
             self.boundary_lsn = self.end;
             self.boundary_checksum = self.tracker.checksum();
-            if std::mem::take(&mut self.segment_full) {
-                let here = self.boundary();
-                self.close(here);
+            if self.end.0 - self.segment_start.0 >= self.segment_bytes {
+                self.end_segment();
             }
         }
         Ok(())
@@ -174,8 +176,8 @@ impl Intake {
 
     /// The next full chunk; without one, and if `partial`, what the open chunk holds beyond what was handed out.
     pub fn take(&mut self, partial: bool) -> Option<Cut> {
-        if let Some(chunk) = self.full.pop_front() {
-            return Some(Cut { chunk, closed: true });
+        if let Some(cut) = self.full.pop_front() {
+            return Some(cut);
         }
         if !partial || self.open.raw.len() == self.open.stored {
             return None;
@@ -183,28 +185,35 @@ impl Intake {
         let end = self.boundary();
         if self.open.raw.len() >= CLOSE_BYTES {
             self.close(end);
-            return self.full.pop_front().map(|chunk| Cut { chunk, closed: true });
+            return self.full.pop_front();
         }
         self.open.stored = self.open.raw.len();
         let raw = self.open.raw.clone();
-        Some(Cut { chunk: Chunk { header: self.header(end), raw: raw.into() }, closed: false })
+        Some(Cut { chunk: Chunk { header: self.header(end), raw: raw.into() }, ends_segment: false })
     }
 
-    /// Ends the open chunk where it is, so that a new segment can begin.
-    pub fn close_open(&mut self) {
-        if self.open.raw.len() > self.open.stored {
-            let end = self.boundary();
-            self.close(end);
-        } else if self.open.stored > 0 {
-            self.open = OpenChunk::at(self.end, self.boundary(), false);
+    /// Ends the open chunk and its segment where they are.
+    pub fn end_segment(&mut self) {
+        let here = self.boundary();
+        if !self.open.raw.is_empty() {
+            self.close(here);
         }
+        if let Some(last) = self.full.back_mut() {
+            last.ends_segment = true;
+        }
+        self.segment_start = self.end;
     }
 
     fn close(&mut self, end: Boundary) {
         let header = self.header(end.clone());
         let next = OpenChunk::at(self.end, end, false);
         let open = std::mem::replace(&mut self.open, next);
-        self.full.push_back(Chunk { header, raw: open.raw.into() });
+        // A transaction that does not end must not make a segment that does not.
+        let ends_segment = self.end.0 - self.segment_start.0 >= self.segment_bytes / 4 * 5;
+        if ends_segment {
+            self.segment_start = self.end;
+        }
+        self.full.push_back(Cut { chunk: Chunk { header, raw: open.raw.into() }, ends_segment });
     }
 
     fn header(&self, end: Boundary) -> Header {

@@ -10,7 +10,8 @@
 //!            tail ─────────► reader ◄──── reading thread
 //! ```
 //!
-//! Invariants. An Lsn names the same bytes for ever: it is never used again, also not after a cut. *Received* moves when
+//! Invariants. An Lsn names the same bytes as long as the process lives, also after a cut; after a crash the bytes that
+//! were never flushed lose theirs, so Lsns are not to be stored. *Received* moves when
 //! events are in the tail, *relayed* when a flush that covers them has returned; readers see the former. A segment is
 //! written by one process only: a restart seals what it finds and begins a new one. A chunk leaves the disk only when
 //! every protected task and every reader has passed it, or when an operator begins anew. After `kill -9` the log ends at
@@ -48,7 +49,7 @@ pub use reader::{ReadItem, RelayReader};
 pub use runway::{Runway, RunwayLimit, runway};
 pub use writer::RelayWriter;
 
-/// A place in one relay log: bytes of raw binlog before it. Grows for ever; a cut leaves a gap.
+/// A place in one relay log: bytes of raw binlog before it. A cut leaves a gap. Good for one process, not for storing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 

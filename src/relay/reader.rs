@@ -114,7 +114,7 @@ impl RelayReader {
     pub async fn next(&mut self) -> Result<ReadItem, RelayError> {
         loop {
             self.bell.borrow_and_update();
-            if let Some(item) = self.from_chunks()? {
+            if let Some(item) = self.take_from_chunks()? {
                 return Ok(item);
             }
             match self.look()? {
@@ -134,7 +134,7 @@ impl RelayReader {
         let core = self.core.clone();
         let mut log = core.shared.log();
         loop {
-            let item = self.from_tail(&log);
+            let item = self.take_from_tail(&log);
             log.readers.insert(self.id, self.event);
             if let Some(item) = item {
                 // What was read ahead from disk has been overtaken.
@@ -160,7 +160,7 @@ impl RelayReader {
     }
 
     /// Events of the tail, where it holds what comes next.
-    fn from_tail(&mut self, log: &Log) -> Option<ReadItem> {
+    fn take_from_tail(&mut self, log: &Log) -> Option<ReadItem> {
         let holds = |lsn: Lsn| {
             let at = log.tail.partition_point(|batch| batch.end <= lsn);
             log.tail.get(at).filter(|batch| batch.start <= lsn).map(|batch| (at, batch))
@@ -228,7 +228,7 @@ impl RelayReader {
     }
 
     /// Events of the chunks that were read.
-    fn from_chunks(&mut self) -> Result<Option<ReadItem>, RelayError> {
+    fn take_from_chunks(&mut self) -> Result<Option<ReadItem>, RelayError> {
         while let Some(chunk) = self.chunks.front() {
             let header = &chunk.header;
             let raw = self.raw();

@@ -16,7 +16,6 @@ use super::intake::Intake;
 use super::log::Log;
 use super::segment::{Manifest, Segment, segment_dir};
 use super::{Boundary, Lsn, RelayConfig, RelayError};
-use crate::binlog::StreamTracker;
 use crate::model::Flavor;
 use crate::store::{self, Profile, StoreError, Table};
 
@@ -74,7 +73,7 @@ pub(super) fn recover(config: &RelayConfig) -> Result<Recovered, RelayError> {
 
 impl Recovered {
     /// The state to begin with: the log, the intake unless the log was never begun, and the next segment's number.
-    pub fn into_parts(self, flavor: Flavor) -> (Log, Option<Intake>, u64) {
+    pub fn into_parts(self, config: &RelayConfig) -> (Log, Option<Intake>, u64) {
         let last = self.segments.last().map(|last| (last.end.clone(), last.end_lsn, last.newest));
         let at = last.or_else(|| self.origin.clone().map(|origin| (origin.clone(), origin.lsn, 0)));
         let mut log = Log::default();
@@ -83,10 +82,9 @@ impl Recovered {
         let Some((end, end_lsn, newest)) = at else { return (log, None, self.next_seq) };
         log.newest = newest;
         log.cut(end.clone(), end_lsn);
-        let tracker = StreamTracker::new(flavor, end.location.clone(), end.checksum);
         // What is left of a transaction is void: the source sends it again, whole.
         let restart = end.lsn != end_lsn;
-        let intake = Intake::new(tracker, end, end_lsn, restart, self.identity);
+        let intake = Intake::new(config, end, end_lsn, restart, self.identity);
         (log, Some(intake), self.next_seq)
     }
 }

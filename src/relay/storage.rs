@@ -16,7 +16,6 @@ use super::purge::{self, Held, PurgeReport};
 use super::reading::ReadRequest;
 use super::segment::{Manifest, Segment, segment_dir};
 use super::{Boundary, FullReason, Lsn, RelayError};
-use crate::binlog::StreamTracker;
 use crate::model::{BinlogFile, Location};
 use crate::store::{self, Profile, StoreError, Table};
 
@@ -27,7 +26,6 @@ const CHUNKS_A_TICK: usize = 64;
 struct Active {
     seq: u64,
     table: Box<dyn Table>,
-    raw_bytes: u64,
 }
 
 /// The next one.
@@ -145,22 +143,12 @@ impl Storage {
             raw_bytes
         };
         self.core.shared.ring();
-        let at_boundary = header.end.lsn == end_lsn;
         self.stored = Some(header.end.clone());
-        if let Some(active) = &mut self.active {
-            active.raw_bytes = raw_bytes;
-        }
         if raw_bytes > self.segment_bytes / 2 {
             self.prepare_spare();
         }
-        let large = raw_bytes >= self.segment_bytes && (at_boundary || raw_bytes >= self.segment_bytes / 4 * 5);
-        if cut.closed && large {
+        if cut.ends_segment {
             return self.seal();
-        }
-        if raw_bytes >= self.segment_bytes
-            && let Some(intake) = &mut self.core.gate.lock().intake
-        {
-            intake.segment_full = true;
         }
         if self.unflushed >= self.core.config.flush_bytes {
             self.flush()?;
@@ -181,7 +169,7 @@ impl Storage {
             };
             let reader = table.share();
             let _ = self.core.reads.blocking_send(ReadRequest::Active { seq, table: reader });
-            self.active = Some(Active { seq, table, raw_bytes: 0 });
+            self.active = Some(Active { seq, table });
         }
         // Set just above where it was missing.
         self.active.as_mut().ok_or_else(|| StoreError::Closed { path: self.core.config.dir.clone() })
@@ -231,9 +219,6 @@ impl Storage {
     fn seal(&mut self) -> Result<(), RelayError> {
         self.flush()?;
         let Some(active) = self.active.take() else { return Ok(()) };
-        if let Some(intake) = &mut self.core.gate.lock().intake {
-            intake.segment_full = false;
-        }
         if let Some(segment) = self.core.shared.log().segments.get_mut(&active.seq) {
             segment.sealed = true;
         }
@@ -333,7 +318,7 @@ impl Storage {
     /// Ends the active segment with the open chunk.
     fn seal_all(&mut self) -> Result<(), RelayError> {
         if let Some(intake) = &mut self.core.gate.lock().intake {
-            intake.close_open();
+            intake.end_segment();
         }
         self.store_pending(usize::MAX)?;
         self.seal()
@@ -428,7 +413,6 @@ impl Storage {
     /// Drops everything from `cut` on, all of it for `None`, and goes on behind `at`. Bytes get new numbers, so that no
     /// reader takes them for the old ones.
     fn begin_anew(&mut self, cut: Option<Lsn>, at: Boundary, identity: Arc<str>) -> Result<(), RelayError> {
-        let flavor = self.core.config.flavor;
         let active = self.active.take();
         self.unflushed = 0;
         self.stored = None;
@@ -438,8 +422,7 @@ impl Storage {
             let start = log.received.as_ref().map_or(Lsn(0), |_| Lsn(log.received_lsn.0 + 1));
             let at = Boundary { lsn: at.lsn.min(start), ..at };
             let fresh = Boundary { lsn: start, ..at.clone() };
-            let tracker = StreamTracker::new(flavor, at.location.clone(), at.checksum);
-            let mut intake = Intake::new(tracker, fresh.clone(), start, cut.is_some(), identity.clone());
+            let mut intake = Intake::new(&self.core.config, fresh.clone(), start, cut.is_some(), identity.clone());
             if let Some(old) = &gate.intake {
                 (intake.epoch, intake.taken) = (old.epoch + 1, old.taken);
             }

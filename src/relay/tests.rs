@@ -233,6 +233,17 @@ async fn at_the_budget_it_stops_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn at_the_free_floor_nothing_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = begun(RelayConfig { free_floor_bytes: u64::MAX, ..config(dir.path()) }).await;
+    until(&relay, "full", |state| matches!(state.full, Some(FullReason::FreeFloor { .. }))).await;
+    let mut writer = relay.writer().unwrap();
+    let mut source = Source::new(37);
+    assert!(matches!(writer.append(source.connect()).await, Err(RelayError::Full(_))));
+    assert_eq!(relay.state().received_lsn, Lsn(0));
+}
+
+#[tokio::test]
 async fn a_reader_alone_keeps_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let relay = begun(config(dir.path())).await;
@@ -433,6 +444,11 @@ fn relay_rate() {
         let began = Instant::now();
         let relay = Relay::open(RelayConfig::new(dir.path().to_owned(), Flavor::MySql)).await.unwrap();
         println!("open {:?}", began.elapsed());
+        relay.close().await.unwrap();
+        std::fs::remove_file(dir.path().join("manifest.json")).unwrap();
+        let began = Instant::now();
+        let relay = Relay::open(RelayConfig::new(dir.path().to_owned(), Flavor::MySql)).await.unwrap();
+        println!("open by walking through {} segments {:?}", relay.state().segments, began.elapsed());
         let mut reader = relay.reader(&Source::start()).await.unwrap();
         let (began, end) = (Instant::now(), relay.state().received_lsn);
         let mut events = 0;

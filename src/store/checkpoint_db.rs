@@ -70,11 +70,13 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// Key and value, raw.
 type Entry = (Vec<u8>, Vec<u8>);
+/// Key and new value, none to remove it.
+type Change = (Vec<u8>, Option<Vec<u8>>);
 
 enum Request {
     Get { key: Vec<u8>, reply: Reply<Option<Vec<u8>>> },
     List { prefix: Vec<u8>, reply: Reply<Vec<Entry>> },
-    Write { changes: Vec<(Vec<u8>, Option<Vec<u8>>)>, reply: Reply<()> },
+    Write { changes: Vec<Change>, reply: Reply<()> },
     Close { reply: Reply<()> },
 }
 
@@ -179,7 +181,7 @@ impl CheckpointDb {
 }
 
 /// Changes that are made together.
-pub struct Changes(Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, serde_json::Error>);
+pub struct Changes(Result<Vec<Change>, serde_json::Error>);
 
 impl Default for Changes {
     fn default() -> Self {
@@ -265,7 +267,7 @@ fn serve(mut table: Box<dyn Table>, mut queue: mpsc::Receiver<Request>, path: &P
     }
 }
 
-fn apply(table: &mut dyn Table, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+fn apply(table: &mut dyn Table, changes: Vec<Change>) -> Result<(), StoreError> {
     changes.into_iter().try_for_each(|(key, value)| match value {
         Some(value) => table.put(&key, &value),
         None => table.remove(&key),
