@@ -20,6 +20,8 @@ use crate::upstream::{ServerFacts, location_now};
 
 /// How often the source is asked where it stands.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a task waits for the relay log to reach its place, before it parks and tries again.
+const REACH: Duration = Duration::from_secs(20);
 /// Longest wait for its answer.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -126,7 +128,8 @@ impl Source {
         if paused { self.stop_receiving().await } else { self.start_receiving() }
     }
 
-    /// Makes the relay log begin at or before `location`, unless it covers it.
+    /// Makes the relay log hold `location`: begins it anew where it starts later, receives on where it ends earlier (a
+    /// crash cost its last moments).
     pub async fn reach_back_to(&self, location: &Location) -> Result<(), Failure> {
         let _moving = self.moving.lock().await;
         let state = self.relay.state();
@@ -136,7 +139,21 @@ impl Source {
             self.relay.start_at(location.clone(), &identity).await.map_err(|error| Failure::from(&error))?;
         }
         self.start_receiving();
-        Ok(())
+        let mut changes = self.relay.changes();
+        let reached = async {
+            while !self.relay.state().received.is_some_and(|received| received.0.covers(location)) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(REACH, reached).await.map_err(|_| {
+            let doing = match &self.state.borrow().doing {
+                Receive::Retrying { failure, .. } | Receive::Stopped { failure } => failure.to_string(),
+                _ => "receiving has not come as far yet".to_owned(),
+            };
+            Failure::new(Code::StreamStart, format!("the relay log does not reach {location}")).cause(doing)
+        })
     }
 
     /// The source at this instant.

@@ -302,7 +302,7 @@ struct Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut reserved = self.supervisor.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.keys.iter().for_each(|key| drop(reserved.remove(key)));
+        reserved.retain(|key| !self.keys.contains(key));
     }
 }
 
