@@ -1,6 +1,7 @@
 //! Our own table of the daemon's file, `[agent]`, and what of the process's environment its defaults come from.
 //!
-//! Every key has a default that works, for root, for a service under systemd and for an ordinary user without a session.
+//! Every key has a default that works, for root, for a service under systemd and for an ordinary user without a
+//! session.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! A task in DM's YAML form, as its master prints it: subtasks by source id, rules under numbered names, those with
 //! equal content once.
 //!
-//! One difference: where `shadow-table-rules` and `trash-table-rules` are not the default they are printed; DM loses them.
+//! One difference: where `shadow-table-rules` and `trash-table-rules` are not the default they are printed; DM loses
+//! them.
 
 use super::database::{Secrets, table};
 use super::node::Node;

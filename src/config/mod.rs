@@ -1,13 +1,14 @@
-//! DM's configuration files and ours: a tree first, then checked types; every problem reported at once, secrets redacted.
+//! DM's configuration files and ours: a tree first, then checked types; every problem reported at once, secrets
+//! redacted.
 //!
 //! ```text
 //! dm-worker.toml, flags ─► WorkerConfig ([agent]: AgentConfig)
 //! source.yaml, etcd TOML ─► SourceConfig ─┐ inherit
 //! task.yaml ─► TaskConfig ─► SubtaskConfig ◄┘ ◄─ etcd TOML
 //! ```
-//! Invariant: what is in a checked type has been checked; nobody downstream parses a text of a file again. A key that is
-//! accepted does something, is refused by `refusals()`, or is named by `notes()` or in its documentation as having no
-//! meaning here. Nothing here touches the network, and only [`WorkerConfig`] reads files.
+//! Invariant: what is in a checked type has been checked; nobody downstream parses a text of a file again. A key that
+//! is accepted does something, is refused by `refusals()`, or is named by `notes()` or in its documentation as having
+//! no meaning here. Nothing here touches the network, and only [`WorkerConfig`] reads files.
 
 mod address;
 mod agent;

@@ -1,7 +1,7 @@
 //! Text that must not be seen: passwords and keys.
 //!
-//! Invariant: nothing prints it. `Debug`, `Display` and `Serialize` give `******`, as DM masks passwords; the plain text
-//! leaves only through [`Secret::expose`], which is called where a connection is opened or a file is stored.
+//! Invariant: nothing prints it. `Debug`, `Display` and `Serialize` give `******`, as DM masks passwords; the plain
+//! text leaves only through [`Secret::expose`], which is called where a connection is opened or a file is stored.
 
 use std::fmt;
 

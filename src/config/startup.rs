@@ -1,8 +1,8 @@
 //! From the command line and the file it names to a [`WorkerConfig`], or to dm-worker's words why not.
 //!
-//! Flags go before the file, the file before defaults. What dm-worker has a text for is refused with that text, exactly,
-//! on one line of standard output and with exit code 2, because deployment tools match on it; everything that is wrong,
-//! with its remedy, follows on the lines below it.
+//! Flags go before the file, the file before defaults. What dm-worker has a text for is refused with that text,
+//! exactly, on one line of standard output and with exit code 2, because deployment tools match on it; everything that
+//! is wrong, with its remedy, follows on the lines below it.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Writing a tree as YAML in the form DM prints: Go's yaml.v2, block style, lists not indented, plain text where it can.
+//! Writing a tree as YAML in the form DM prints: Go's yaml.v2, block style, lists not indented, plain text where it
+//! can.
 //!
 //! Invariant: what is written reads back as the same tree.
 

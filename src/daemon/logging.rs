@@ -1,7 +1,7 @@
 //! The log: text on a terminal, JSON elsewhere, fields in the journal; one level, changeable while running.
 //!
-//! Our own lines follow the level. Those of the libraries are shown from `warn` up, at any level: a driver's debug lines
-//! may hold statements, and so rows.
+//! Our own lines follow the level. Those of the libraries are shown from `warn` up, at any level: a driver's debug
+//! lines may hold statements, and so rows.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,6 +3,8 @@
 //! Everything here is set up before the runtime exists, so that what fails, fails with one line and an exit code.
 //! Nothing here knows of tasks; `boot` starts what does.
 
+use std::io::Write;
+
 pub mod boot;
 pub mod hardening;
 pub mod lock;
@@ -12,8 +14,6 @@ mod output;
 pub mod signals;
 
 pub use boot::run;
-
-use std::io::Write;
 
 /// Prints without `println!`'s panic on a closed pipe.
 pub fn print(to: &mut dyn Write, text: &str) {
