@@ -7,6 +7,7 @@
 //! lock before the first look into the state directory. All of it is done before the runtime exists.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::config::{StartError, WorkerConfig};
 
@@ -14,6 +15,7 @@ use super::hardening::harden;
 use super::lock::{LockError, StateLock};
 use super::logging::{Logging, LoggingError};
 use super::notify::Notifier;
+use super::service::{Service, ServiceError};
 use super::signals::{Order, SignalWatch};
 
 /// Exit code of a configuration that cannot be run, as dm-worker's. Restarting does not help.
@@ -43,6 +45,9 @@ pub enum BootError {
     /// The state directory cannot be used, or is in use.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The agent itself cannot start.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The system refused something that always works.
     #[error("{action}: {source}")]
     System {
@@ -92,28 +97,81 @@ impl Foundation {
     }
 }
 
+/// How long a drain may take beyond what the service manager was told, said anew while it goes on.
+const DRAIN_STEP: Duration = Duration::from_secs(10);
+/// How often the service manager hears of the state.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Runs the daemon until it is told to stop.
 pub fn run(config: WorkerConfig) -> ExitCode {
     let mut foundation = match Foundation::lay(config) {
         Ok(foundation) => foundation,
         Err(error) => return refuse(&error),
     };
-    foundation.notifier.ready("no task");
-    while let Some(order) = foundation.signals.blocking_next() {
-        match order {
-            Order::Reload => {
-                foundation.notifier.reloading();
-                if let Err(error) = foundation.reload() {
-                    tracing::error!(%error, "reload configuration");
+    let level = foundation.logging.level().clone();
+    let service = match Service::start(&foundation.config, level) {
+        Ok(service) => service,
+        Err(error) => return refuse(&BootError::Service(error)),
+    };
+    foundation.notifier.ready(&service.status_line());
+    tracing::info!("ready");
+    let died = service.runtime().block_on(serve(&mut foundation, &service));
+    foundation.notifier.stopping("draining");
+    if !died {
+        service.runtime().block_on(drain(&mut foundation, &service));
+    }
+    service.end();
+    tracing::info!("stop");
+    if died { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Until an order to stop comes; true when the admin server died instead.
+async fn serve(foundation: &mut Foundation, service: &Service) -> bool {
+    let beat = foundation.notifier.watchdog_interval().map_or(STATUS_INTERVAL, |limit| limit.min(STATUS_INTERVAL));
+    loop {
+        tokio::select! {
+            order = foundation.signals.next() => match order {
+                Some(Order::Reload) => reload(foundation, service),
+                Some(Order::Drain | Order::Abort) | None => return false,
+            },
+            () = tokio::time::sleep(beat) => {
+                if service.is_deaf() {
+                    tracing::error!("the admin server has ended");
+                    return true;
                 }
-                foundation.notifier.ready("no task");
+                foundation.notifier.status(&service.status_line());
+                foundation.notifier.alive();
             }
-            Order::Drain | Order::Abort => break,
         }
     }
-    foundation.notifier.stopping("stopping");
-    tracing::info!("stop");
-    ExitCode::SUCCESS
+}
+
+fn reload(foundation: &mut Foundation, service: &Service) {
+    foundation.notifier.reloading();
+    match foundation.reload() {
+        Ok(()) => service.set_secret_key(foundation.config.agent.secret_key.clone()),
+        Err(error) => tracing::error!(%error, "reload configuration"),
+    }
+    foundation.notifier.ready(&service.status_line());
+}
+
+/// Drains, until it is done or a second order says at once.
+async fn drain(foundation: &mut Foundation, service: &Service) {
+    let drained = crate::runtime::spawn("drain", service.drain());
+    tokio::pin!(drained);
+    loop {
+        foundation.notifier.extend_timeout(2 * DRAIN_STEP);
+        tokio::select! {
+            _ = &mut drained => return,
+            order = foundation.signals.next() => {
+                if order != Some(Order::Reload) {
+                    tracing::warn!("told a second time to stop: not draining any further");
+                    return;
+                }
+            }
+            () = tokio::time::sleep(DRAIN_STEP) => {}
+        }
+    }
 }
 
 /// Says why on standard error, and in the log if that is elsewhere.
@@ -129,7 +187,11 @@ fn refuse(error: &BootError) -> ExitCode {
             super::print(&mut std::io::stderr(), &format!("dm-agent: {error}\n"));
             ExitCode::FAILURE
         }
-        BootError::Lock(_) => {
+        BootError::Service(ServiceError::Store(_) | ServiceError::Load(_) | ServiceError::System(..)) => {
+            super::print(&mut std::io::stderr(), &format!("dm-agent: {error}\n"));
+            ExitCode::FAILURE
+        }
+        BootError::Lock(_) | BootError::Service(_) => {
             super::print(&mut std::io::stderr(), &format!("dm-agent: {error}\n"));
             ExitCode::from(EXIT_CONFIG)
         }

@@ -5,12 +5,14 @@
 
 use std::io::Write;
 
+mod backend;
 pub mod boot;
 pub mod hardening;
 pub mod lock;
 pub mod logging;
 pub mod notify;
 mod output;
+mod service;
 pub mod signals;
 
 pub use boot::run;

@@ -1,0 +1,150 @@
+//! What the daemon does between READY and STOPPING: sockets, stores, supervisor, and their order.
+//!
+//! ```text
+//! admin socket bound ─► runtime ─► checkpoint store ─► supervisor (sources, tasks) ─► admin served ─► READY
+//! STOPPING ─► tasks drained ─► relay logs and store closed ─► admin ends
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::backend::AgentBackend;
+use super::logging::LevelHandle;
+use crate::config::{SecretKey, WorkerConfig};
+use crate::control::{AdminServer, AdminSocket, SocketError};
+use crate::error::Failure;
+use crate::runtime::{Owned, spawn};
+use crate::store::{CheckpointDb, StoreError};
+use crate::supervisor::{AgentStatus, Receiving, RelayLimits, Supervisor, SupervisorOptions};
+
+/// Threads of the data path: lanes and decoding share the processors with the servers they talk to.
+const MOST_THREADS: usize = 8;
+
+/// Why the daemon cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// `join` is set.
+    #[error(
+        "`join` is set to {0}, but this version works only without a dm-master: remove `join`, and drive the agent with dm-agentctl over `agent.admin-socket`"
+    )]
+    Joined(String),
+    /// The admin socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The store under the state directory cannot be opened.
+    #[error(
+        "open the checkpoint store: {0}. Where the store is damaged, move its directory away: sources and tasks are then created again, and go on from their checkpoints downstream"
+    )]
+    Store(#[from] StoreError),
+    /// What is stored cannot be loaded.
+    #[error("load sources and tasks: {0}")]
+    Load(Failure),
+    /// The system refused threads or the like.
+    #[error("{0}: {1}")]
+    System(&'static str, #[source] std::io::Error),
+}
+
+/// The running agent.
+pub struct Service {
+    supervisor: Supervisor,
+    admin: Option<AdminServer>,
+    _watch: Owned<()>,
+    runtime: Runtime,
+}
+
+impl Service {
+    /// Starts everything; ready when it returns.
+    pub fn start(config: &WorkerConfig, level: LevelHandle) -> Result<Service, ServiceError> {
+        if config.joins() {
+            return Err(ServiceError::Joined(config.join.join(",")));
+        }
+        let socket = AdminSocket::bind(&config.agent.admin_socket)?;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_THREADS);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("data")
+            .enable_all()
+            .build()
+            .map_err(|error| ServiceError::System("start the runtime", error))?;
+        let options = SupervisorOptions {
+            worker: config.name.clone(),
+            secret_key: config.agent.secret_key.clone(),
+            limits: RelayLimits {
+                dir: config.agent.state_dir.join("relay"),
+                budget: config.agent.relay_budget,
+                floor: config.agent.free_disk_floor,
+            },
+            drain_limit: config.agent.pause_drain_limit,
+        };
+        let path = config.agent.state_dir.join("checkpoint");
+        let db = runtime.block_on(CheckpointDb::open(path))?;
+        let supervisor = runtime.block_on(Supervisor::load(options, db)).map_err(ServiceError::Load)?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let backend =
+            AgentBackend::new(supervisor.clone(), runtime.handle().clone(), level, config, Arc::clone(&ready));
+        let _entered = runtime.enter();
+        let watch = spawn("events", backend.watch());
+        let admin = AdminServer::start(socket, Arc::new(backend))
+            .map_err(|error| ServiceError::System("start the admin thread", error))?;
+        ready.store(true, Ordering::Relaxed);
+        drop(_entered);
+        Ok(Service { supervisor, admin: Some(admin), _watch: watch, runtime })
+    }
+
+    /// The runtime that the data path runs on.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Whether the admin server has died, which ends the daemon.
+    pub fn is_deaf(&self) -> bool {
+        self.admin.as_ref().is_none_or(AdminServer::is_finished)
+    }
+
+    /// One line for the service manager.
+    pub fn status_line(&self) -> String {
+        status_line(&self.supervisor.status())
+    }
+
+    /// Takes a new key for encrypted passwords.
+    pub fn set_secret_key(&self, key: Option<SecretKey>) {
+        self.supervisor.set_secret_key(key);
+    }
+
+    /// Drains all tasks and closes the stores.
+    pub fn drain(&self) -> impl Future<Output = ()> + Send + 'static {
+        let supervisor = self.supervisor.clone();
+        async move { supervisor.shut_down().await }
+    }
+
+    /// Ends what is left.
+    pub fn end(mut self) {
+        if let Some(admin) = self.admin.take() {
+            admin.stop();
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// Such as `1 running, 1 paused(operator); receiving 1 of 1`.
+fn status_line(status: &AgentStatus) -> String {
+    let receiving = status.sources.iter().filter(|source| source.receiving == Receiving::Running).count();
+    let mut tasks: Vec<String> = status
+        .tasks
+        .iter()
+        .map(|task| {
+            let reasons: Vec<&str> = task.parks.keys().map(|reason| reason.as_str()).collect();
+            match reasons.is_empty() {
+                true => format!("{} {}", task.name, task.stage.as_str()),
+                false => format!("{} {}({})", task.name, task.stage.as_str(), reasons.join(",")),
+            }
+        })
+        .collect();
+    if tasks.is_empty() {
+        tasks.push("no task".to_owned());
+    }
+    format!("{}; receiving {receiving} of {}", tasks.join(", "), status.sources.len())
+}
