@@ -86,6 +86,10 @@ impl StreamTracker {
         let ends = match header.kind {
             kind::FORMAT_DESCRIPTION => {
                 self.checksum = describes_checksum(event)?;
+                if !header.is_artificial() {
+                    // A file begins: the source never wrote the end of a transaction left open in the one before.
+                    self.open = None;
+                }
                 false
             }
             kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED | kind::MARIA_GTID => {
@@ -98,10 +102,8 @@ impl StreamTracker {
             kind::XID | kind::XA_PREPARE | kind::TRANSACTION_PAYLOAD => true,
             _ => false,
         };
-        if ends {
-            if let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
-                self.location.gtids.add(&gtid);
-            }
+        if ends && let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
+            self.location.gtids.add(&gtid);
         }
         if self.open.is_none() && !header.is_artificial() {
             self.location.position = self.position.clone();

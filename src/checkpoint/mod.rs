@@ -1,1 +1,15 @@
 //! What is done, as a location that a restart goes on from.
+//!
+//! Invariants:
+//! - A stored location never passes what is applied, and never goes back while one owner runs.
+//! - At start DM's row decides (see `design.md`, "Which checkpoint wins"): ours, and the lanes hold; another's, and it
+//!   wins; missing, and everything starts over.
+//! - Whoever claims the task raises the epoch in the transaction that reads the rows, so that what it read is final.
+
+mod claim;
+mod decide;
+mod save;
+
+pub use claim::{Claim, Claimed, claim, forget};
+pub use decide::{Decision, SafeWindow, decide};
+pub use save::{SaveError, save};

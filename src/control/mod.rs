@@ -1,1 +1,15 @@
-//! The outside: admin socket, worker RPC, master, HTTP.
+//! How the agent is driven from outside.
+//!
+//! The control side owns no state of the data path: it reads snapshots and sends commands through [`Backend`], and it
+//! translates between those and DM's protocol. What an answer says, to the letter, is decided in [`master_api`] and
+//! [`pb_status`], which know nothing of sockets; [`admin`] serves them to people on this machine.
+
+pub mod admin;
+pub mod backend;
+pub mod master_api;
+mod metrics;
+pub mod pb_status;
+pub mod proto;
+
+pub use admin::{AdminServer, AdminSocket, SocketError};
+pub use backend::{AgentEvent, Backend, RelayOp};

@@ -1,1 +1,2 @@
 //! Commands and output of dm-agentctl.
+pub mod json;

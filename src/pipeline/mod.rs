@@ -1,1 +1,64 @@
 //! Builds the stages of one task, owns them, stops them.
+//!
+//! ```text
+//! relay reader ─► intake: decode, transform, bind ─► coordinator: form groups ─► lanes
+//!                            ▲ waits for DDL ◄────────────┘   checkpoint
+//! ```
+//! A pipeline lives from a start or resume to a park. Nothing of it is kept but what is stored downstream: the next one
+//! begins by claiming that.
+
+mod build;
+mod coordinator;
+mod former;
+mod intake;
+mod item;
+mod progress;
+mod receive;
+
+pub use build::{PipelineSpec, run};
+pub use progress::Progress;
+pub use receive::{Receive, ReceiveSpec, ReceiveState, receive};
+
+use crate::error::Failure;
+use crate::model::{Location, RowMark};
+use crate::relay::RelayError;
+
+/// What a pipeline is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    Run,
+    /// Stop at the next transaction boundary, within the drain limit.
+    Drain,
+    /// Stop now; what is in flight is left to the stored positions.
+    Abort,
+}
+
+/// Where a pipeline parked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// What is applied for certain; `None` where it did not come as far as to know.
+    pub applied: Option<RowMark>,
+    /// Whether that is also stored, and nothing beyond it is applied. If not, the lanes' stored positions decide.
+    pub exact: bool,
+}
+
+/// How a pipeline ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It was stopped.
+    Parked(Parked),
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// What is applied for certain; `None` where it did not come as far as to know.
+        applied: Option<RowMark>,
+    },
+    /// The relay log does not reach back to where the task must go on: it must be begun anew there.
+    RelayTooShort(Location),
+    /// The relay log is damaged where the task must read: that part must be fetched again.
+    RelayDamaged(RelayError),
+    /// Another owner has taken the task over.
+    Fenced,
+}

@@ -4,9 +4,23 @@
 //! compiled column decoders walk it and lend [`Value`]s. The decoder only finds where rows end; keys, compaction and
 //! statements each read what they need, so that nothing is decoded into owned values on the way.
 
+mod charset;
+mod compressed;
+mod decimal;
+mod image;
+pub mod json;
+mod table_map;
+mod temporal;
 mod types;
+mod wire;
 
-pub use types::{ChangeKind, Column, ColumnKind, ReadRow, RowImage, RowPair, TableLayout, Value};
+pub use charset::Charset;
+pub use image::{mask_unsigned, skip_image};
+pub use table_map::parse_table_map;
+pub use types::{ChangeKind, Column, ColumnKind, ReadRow, ResolvedJson, RowImage, RowPair, TableLayout, Value};
+
+pub(crate) use compressed::event_part;
+pub(crate) use wire::Cursor;
 
 /// What can be wrong with a table map or a row image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,3 +54,7 @@ pub enum RowError {
         what: &'static str,
     },
 }
+
+/// MariaDB's compressed part of an event, for the tests of the decoder.
+#[cfg(test)]
+pub(crate) use compressed::tests::compress_event_part as compressed_for_tests;

@@ -99,6 +99,9 @@ pub enum ColumnKind {
     },
 }
 
+/// Columns by index, each with its whole JSON value in MySQL's binary form.
+pub type ResolvedJson = Arc<[(usize, Vec<u8>)]>;
+
 /// One row before or after a change: raw bytes, and which columns are in them.
 #[derive(Debug, Clone)]
 pub struct RowImage {
@@ -107,7 +110,7 @@ pub struct RowImage {
     /// Null bits of the present columns, then their values.
     pub bytes: Bytes,
     /// For partial JSON updates: columns whose value is not in `bytes` but here, made from the before image and the diff.
-    pub resolved_json: Option<Arc<[(usize, Vec<u8>)]>>,
+    pub resolved_json: Option<ResolvedJson>,
 }
 
 /// What a change does to a row.

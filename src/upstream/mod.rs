@@ -1,1 +1,27 @@
 //! The connection to the source: login, preflight, the binlog reader and its reconnects.
+//!
+//! Statements that give rows go through mysql_async; the stream itself is read over a connection of our own, because
+//! this is where every byte passes: no event is copied, each one's checksum is verified, and a source that went silent is
+//! noticed. Nothing here decides what to read or keeps it; callers say from where and take the raw events.
+
+mod auth;
+mod backoff;
+mod dump;
+mod error;
+mod facts;
+mod framer;
+mod gtid_codec;
+mod handshake;
+mod preflight;
+mod reader;
+mod sieve;
+mod start;
+mod wire;
+
+pub use backoff::{Backoff, FIRST_PAUSE, LONGEST_PAUSE};
+pub use dump::{DumpRequest, DumpStart, Extent};
+pub use error::{ErrorClass, Phase, ReadError, ServerRefusal};
+pub use facts::{BinlogSize, ServerFacts, ServerVersion, location_now};
+pub use preflight::{Preflight, Problem, Severity, Want, failure_of};
+pub use reader::{Batch, BinlogReader, Heartbeat};
+pub use start::{StartError, find_start, gtids_at};

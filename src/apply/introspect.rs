@@ -1,0 +1,88 @@
+//! What a downstream table looks like, from `information_schema`.
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+
+use super::session::limited;
+use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::model::TargetTable;
+use crate::mysql::quote;
+use crate::schema::{ColumnStructure, KeyStructure, TableStructure};
+
+/// Reads columns and unique keys; `NoDownstreamTable` where the table is not there.
+pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<TableStructure, Failure> {
+    let doing = format!("read the structure of {table}");
+    let failed = |error| driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing);
+    let filter = format!("table_schema={} AND table_name={}", quote(&table.0.schema), quote(&table.0.table));
+    let columns: Vec<Row> = limited(conn.query(format!(
+        "SELECT column_name, data_type, column_type, is_nullable, character_set_name, collation_name, extra \
+         FROM information_schema.columns WHERE {filter} ORDER BY ordinal_position"
+    )))
+    .await
+    .map_err(failed)?;
+    if columns.is_empty() {
+        let cause = format!("Error 1146 (42S02): Table '{}.{}' doesn't exist", table.0.schema, table.0.table);
+        let message = format!("cannot fetch downstream table schema of {table}");
+        return Err(Failure::new(Code::NoDownstreamTable, message)
+            .cause(cause)
+            .workaround("Please create the table downstream, or leave it out by the block-allow-list."));
+    }
+    let columns: Vec<ColumnStructure> = columns.into_iter().map(column).collect();
+    let parts: Vec<(String, Option<String>, Option<u64>)> = limited(conn.query(format!(
+        "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND non_unique=0 \
+         ORDER BY index_name, seq_in_index"
+    )))
+    .await
+    .map_err(failed)?;
+    Ok(TableStructure { unique_keys: unique_keys(&columns, parts), columns })
+}
+
+fn column(row: Row) -> ColumnStructure {
+    let text = |at: usize| row.get_opt::<String, _>(at).and_then(Result::ok);
+    let lower = |at: usize| text(at).unwrap_or_default().to_lowercase();
+    let extra = lower(6);
+    ColumnStructure {
+        name: text(0).unwrap_or_default(),
+        data_type: lower(1),
+        unsigned: lower(2).contains("unsigned"),
+        nullable: lower(3) == "yes",
+        charset: text(4),
+        collation: text(5),
+        // `default_generated` is only a default.
+        generated: extra.contains("virtual") || extra.contains("stored generated") || extra.contains("persistent"),
+    }
+}
+
+fn unique_keys(columns: &[ColumnStructure], parts: Vec<(String, Option<String>, Option<u64>)>) -> Vec<KeyStructure> {
+    let mut keys: Vec<KeyStructure> = Vec::new();
+    for (index, column, prefix) in parts {
+        let place = column.and_then(|name| columns.iter().position(|known| known.name.eq_ignore_ascii_case(&name)));
+        match keys.last_mut() {
+            Some(key) if key.name == index => {
+                key.columns.push(place);
+                key.prefix |= prefix.is_some();
+            }
+            _ => keys.push(KeyStructure { name: index, columns: vec![place], prefix: prefix.is_some() }),
+        }
+    }
+    keys.sort_by_key(|key| !key.is_primary());
+    keys
+}
+
+/// What a table, or a database where the table name is empty, is like now, in one text; absence is a text too.
+pub async fn fingerprint(conn: &mut Conn, table: &TargetTable) -> Result<String, Failure> {
+    let statement = match table.0.table.is_empty() {
+        true => format!("SHOW CREATE DATABASE `{}`", table.0.schema.replace('`', "``")),
+        false => format!("SHOW CREATE TABLE {table}"),
+    };
+    let row: Result<Option<Row>, _> = limited(conn.query_first(statement)).await;
+    match row {
+        Ok(row) => Ok(row.and_then(|row| row.get_opt::<String, _>(1)).and_then(Result::ok).unwrap_or_default()),
+        // Unknown database, unknown table.
+        Err(mysql_async::Error::Server(error)) if matches!(error.code, 1049 | 1146) => Ok("absent".to_owned()),
+        Err(error) => {
+            let doing = format!("read the definition of {table}");
+            Err(driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing))
+        }
+    }
+}

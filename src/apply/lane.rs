@@ -1,0 +1,305 @@
+//! One lane: one connection, one downstream transaction a group, its position in it.
+//!
+//! A killed lane leaves either nothing or everything of its part, and the stored position tells which. A lane whose
+//! connection breaks at COMMIT asks that position before it sends anything again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::session::{Downstream, limited};
+use super::statement::{Shape, StatementCursor, StatementInfo};
+use crate::dispatch::LaneWork;
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::meta::{MetaTables, StoredMark};
+
+/// How long a lane keeps trying on its own before the task parks.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// Rows a statement, bytes of SQL a statement.
+const ROWS: usize = 500;
+const BYTES: usize = 1 << 20;
+
+/// Why a lane gave up.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApplyError {
+    /// The downstream refused, or could not be reached for too long.
+    #[error("{0}")]
+    Failed(Failure),
+    /// Another owner has raised the epoch: nothing more may be written.
+    #[error("another agent has taken the task over (lane table epoch is not {0})")]
+    Fenced(u64),
+}
+
+impl From<Failure> for ApplyError {
+    fn from(failure: Failure) -> Self {
+        ApplyError::Failed(failure)
+    }
+}
+
+/// A lane's part of a group.
+#[derive(Debug)]
+pub struct LaneJob {
+    /// What to do; may be empty where only the position moves.
+    pub work: LaneWork,
+    /// The position behind it.
+    pub end: Arc<StoredMark>,
+    /// GTIDs before the group, for messages.
+    pub gtids: Arc<str>,
+    /// With DM's safe mode.
+    pub safe: bool,
+}
+
+/// What a lane did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Rows sent.
+    pub rows: u64,
+    /// Bytes of SQL sent.
+    pub bytes: u64,
+    /// Updates and deletes that met no row.
+    pub unmatched: u64,
+}
+
+/// A lane's answer to a job.
+#[derive(Debug)]
+pub struct LaneDone {
+    /// The lane.
+    pub lane: u32,
+    /// Committed, or why not.
+    pub result: Result<LaneStats, ApplyError>,
+}
+
+/// One lane.
+pub struct Lane {
+    downstream: Downstream,
+    tables: MetaTables,
+    lane: u32,
+    epoch: u64,
+    conn: Option<Conn>,
+    sql: Vec<u8>,
+}
+
+/// How an attempt ended that did not commit.
+enum Broken {
+    /// Nothing of it can have been committed.
+    Before(ApplyError),
+    /// The answer to COMMIT was lost.
+    AtCommit(Failure),
+}
+
+impl Lane {
+    /// A lane of the owner of `epoch`.
+    pub fn new(downstream: Downstream, tables: MetaTables, lane: u32, epoch: u64) -> Self {
+        Lane { downstream, tables, lane, epoch, conn: None, sql: Vec::new() }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.lane
+    }
+
+    /// Commits a job, whatever it takes within [`RETRY_LIMIT`] of trouble.
+    pub async fn apply(&mut self, job: &LaneJob) -> Result<LaneStats, ApplyError> {
+        let shape = Shape { rows: ROWS, bytes: BYTES, safe: job.safe };
+        let mut trouble: Option<Instant> = None;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let broken = match self.attempt(job, shape).await {
+                Ok(stats) => return Ok(stats),
+                Err(broken) => broken,
+            };
+            let since = *trouble.get_or_insert_with(Instant::now);
+            let failure = match broken {
+                Broken::Before(ApplyError::Failed(failure)) => failure,
+                Broken::Before(fenced) => return Err(fenced),
+                Broken::AtCommit(failure) => {
+                    self.conn = None;
+                    if self.committed_after_all(job, since).await? {
+                        return Ok(LaneStats::default());
+                    }
+                    failure
+                }
+            };
+            match retry_of(&failure) {
+                Retry::InPlace | Retry::Resume if is_connection(&failure) && since.elapsed() < RETRY_LIMIT => {
+                    self.conn = None
+                }
+                Retry::InPlace if since.elapsed() < RETRY_LIMIT => {}
+                _ => return Err(self.pinpoint(job, failure).await),
+            }
+            tracing::warn!(lane = self.lane, error = %failure.raw_cause, "lane retries");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn connection(&mut self) -> Result<&mut Conn, ApplyError> {
+        if self.conn.is_none() {
+            self.conn = Some(self.downstream.connect().await?);
+        }
+        // It was put there just now.
+        self.conn.as_mut().ok_or_else(|| Failure::new(Code::DriverError, "no connection").into())
+    }
+
+    async fn attempt(&mut self, job: &LaneJob, shape: Shape) -> Result<LaneStats, Broken> {
+        match self.in_transaction(job, shape).await {
+            Ok(stats) => self.commit().await.map(|()| stats),
+            Err(error) => {
+                self.roll_back().await;
+                Err(Broken::Before(error))
+            }
+        }
+    }
+
+    async fn in_transaction(&mut self, job: &LaneJob, shape: Shape) -> Result<LaneStats, ApplyError> {
+        let mut stats = LaneStats::default();
+        let mut sql = std::mem::take(&mut self.sql);
+        let fence = self.tables.move_lane(Some(self.lane), self.epoch, &job.end);
+        let epoch = self.epoch;
+        let normal = self.downstream.set_mode(false);
+        let relaxed = self.downstream.set_mode(true);
+        let conn = self.connection().await?;
+        execute(conn, b"BEGIN", "begin a transaction").await?;
+        let mut cursor = StatementCursor::new(&job.work, shape);
+        loop {
+            let info = cursor
+                .next(&mut sql)
+                .map_err(|error| Failure::new(Code::StreamEvent, format!("read a row: {error}")))?;
+            let Some(info) = info else { break };
+            if info.relaxed {
+                execute(conn, relaxed.as_bytes(), "set sql_mode").await?;
+            }
+            let matched = limited(conn.query_drop(sql.as_slice())).await.map(|()| conn.affected_rows());
+            let matched = matched.map_err(|error| statement_failure(&error, &info, &job.gtids))?;
+            if info.relaxed {
+                execute(conn, normal.as_bytes(), "set sql_mode").await?;
+            }
+            stats.rows += info.rows;
+            stats.bytes += sql.len() as u64;
+            if info.counts {
+                stats.unmatched += info.rows.saturating_sub(matched);
+            }
+        }
+        let matched = execute(conn, fence.as_bytes(), "move the lane's position").await?;
+        sql.clear();
+        sql.shrink_to(2 * BYTES);
+        self.sql = sql;
+        if matched == 0 { Err(ApplyError::Fenced(epoch)) } else { Ok(stats) }
+    }
+
+    async fn commit(&mut self) -> Result<(), Broken> {
+        let Some(conn) = self.conn.as_mut() else { return Ok(()) };
+        let doing = "commit";
+        match limited(conn.query_drop("COMMIT")).await {
+            Ok(()) => Ok(()),
+            Err(error @ mysql_async::Error::Server(_)) => {
+                let failure = driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, doing);
+                // A server that answers COMMIT with an error may still have done it (a lost quorum): ask it.
+                Err(Broken::AtCommit(failure))
+            }
+            Err(error) => Err(Broken::AtCommit(driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, doing))),
+        }
+    }
+
+    /// A transaction that cannot be rolled back in a moment ends with its connection.
+    async fn roll_back(&mut self) {
+        if let Some(mut conn) = self.conn.take() {
+            let rolled = tokio::time::timeout(Duration::from_secs(1), conn.query_drop("ROLLBACK")).await;
+            if matches!(rolled, Ok(Ok(()))) {
+                let normal = self.downstream.set_mode(false);
+                if matches!(tokio::time::timeout(Duration::from_secs(1), conn.query_drop(normal)).await, Ok(Ok(()))) {
+                    self.conn = Some(conn);
+                }
+            }
+        }
+    }
+
+    /// Whether the stored position is the job's, once the server can be asked.
+    async fn committed_after_all(&mut self, job: &LaneJob, since: Instant) -> Result<bool, ApplyError> {
+        loop {
+            match self.stored().await {
+                Ok((epoch, _)) if epoch != self.epoch => return Err(ApplyError::Fenced(self.epoch)),
+                Ok((_, mark)) => return Ok(mark == *job.end),
+                Err(error) if since.elapsed() >= RETRY_LIMIT => return Err(error),
+                Err(_) => {
+                    self.conn = None;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    async fn stored(&mut self) -> Result<(u64, StoredMark), ApplyError> {
+        let select = self.tables.select_lane(self.lane);
+        let epoch = self.epoch;
+        let conn = self.connection().await?;
+        let row: Option<(i32, u32, u64, String, u64, String, u64)> = limited(conn.query_first(select))
+            .await
+            .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, "read the lane's position"))?;
+        let (_, _, stored, file, offset, gtids, ordinal) = row.ok_or(ApplyError::Fenced(epoch))?;
+        Ok((stored, StoredMark { file, offset, gtids, ordinal }))
+    }
+
+    /// The failure again, of the one row that the downstream refuses: the work once more, row by row, never committed.
+    async fn pinpoint(&mut self, job: &LaneJob, failure: Failure) -> ApplyError {
+        let shape = Shape { rows: 1, bytes: BYTES, safe: job.safe };
+        if retry_of(&failure) == Retry::InPlace {
+            return failure.into();
+        }
+        let again = tokio::time::timeout(RETRY_LIMIT, self.in_transaction(job, shape)).await;
+        self.roll_back().await;
+        match again {
+            Ok(Err(ApplyError::Failed(precise)))
+                if precise.raw_cause == failure.raw_cause || precise.code == failure.code =>
+            {
+                precise.into()
+            }
+            _ => failure.into(),
+        }
+    }
+}
+
+fn is_connection(failure: &Failure) -> bool {
+    matches!(failure.known_code(), Some(Code::DriverError | Code::BadConnection | Code::InvalidConnection))
+}
+
+async fn execute(conn: &mut Conn, sql: &[u8], doing: &str) -> Result<u64, Failure> {
+    match limited(conn.query_drop(sql)).await {
+        Ok(()) => Ok(conn.affected_rows()),
+        Err(error) => Err(driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, doing)),
+    }
+}
+
+/// In DM's words, with the place in the binlog.
+fn statement_failure(error: &mysql_async::Error, info: &StatementInfo, gtids: &str) -> Failure {
+    let place = |position| format!("[position: {position}, gtid-set: {gtids}]");
+    let place = format!("startLocation: {}, endLocation: {}", place(&info.span.start), place(&info.span.end));
+    let doing = format!("execute statement failed: {}", info.template());
+    let failure = driver_failure(error, Code::ExecuteFailed, Scope::NotSet, &doing).at(place);
+    match crate::error::server_error_code(error) {
+        Some(code) => {
+            let remedy = remedy(code);
+            if remedy.is_empty() { failure } else { failure.workaround(remedy) }
+        }
+        None => failure,
+    }
+}
+
+/// What an operator can do about the refusals that are met most.
+fn remedy(code: u16) -> &'static str {
+    match code {
+        1062 => {
+            "The downstream already has a row with this key. Remove it or make it equal to the source's, then resume-task."
+        }
+        1146 => "Create the table downstream, then resume-task.",
+        1264 | 1406 | 1366 | 1265 => {
+            "The downstream column is too narrow for the value. Widen it as it is on the source, then resume-task."
+        }
+        1364 | 1048 => {
+            "The downstream column needs a value that the source does not send. Give it a default, then resume-task."
+        }
+        _ => "",
+    }
+}

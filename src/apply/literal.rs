@@ -1,0 +1,270 @@
+//! Values as SQL literals for a `utf8mb4` session with backslash escapes on.
+//!
+//! Text keeps its own character set by an introducer where the session's would change it; that also lets the server
+//! convert where the downstream column has another one. Numbers are written so that they come back bit for bit.
+
+use std::io::Write as _;
+
+use crate::row::{ColumnKind, RowError, Value, json, mask_unsigned};
+use crate::schema::{BoundColumn, Dialect, Encoding, is_ascii_compatible};
+
+/// Appends `value` as a literal for `column`. Gives back whether strict SQL modes would refuse it although the source
+/// holds it (ENUM's error value).
+pub fn write_literal(
+    out: &mut Vec<u8>,
+    value: &Value<'_>,
+    column: &BoundColumn,
+    dialect: Dialect,
+) -> Result<bool, RowError> {
+    match value {
+        Value::Null => out.extend(b"NULL"),
+        Value::Int(number) => match column.encoding {
+            Encoding::Unsigned(kind) => display(out, mask_unsigned(kind, *number)),
+            _ => display(out, *number),
+        },
+        Value::UInt(number) | Value::Bit(number) | Value::Set(number) => display(out, *number),
+        // The exact double of a float has a short form that reads back to the same float.
+        Value::Float(number) => exponent(out, f64::from(*number)),
+        Value::Double(number) => exponent(out, *number),
+        Value::Decimal(text) => out.extend(text.as_bytes()),
+        Value::Year(year) => display(out, *year),
+        Value::Enum(index) => {
+            display(out, *index);
+            return Ok(*index == 0);
+        }
+        Value::Bytes(bytes) => write_bytes(out, bytes, &column.encoding),
+        Value::Json(bytes) => write_json(out, bytes, dialect)?,
+        temporal => write_temporal(out, temporal),
+    }
+    Ok(false)
+}
+
+fn display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// With an exponent a literal is a double, not a decimal.
+fn exponent(out: &mut Vec<u8>, value: f64) {
+    let _ = write!(out, "{value:e}");
+}
+
+fn write_temporal(out: &mut Vec<u8>, value: &Value<'_>) {
+    out.push(b'\'');
+    match *value {
+        Value::Date { year, month, day } => {
+            let _ = write!(out, "{year:04}-{month:02}-{day:02}");
+        }
+        Value::Time { negative, hours, minutes, seconds, micros, fraction } => {
+            let sign = if negative { "-" } else { "" };
+            let _ = write!(out, "{sign}{hours:02}:{minutes:02}:{seconds:02}");
+            write_fraction(out, micros, fraction);
+        }
+        Value::DateTime { year, month, day, hour, minute, second, micros, fraction } => {
+            let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+            write_fraction(out, micros, fraction);
+        }
+        Value::Timestamp { seconds: 0, micros: 0, .. } => out.extend(b"0000-00-00 00:00:00"),
+        Value::Timestamp { seconds, micros, fraction } => {
+            write_utc(out, seconds);
+            write_fraction(out, micros, fraction);
+        }
+        _ => {}
+    }
+    out.push(b'\'');
+}
+
+fn write_fraction(out: &mut Vec<u8>, micros: u32, fraction: u8) {
+    if fraction > 0 {
+        let digits = format!("{micros:06}");
+        out.push(b'.');
+        out.extend(digits.bytes().take(usize::from(fraction.min(6))));
+    }
+}
+
+/// Civil date from days since the epoch (Hinnant's algorithm), time from the rest. The apply session is in UTC.
+fn write_utc(out: &mut Vec<u8>, seconds: u32) {
+    let (days, rest) = (i64::from(seconds / 86_400), seconds % 86_400);
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let day_of_era = z - era * 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8], encoding: &Encoding) {
+    match *encoding {
+        Encoding::Text(charset) => write_text(out, bytes, charset),
+        Encoding::Uuid => write_uuid(out, &padded(bytes, 16)),
+        Encoding::Inet { bytes: width } => write_inet(out, &padded(bytes, width)),
+        Encoding::Binary { pad } => {
+            out.extend(b"_binary'");
+            escape_into(out, bytes);
+            (bytes.len()..pad).for_each(|_| out.extend(b"\\0"));
+            out.push(b'\'');
+        }
+        _ => {
+            out.extend(b"_binary'");
+            escape_into(out, bytes);
+            out.push(b'\'');
+        }
+    }
+}
+
+/// Text in `charset`, so that neither the session's character set nor a trailing backslash byte can change it.
+pub fn write_text(out: &mut Vec<u8>, bytes: &[u8], charset: &str) {
+    let as_is =
+        matches!(charset, "utf8mb4" | "utf8mb3" | "ascii") || (is_ascii_compatible(charset) && bytes.is_ascii());
+    if as_is {
+        out.push(b'\'');
+        escape_into(out, bytes);
+        out.push(b'\'');
+    } else {
+        let _ = write!(out, "_{charset} x'");
+        hex_into(out, bytes);
+        out.push(b'\'');
+    }
+}
+
+fn hex_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.reserve(bytes.len() * 2);
+    for byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+/// Escapes what ends a literal or what terminals and logs choke on.
+pub fn escape_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len());
+    let mut from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escaped = match byte {
+            b'\'' => b'\'',
+            b'\\' => b'\\',
+            0 => b'0',
+            0x1a => b'Z',
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[from..at]);
+        out.extend([b'\\', escaped]);
+        from = at + 1;
+    }
+    out.extend_from_slice(&bytes[from..]);
+}
+
+/// The image strips trailing zeros of fixed-length values.
+fn padded(bytes: &[u8], width: usize) -> Vec<u8> {
+    let mut padded = bytes.to_vec();
+    padded.resize(width.max(bytes.len()), 0);
+    padded
+}
+
+/// MariaDB stores a UUID of versions 1 to 5 with its groups in reverse order, others as they are; the variant and version
+/// bits tell which.
+fn write_uuid(out: &mut Vec<u8>, bytes: &[u8]) {
+    let reversed = bytes[6] & 0x80 != 0 && bytes[8] > 0 && bytes[8] < 0x60;
+    let groups: [&[u8]; 5] = if reversed {
+        [&bytes[12..16], &bytes[10..12], &bytes[8..10], &bytes[6..8], &bytes[0..6]]
+    } else {
+        [&bytes[0..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..16]]
+    };
+    for (at, group) in groups.into_iter().enumerate() {
+        out.push(if at == 0 { b'\'' } else { b'-' });
+        hex_into(out, group);
+    }
+    out.push(b'\'');
+}
+
+fn write_inet(out: &mut Vec<u8>, bytes: &[u8]) {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        let _ = write!(out, "'{}'", std::net::Ipv4Addr::from(four));
+    } else if let Ok(sixteen) = <[u8; 16]>::try_from(bytes) {
+        let _ = write!(out, "'{}'", std::net::Ipv6Addr::from(sixteen));
+    }
+}
+
+/// MySQL keeps the types inside a document only if they are built as expressions; the others store text.
+fn write_json(out: &mut Vec<u8>, bytes: &[u8], dialect: Dialect) -> Result<(), RowError> {
+    let malformed = |_| RowError::Malformed { column: 0, what: "binary JSON" };
+    if dialect == Dialect::MySql {
+        return json::to_sql(bytes, out).map_err(malformed);
+    }
+    let text = json::to_text(bytes).map_err(malformed)?;
+    write_text(out, text.as_bytes(), "utf8mb4");
+    Ok(())
+}
+
+/// The kinds whose equality the server judges by value and not by text.
+pub fn is_json(kind: ColumnKind) -> bool {
+    matches!(kind, ColumnKind::Json { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(encoding: Encoding) -> BoundColumn {
+        BoundColumn { quoted: "`c`".into(), encoding, writable: true, text_charset: None, compares_by_bytes: true }
+    }
+
+    fn literal(value: Value<'_>, encoding: Encoding) -> String {
+        let mut out = Vec::new();
+        write_literal(&mut out, &value, &column(encoding), Dialect::MySql).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_keep_every_bit() {
+        assert_eq!(literal(Value::Int(-1), Encoding::Unsigned(ColumnKind::MediumInt)), "16777215");
+        assert_eq!(literal(Value::Int(-1), Encoding::Plain), "-1");
+        for number in [0.1, -0.0, 1.797_693_134_862_315_7e308, 1.0 / 3.0] {
+            let text = literal(Value::Double(number), Encoding::Plain);
+            assert!(text.contains('e'), "{text} would be a decimal");
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits());
+        }
+        let float = 16_777_217f32 / 3.0;
+        assert_eq!(literal(Value::Float(float), Encoding::Plain).parse::<f64>().unwrap() as f32, float);
+    }
+
+    #[test]
+    fn times_are_utc_and_keep_their_digits() {
+        let at = |seconds, micros, fraction| literal(Value::Timestamp { seconds, micros, fraction }, Encoding::Plain);
+        assert_eq!(at(0, 0, 3), "'0000-00-00 00:00:00'");
+        assert_eq!(at(1_709_251_199, 0, 0), "'2024-02-29 23:59:59'");
+        assert_eq!(at(2_147_483_647, 999_000, 3), "'2038-01-19 03:14:07.999'");
+        let time = Value::Time { negative: true, hours: 0, minutes: 0, seconds: 0, micros: 500_000, fraction: 1 };
+        assert_eq!(literal(time, Encoding::Plain), "'-00:00:00.5'");
+    }
+
+    #[test]
+    fn text_keeps_its_character_set() {
+        let text = |bytes: &'static [u8], charset| literal(Value::Bytes(bytes.into()), Encoding::Text(charset));
+        assert_eq!(text(b"it's \\ \0", "utf8mb4"), "'it\\'s \\\\ \\0'");
+        assert_eq!(text(b"abc", "latin1"), "'abc'");
+        assert_eq!(text(b"\xb5\x5c", "gbk"), "_gbk x'B55C'");
+        assert_eq!(text(b"\0a", "ucs2"), "_ucs2 x'0061'");
+    }
+
+    #[test]
+    fn fixed_length_bytes_are_padded() {
+        assert_eq!(literal(Value::Bytes(b"\x01"[..].into()), Encoding::Binary { pad: 3 }), "_binary'\u{1}\\0\\0'");
+        let inet = literal(Value::Bytes(b"\x0a"[..].into()), Encoding::Inet { bytes: 4 });
+        assert_eq!(inet, "'10.0.0.0'");
+    }
+
+    #[test]
+    fn uuid_groups_are_put_back() {
+        // 123e4567-e89b-12d3-a456-426655440000 as MariaDB stores it.
+        let stored = b"\x42\x66\x55\x44\x00\x00\xa4\x56\x12\xd3\xe8\x9b\x12\x3e\x45\x67";
+        let text = literal(Value::Bytes(stored[..].into()), Encoding::Uuid);
+        assert_eq!(text, "'123E4567-E89B-12D3-A456-426655440000'");
+    }
+}

@@ -1,0 +1,98 @@
+//! Connections to the downstream with the session that lanes and DDL need.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::mysql::{Connector, Endpoint};
+use crate::schema::Dialect;
+
+/// Longest wait for the answer to one statement that is not DDL; then the connection counts as lost.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Strict about what does not fit, lax about what the source was allowed to store: zero and invalid dates, and 0 in an
+/// AUTO_INCREMENT column.
+const STRICT_MODE: &str = "STRICT_TRANS_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO";
+/// For statements with a value that strict mode refuses although it is the source's (ENUM's error value).
+const RELAXED_MODE: &str = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO";
+
+/// How the downstream is to be used.
+#[derive(Debug, Clone)]
+pub struct DownstreamOptions {
+    /// Server and account, with the task's session variables.
+    pub endpoint: Endpoint,
+}
+
+/// The downstream: makes connections, knows its dialect.
+#[derive(Debug, Clone)]
+pub struct Downstream {
+    connector: Connector,
+    /// Which SQL it speaks.
+    pub dialect: Dialect,
+    strict_mode: String,
+    /// Whether foreign keys are checked in our sessions, so that source order must be kept.
+    pub checks_foreign_keys: bool,
+}
+
+impl Downstream {
+    /// Connects once to learn the dialect.
+    pub async fn open(options: DownstreamOptions) -> Result<Self, Failure> {
+        let session = &options.endpoint.session;
+        let of =
+            |name: &str| session.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+        let checks_foreign_keys =
+            of("foreign_key_checks").is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("on"));
+        let strict_mode = of("sql_mode").unwrap_or_else(|| STRICT_MODE.to_owned());
+        let connector = Connector::new(options.endpoint)
+            .with_session("SET NAMES utf8mb4")
+            .with_session(format!(
+                "SET SESSION sql_mode='{STRICT_MODE}', time_zone='+00:00', foreign_key_checks=0, autocommit=1"
+            ))
+            .with_session("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
+        let mut downstream = Downstream { connector, dialect: Dialect::MySql, strict_mode, checks_foreign_keys };
+        let mut conn = downstream.connect().await?;
+        let version: Option<String> =
+            downstream.limited(conn.query_first("SELECT VERSION()")).await.map_err(|error| {
+                driver_failure(&error, Code::QueryFailed, Scope::Downstream, "ask the downstream for its version")
+            })?;
+        downstream.dialect = match version.unwrap_or_default() {
+            version if version.contains("TiDB") => Dialect::TiDb,
+            version if version.contains("MariaDB") => Dialect::MariaDb,
+            _ => Dialect::MySql,
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
+        Ok(downstream)
+    }
+
+    /// A new connection, ready for statements.
+    pub async fn connect(&self) -> Result<Conn, Failure> {
+        self.connector.connect().await.map_err(|error| self.connector.failure(&error, Scope::Downstream))
+    }
+
+    /// `SET` statement to the mode for all statements, or to that for one with values that strict mode refuses.
+    pub fn set_mode(&self, relaxed: bool) -> String {
+        let mode = if relaxed { RELAXED_MODE } else { self.strict_mode.as_str() };
+        format!("SET SESSION sql_mode='{}'", mode.replace('\'', ""))
+    }
+
+    /// Waits for an answer, but not for ever.
+    pub async fn limited<T>(
+        &self,
+        answer: impl Future<Output = Result<T, mysql_async::Error>>,
+    ) -> Result<T, mysql_async::Error> {
+        limited(answer).await
+    }
+}
+
+/// Waits for an answer for [`STATEMENT_TIMEOUT`] at most.
+pub async fn limited<T>(answer: impl Future<Output = Result<T, mysql_async::Error>>) -> Result<T, mysql_async::Error> {
+    match tokio::time::timeout(STATEMENT_TIMEOUT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = format!("no answer within {} s", STATEMENT_TIMEOUT.as_secs());
+            Err(mysql_async::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()))
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Statements for a lane's work, one at a time, so that a large group is never held as text.
+
+use std::sync::Arc;
+
+use super::literal::{is_json, write_literal};
+use crate::dispatch::{Change, EventSpan, LaneWork, NetDelete, NetInsert, NetUpdate, Step};
+use crate::row::{ChangeKind, ReadRow, RowError, RowImage, Value};
+use crate::schema::{BoundTable, Dialect, Encoding};
+
+/// How statements are cut and formed.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Rows a statement at most; 1 to find a refused row.
+    pub rows: usize,
+    /// Bytes of SQL a statement, about.
+    pub bytes: usize,
+    /// DM's safe mode: statements that may meet their own effect.
+    pub safe: bool,
+}
+
+/// What a statement is about.
+#[derive(Debug, Clone)]
+pub struct StatementInfo {
+    /// What it does.
+    pub kind: ChangeKind,
+    /// Rows it changes; for deletes and single updates also the rows that it must match.
+    pub rows: u64,
+    /// Whether the rows matched tell anything (not for upserts).
+    pub counts: bool,
+    /// Some value is refused by strict SQL modes although the source holds it.
+    pub relaxed: bool,
+    /// Its table.
+    pub table: Arc<BoundTable>,
+    /// Where its last row came from.
+    pub span: Arc<EventSpan>,
+}
+
+/// Walks a lane's work and writes one statement after the other.
+pub struct StatementCursor<'a> {
+    work: &'a LaneWork,
+    shape: Shape,
+    table: usize,
+    step: usize,
+    phase: usize,
+    row: usize,
+}
+
+impl<'a> StatementCursor<'a> {
+    /// From the start of `work`.
+    pub fn new(work: &'a LaneWork, shape: Shape) -> Self {
+        StatementCursor { work, shape, table: 0, step: 0, phase: 0, row: 0 }
+    }
+
+    /// Writes the next statement into `sql` (cleared first); `None` at the end.
+    pub fn next(&mut self, sql: &mut Vec<u8>) -> Result<Option<StatementInfo>, RowError> {
+        sql.clear();
+        while let Some(table) = self.work.tables.get(self.table) {
+            let Some(step) = table.steps.get(self.step) else {
+                (self.table, self.step) = (self.table + 1, 0);
+                continue;
+            };
+            let written = match (step, self.phase) {
+                (Step::Keyed { deletes, .. }, 0) => write_deletes(sql, &deletes[self.row..], self.shape)?,
+                (Step::Keyed { updates, .. }, 1) => write_updates(sql, &updates[self.row..], self.shape)?,
+                (Step::Keyed { inserts, .. }, 2) => write_inserts(sql, &inserts[self.row..], self.shape)?,
+                (Step::InOrder(changes), 0) => write_in_order(sql, &changes[self.row..], self.shape)?,
+                _ => {
+                    (self.step, self.phase, self.row) = (self.step + 1, 0, 0);
+                    continue;
+                }
+            };
+            match written {
+                Some(info) => {
+                    self.row += info.rows as usize;
+                    return Ok(Some(info));
+                }
+                None => (self.phase, self.row) = (self.phase + 1, 0),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &Arc<EventSpan>, relaxed: bool) -> StatementInfo {
+    StatementInfo {
+        kind,
+        rows: rows as u64,
+        counts: kind != ChangeKind::Insert,
+        relaxed,
+        table: Arc::clone(table),
+        span: Arc::clone(span),
+    }
+}
+
+fn write_deletes(sql: &mut Vec<u8>, rows: &[NetDelete], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let table = &first.table;
+    let Some(identity) = &table.identity else { return Ok(None) };
+    sql.extend(format!("DELETE FROM {} WHERE ", table.target).bytes());
+    write_key_names(sql, table, identity);
+    sql.extend(b" IN (");
+    let mut taken = 0;
+    for row in rows {
+        if taken == shape.rows || sql.len() > shape.bytes || !Arc::ptr_eq(&row.table, table) {
+            break;
+        }
+        if taken > 0 {
+            sql.push(b',');
+        }
+        write_key_values(sql, table, identity, &row.before)?;
+        taken += 1;
+    }
+    sql.push(b')');
+    Ok(Some(info(ChangeKind::Delete, taken, table, &rows[taken - 1].span, false)))
+}
+
+fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
+    let names: Vec<&str> = identity.iter().map(|&column| table.columns[column].quoted.as_str()).collect();
+    let names = names.join(",");
+    if identity.len() == 1 { sql.extend(names.bytes()) } else { sql.extend(format!("({names})").bytes()) }
+}
+
+fn write_key_values(
+    sql: &mut Vec<u8>,
+    table: &BoundTable,
+    identity: &[usize],
+    image: &RowImage,
+) -> Result<(), RowError> {
+    let mut parts: Vec<Vec<u8>> = vec![Vec::new(); identity.len()];
+    image.visit(&table.layout, |column, value| {
+        if let Some(at) = identity.iter().position(|&wanted| wanted == column) {
+            write_literal(&mut parts[at], &value, &table.columns[column], table.dialect)?;
+        }
+        Ok(())
+    })?;
+    if let [only] = parts.as_slice() {
+        sql.extend(only);
+    } else {
+        sql.push(b'(');
+        sql.extend(parts.join(&b','));
+        sql.push(b')');
+    }
+    Ok(())
+}
+
+fn write_inserts(sql: &mut Vec<u8>, rows: &[NetInsert], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let images = rows.iter().map(|row| (&row.table, &row.after));
+    let verb = if shape.safe { "REPLACE" } else { "INSERT" };
+    let (taken, relaxed) = write_values(sql, verb, images, shape)?;
+    Ok(Some(info(ChangeKind::Insert, taken, &first.table, &rows[taken - 1].span, relaxed)))
+}
+
+fn write_updates(sql: &mut Vec<u8>, rows: &[NetUpdate], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    if first.after.present.is_some() {
+        let relaxed = write_update(sql, &first.table, &first.before, &first.after)?;
+        return Ok(Some(info(ChangeKind::Update, 1, &first.table, &first.span, relaxed)));
+    }
+    let whole = rows.iter().take_while(|row| row.after.present.is_none()).map(|row| (&row.table, &row.after));
+    let verb = if shape.safe { "REPLACE" } else { "INSERT" };
+    let (taken, relaxed) = write_values(sql, verb, whole, shape)?;
+    if !shape.safe {
+        sql.extend(b" ON DUPLICATE KEY UPDATE ");
+        let key = first.table.identity.as_deref().unwrap_or(&[]);
+        let assigned = first.table.columns.iter().enumerate();
+        let assigned = assigned.filter(|(at, column)| column.writable && !key.contains(at));
+        let list: Vec<String> = assigned.map(|(_, column)| format!("{0}=VALUES({0})", column.quoted)).collect();
+        if list.is_empty() {
+            let only = key.first().map_or("", |&column| first.table.columns[column].quoted.as_str());
+            sql.extend(format!("{only}=VALUES({only})").bytes());
+        } else {
+            sql.extend(list.join(",").bytes());
+        }
+    }
+    let mut info = info(ChangeKind::Update, taken, &first.table, &rows[taken - 1].span, relaxed);
+    info.counts = false;
+    Ok(Some(info))
+}
+
+/// `VERB INTO t (…) VALUES (…),(…)` for as many of `rows` as share the first one's columns and fit.
+fn write_values<'r>(
+    sql: &mut Vec<u8>,
+    verb: &str,
+    rows: impl Iterator<Item = (&'r Arc<BoundTable>, &'r RowImage)>,
+    shape: Shape,
+) -> Result<(usize, bool), RowError> {
+    let (mut taken, mut relaxed) = (0, false);
+    let mut first: Option<(&Arc<BoundTable>, &RowImage)> = None;
+    for (table, image) in rows {
+        match first {
+            None => {
+                first = Some((table, image));
+                write_insert_head(sql, verb, table, image);
+            }
+            Some((t, i)) if !Arc::ptr_eq(t, table) || i.present != image.present => break,
+            Some(_) if taken == shape.rows || sql.len() > shape.bytes => break,
+            Some(_) => sql.push(b','),
+        }
+        sql.push(b'(');
+        let mut comma = false;
+        image.visit(&table.layout, |column, value| {
+            let bound = &table.columns[column];
+            if bound.writable {
+                if std::mem::replace(&mut comma, true) {
+                    sql.push(b',');
+                }
+                relaxed |= write_literal(sql, &value, bound, table.dialect)?;
+            }
+            Ok(())
+        })?;
+        sql.push(b')');
+        taken += 1;
+    }
+    Ok((taken, relaxed))
+}
+
+fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, image: &RowImage) {
+    let present = |at: usize| image.present.as_ref().is_none_or(|present| present.get(at).copied().unwrap_or(false));
+    let columns = table.columns.iter().enumerate().filter(|(at, column)| column.writable && present(*at));
+    let names: Vec<&str> = columns.map(|(_, column)| column.quoted.as_str()).collect();
+    sql.extend(format!("{verb} INTO {} ({}) VALUES ", table.target, names.join(",")).bytes());
+}
+
+fn write_update(sql: &mut Vec<u8>, table: &BoundTable, before: &RowImage, after: &RowImage) -> Result<bool, RowError> {
+    let (mut comma, mut relaxed) = (false, false);
+    sql.extend(format!("UPDATE {} SET ", table.target).bytes());
+    after.visit(&table.layout, |column, value| {
+        let bound = &table.columns[column];
+        if bound.writable {
+            if std::mem::replace(&mut comma, true) {
+                sql.push(b',');
+            }
+            sql.extend(bound.quoted.bytes());
+            sql.push(b'=');
+            relaxed |= write_literal(sql, &value, bound, table.dialect)?;
+        }
+        Ok(())
+    })?;
+    write_where(sql, table, before)?;
+    Ok(relaxed)
+}
+
+/// By the key where there is one, else by every column, byte for byte.
+fn write_where(sql: &mut Vec<u8>, table: &BoundTable, before: &RowImage) -> Result<(), RowError> {
+    let mut and = false;
+    sql.extend(b" WHERE ");
+    before.visit(&table.layout, |column, value| {
+        if table.identity.as_ref().is_some_and(|key| !key.contains(&column)) {
+            return Ok(());
+        }
+        if std::mem::replace(&mut and, true) {
+            sql.extend(b" AND ");
+        }
+        write_equal(sql, table, column, &value)
+    })?;
+    sql.extend(b" LIMIT 1");
+    Ok(())
+}
+
+fn write_equal(sql: &mut Vec<u8>, table: &BoundTable, column: usize, value: &Value<'_>) -> Result<(), RowError> {
+    let bound = &table.columns[column];
+    if *value == Value::Null {
+        sql.extend(format!("{} IS NULL", bound.quoted).bytes());
+        return Ok(());
+    }
+    if is_json(table.layout.columns[column].kind) && table.dialect != Dialect::MariaDb {
+        sql.extend(format!("{}=CAST(", bound.quoted).bytes());
+        write_literal(sql, value, bound, table.dialect)?;
+        sql.extend(b" AS JSON)");
+        return Ok(());
+    }
+    sql.extend(format!("{}=", bound.quoted).bytes());
+    write_literal(sql, value, bound, table.dialect)?;
+    // Rows that differ only in case or accents are different rows where no key says otherwise.
+    if let (None, Encoding::Text(_), Some(charset)) = (&table.identity, &bound.encoding, &bound.text_charset)
+        && !bound.compares_by_bytes
+    {
+        sql.extend(format!(" AND {} COLLATE {charset}_bin=", bound.quoted).bytes());
+        write_literal(sql, value, bound, table.dialect)?;
+    }
+    Ok(())
+}
+
+fn write_in_order(sql: &mut Vec<u8>, changes: &[Change], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
+    let Some(first) = changes.first() else { return Ok(None) };
+    let (table, span) = (&first.table, &first.span);
+    match (first.kind, &first.rows.before, &first.rows.after) {
+        (ChangeKind::Insert, _, Some(_)) => {
+            let same = changes.iter().take_while(|change| change.kind == ChangeKind::Insert);
+            let rows = same.filter_map(|change| change.rows.after.as_ref().map(|image| (&change.table, image)));
+            let verb = if shape.safe { "REPLACE" } else { "INSERT" };
+            let (taken, relaxed) = write_values(sql, verb, rows, shape)?;
+            Ok(Some(info(ChangeKind::Insert, taken, table, &changes[taken - 1].span, relaxed)))
+        }
+        (ChangeKind::Update, Some(before), Some(after)) => {
+            let relaxed = write_update(sql, table, before, after)?;
+            Ok(Some(info(ChangeKind::Update, 1, table, span, relaxed)))
+        }
+        (ChangeKind::Delete, Some(before), _) => {
+            sql.extend(format!("DELETE FROM {}", table.target).bytes());
+            write_where(sql, table, before)?;
+            Ok(Some(info(ChangeKind::Delete, 1, table, span, false)))
+        }
+        // The decoder gives each kind its images.
+        _ => Err(RowError::TableMap { what: "a row change without its image" }),
+    }
+}
+
+impl StatementInfo {
+    /// The statement with `?` for its values, as DM prints it.
+    pub fn template(&self) -> String {
+        let table = &self.table;
+        let names = |columns: &mut dyn Iterator<Item = usize>, glue: &str, tail: &str| {
+            columns.map(|at| format!("{}{tail}", table.columns[at].quoted)).collect::<Vec<_>>().join(glue)
+        };
+        let writable = || (0..table.columns.len()).filter(|&at| table.columns[at].writable);
+        let key: Vec<usize> = table.identity.clone().unwrap_or_else(|| (0..table.columns.len()).collect());
+        let filter = names(&mut key.into_iter(), " AND ", " = ?");
+        match self.kind {
+            ChangeKind::Insert => {
+                let marks = vec!["?"; writable().count()].join(",");
+                format!("INSERT INTO {} ({}) VALUES ({marks})", table.target, names(&mut writable(), ",", ""))
+            }
+            ChangeKind::Update => {
+                format!("UPDATE {} SET {} WHERE {filter} LIMIT 1", table.target, names(&mut writable(), ", ", " = ?"))
+            }
+            ChangeKind::Delete => format!("DELETE FROM {} WHERE {filter} LIMIT 1", table.target),
+        }
+    }
+}

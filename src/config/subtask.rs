@@ -1,0 +1,300 @@
+//! A subtask's configuration: one task on one source, every reference resolved and every default filled in.
+//!
+//! It comes out of a user's task file (`task.rs`) or out of etcd, where a master has stored it as TOML with the units'
+//! settings flattened into the top level. etcd is read leniently: newer masters add keys.
+
+use super::database::DatabaseConfig;
+use super::node::Node;
+use super::rules::{BlockAllowRules, ExpressionFilter, FilterRule, RouteRule, check_regex};
+use super::section::{ConfigError, Report, Section, root};
+use super::settings::{DUMP, LOAD, SyncerConfig, UnitSettings, VALIDATOR};
+use super::source::{SourceConfig, check_binlog_name, check_gtid_set};
+
+const WHAT: &str = "subtask configuration";
+
+/// What a task does, in DM's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TaskMode {
+    /// Copy what is there, then follow.
+    #[default]
+    All,
+    /// Copy what is there.
+    Full,
+    /// Follow the binlog.
+    Incremental,
+    /// Write dump files.
+    Dump,
+    /// Load dump files.
+    Load,
+    /// Load dump files, then follow.
+    LoadSync,
+}
+
+impl TaskMode {
+    const WORDS: &[(&str, TaskMode)] = &[
+        ("all", TaskMode::All),
+        ("full", TaskMode::Full),
+        ("incremental", TaskMode::Incremental),
+        ("dump", TaskMode::Dump),
+        ("load", TaskMode::Load),
+        ("load&sync", TaskMode::LoadSync),
+    ];
+
+    /// DM's word.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// How shards are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardMode {
+    /// One DDL at a time, in step.
+    Pessimistic,
+    /// Each shard goes on as far as it can.
+    Optimistic,
+}
+
+impl ShardMode {
+    const WORDS: &[(&str, ShardMode)] =
+        &[("pessimistic", ShardMode::Pessimistic), ("optimistic", ShardMode::Optimistic)];
+
+    /// DM's word.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Where an incremental task starts if it has no checkpoint. At least one of file and set is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartMeta {
+    /// Binlog file; empty to start from the set.
+    pub binlog_name: String,
+    /// Offset in it; less than 4 means its first event.
+    pub binlog_pos: u64,
+    /// GTID set executed already; empty to start from the file.
+    pub binlog_gtid: String,
+}
+
+/// One task on one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubtaskConfig {
+    /// Task name.
+    pub name: String,
+    /// Its source.
+    pub source_id: String,
+    /// What it does.
+    pub mode: TaskMode,
+    /// Start without a checkpoint; `None` to start at the source's present end.
+    pub meta: Option<StartMeta>,
+    /// Schema of the checkpoint tables.
+    pub meta_schema: String,
+    /// The downstream. A `timezone` is in its session already.
+    pub to: DatabaseConfig,
+    /// Time zone of both sides' sessions; empty to ask the downstream.
+    pub timezone: String,
+    /// Whether names in rules are compared with case.
+    pub case_sensitive: bool,
+    /// Which tables.
+    pub block_allow_list: BlockAllowRules,
+    /// Where they go.
+    pub routes: Vec<RouteRule>,
+    /// Event filters, as written.
+    pub filter_rules: Vec<FilterRule>,
+    /// Row filters, as written.
+    pub expression_filters: Vec<ExpressionFilter>,
+    /// How changes are applied.
+    pub syncer: SyncerConfig,
+    /// Dump settings, only kept.
+    pub mydumper: UnitSettings,
+    /// Load settings, only kept.
+    pub loader: UnitSettings,
+    /// Validator settings, only kept.
+    pub validator: UnitSettings,
+    /// Whether tables of gh-ost and pt-osc are recognised.
+    pub online_ddl: bool,
+    /// Regular expressions of their shadow tables; one group, the real name.
+    pub shadow_table_rules: Vec<String>,
+    /// Regular expressions of their leftovers.
+    pub trash_table_rules: Vec<String>,
+    /// Set by the file; see [`SubtaskConfig::is_merging_shards`].
+    pub is_sharding: bool,
+    /// How shards are merged; `None` where the file does not say.
+    pub shard_mode: Option<ShardMode>,
+    /// Stop at a DDL that optimistic merging cannot prove safe.
+    pub strict_optimistic_shard_mode: bool,
+    /// `collation_compatible: strict`: DDL gets the upstream's default collation.
+    pub strict_collation: bool,
+    /// Checks to leave out.
+    pub ignore_checking_items: Vec<String>,
+    /// Whether dump files go when they are loaded.
+    pub clean_dump_file: bool,
+    /// DM's checkpoint without draining. Checkpoints never drain here.
+    pub async_checkpoint_flush: bool,
+    /// Keys given that have no meaning here.
+    pub(super) ignored: Vec<&'static str>,
+}
+
+/// DM's default for shadow tables.
+pub(super) const SHADOW_RULE: &str = "^_(.+)_(?:new|gho)$";
+/// DM's default for leftovers.
+pub(super) const TRASH_RULE: &str = "^_(.+)_(?:ghc|del|old)$";
+
+impl SubtaskConfig {
+    /// Reads what a master stored in etcd.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let tree = Node::from_toml(text);
+        let report = Report::lenient();
+        let section = root(&tree, &report);
+        let config = report.is_empty().then(|| Self::read_flat(&section));
+        report.conclude(WHAT, config)
+    }
+
+    /// Whether shards are merged: DM takes a shard mode alone for it, too.
+    pub fn is_merging_shards(&self) -> bool {
+        self.is_sharding || self.shard_mode.is_some()
+    }
+
+    /// Takes over what a subtask inherits from its source at each start: GTID mode, case sensitivity, and the source's
+    /// filters, except where the task has one for the same pattern.
+    pub fn inherit(&mut self, source: &SourceConfig) {
+        self.syncer.enable_gtid = source.enable_gtid;
+        self.case_sensitive |= source.case_sensitive;
+        for filter in &source.filters {
+            let pattern = |rule: &FilterRule| (rule.schema_pattern.clone(), rule.table_pattern.clone());
+            if !self.filter_rules.iter().any(|rule| pattern(rule) == pattern(filter)) {
+                self.filter_rules.push(filter.clone());
+            }
+        }
+    }
+
+    /// The keys that user's files and etcd share. Everything that belongs to one source is left at its default.
+    pub(super) fn read_general(section: &Section<'_>, mode_key: &'static str, to_key: &'static str) -> Self {
+        let name = section.required_text("name", "give the task a name").unwrap_or_default();
+        // MySQL's limit for a table's name, and the longest one made from it.
+        if name.chars().count() + "_syncer_checkpoint".len() > 64 {
+            section.problem(
+                "name",
+                "is longer than 46 characters, so that its checkpoint table cannot be created; give a shorter name",
+            );
+        }
+        if section.node(mode_key).is_none() {
+            section.problem(mode_key, "is missing; give `incremental`, `all` or `full`");
+        }
+        let timezone = section.text("timezone").unwrap_or_default();
+        let mut to = DatabaseConfig::read_required(section, to_key);
+        if !timezone.is_empty() {
+            to.session.entry("time_zone".into()).or_insert_with(|| timezone.clone());
+        }
+        let is_sharding = section.flag("is-sharding").unwrap_or(false);
+        SubtaskConfig {
+            name,
+            source_id: String::new(),
+            mode: section.choice(mode_key, TaskMode::WORDS).unwrap_or_default(),
+            meta: None,
+            meta_schema: section
+                .text("meta-schema")
+                .filter(|schema| !schema.is_empty())
+                .unwrap_or_else(|| "dm_meta".into()),
+            to,
+            timezone,
+            case_sensitive: section.flag("case-sensitive").unwrap_or(false),
+            block_allow_list: BlockAllowRules::default(),
+            routes: Vec::new(),
+            filter_rules: Vec::new(),
+            expression_filters: Vec::new(),
+            syncer: SyncerConfig::default(),
+            mydumper: UnitSettings::defaults(DUMP),
+            loader: UnitSettings::defaults(LOAD),
+            validator: UnitSettings::defaults(VALIDATOR),
+            online_ddl: read_online_ddl(section),
+            shadow_table_rules: read_table_rules(section, "shadow-table-rules", SHADOW_RULE),
+            trash_table_rules: read_table_rules(section, "trash-table-rules", TRASH_RULE),
+            is_sharding,
+            shard_mode: section.choice("shard-mode", ShardMode::WORDS),
+            strict_optimistic_shard_mode: section.flag("strict-optimistic-shard-mode").unwrap_or(false),
+            strict_collation: section
+                .choice("collation_compatible", &[("loose", false), ("strict", true)])
+                .unwrap_or(false),
+            ignore_checking_items: section.texts("ignore-checking-items").unwrap_or_default(),
+            clean_dump_file: section.flag("clean-dump-file").unwrap_or(true),
+            async_checkpoint_flush: section.section("experimental").is_some_and(|section| {
+                let asynchronous = section.flag("async-checkpoint-flush").unwrap_or(false);
+                section.finish();
+                asynchronous
+            }),
+            ignored: read_ignored(section),
+        }
+    }
+
+    fn read_flat(section: &Section<'_>) -> Self {
+        let mut config = Self::read_general(section, "mode", "to");
+        config.source_id = section.required_text("source-id", "give the source").unwrap_or_default();
+        config.meta = section.section("meta").and_then(StartMeta::read).filter(StartMeta::is_given);
+        let routes = section.sections("route-rules").into_iter().enumerate();
+        config.routes = routes.map(|(index, rule)| RouteRule::read(numbered("route", index), rule)).collect();
+        let filters = section.sections("filter-rules").into_iter().enumerate();
+        config.filter_rules = filters.map(|(index, rule)| FilterRule::read(numbered("filter", index), rule)).collect();
+        let filters = section.sections("expression-filter").into_iter().enumerate();
+        config.expression_filters =
+            filters.map(|(index, rule)| ExpressionFilter::read(numbered("expr-filter", index), rule)).collect();
+        if !section.sections("mapping-rule").is_empty() {
+            section.problem("mapping-rule", COLUMN_MAPPING);
+        }
+        let list = section.section("block-allow-list").or_else(|| section.section("black-white-list"));
+        config.block_allow_list = list.map(BlockAllowRules::read).unwrap_or_default();
+        config.mydumper = UnitSettings::read(section, DUMP);
+        config.loader = UnitSettings::read(section, LOAD);
+        config.syncer = SyncerConfig::read(section);
+        if let Some(validator) = section.section("ValidatorCfg") {
+            config.validator = UnitSettings::read(&validator, VALIDATOR);
+        }
+        config
+    }
+}
+
+/// Why a column mapping is refused.
+pub(super) const COLUMN_MAPPING: &str =
+    "column mapping does not exist any more; remove it, or use generated columns in the target";
+
+/// DM's names for what has none.
+pub(super) fn numbered(prefix: &str, index: usize) -> String {
+    format!("{prefix}-{:02}", index + 1)
+}
+
+fn read_online_ddl(section: &Section<'_>) -> bool {
+    let scheme = section.choice("online-ddl-scheme", &[("gh-ost", ()), ("pt", ())]);
+    section.flag("online-ddl").unwrap_or(true) || scheme.is_some()
+}
+
+fn read_table_rules(section: &Section<'_>, key: &'static str, default: &str) -> Vec<String> {
+    let rules = section.texts(key).unwrap_or_default();
+    rules.iter().for_each(|rule| check_regex(section, key, rule, Some(1)));
+    if rules.is_empty() { vec![default.to_owned()] } else { rules }
+}
+
+/// Notes which keys without meaning here were given with a value of their own.
+fn read_ignored(section: &Section<'_>) -> Vec<&'static str> {
+    section.accept(&["heartbeat-update-interval", "heartbeat-report-interval"]);
+    let given = ["enable-heartbeat", "ansi-quotes"].into_iter();
+    given.filter(|key| section.flag(key) == Some(true)).collect()
+}
+
+impl StartMeta {
+    pub(super) fn read(section: Section<'_>) -> Option<Self> {
+        let meta = StartMeta {
+            binlog_name: section.text("binlog-name").unwrap_or_default(),
+            binlog_pos: section.int("binlog-pos", 0..=u64::MAX).unwrap_or(4),
+            binlog_gtid: section.text("binlog-gtid").unwrap_or_default(),
+        };
+        check_binlog_name(&section, "binlog-name", &meta.binlog_name);
+        check_gtid_set(&section, "binlog-gtid", &meta.binlog_gtid, None);
+        section.finish();
+        Some(meta)
+    }
+
+    /// Whether it says a place at all.
+    pub(super) fn is_given(&self) -> bool {
+        !self.binlog_name.is_empty() || !self.binlog_gtid.is_empty()
+    }
+}

@@ -1,0 +1,103 @@
+//! The daemon's configuration: dm-worker's keys, and our table `[agent]`. Read by `startup.rs`, printed here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::agent::{AgentConfig, Environment};
+use super::database::{Pem, Security};
+use super::log::{LogConfig, LogFormat};
+use super::startup::{self, StartError};
+
+/// The daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// This worker's name in its cluster, or in what a standalone agent answers.
+    pub name: String,
+    /// The log.
+    pub log: LogConfig,
+    /// dm-master addresses as `host:port`; empty for an agent that stands alone.
+    pub join: Vec<String>,
+    /// Address to listen on; `None` for the admin socket only, which a standalone agent may do.
+    pub worker_addr: Option<String>,
+    /// Address that masters dial.
+    pub advertise_addr: Option<String>,
+    /// How long the cluster waits for a silent worker.
+    pub keepalive_ttl: Duration,
+    /// The same while a relay log is assigned.
+    pub relay_keepalive_ttl: Duration,
+    /// TLS of the cluster's connections.
+    pub security: Option<Security>,
+    /// Our own table.
+    pub agent: AgentConfig,
+    /// The file this was read from.
+    pub config_file: Option<PathBuf>,
+    /// A line that dm-worker prints before it starts; empty for none.
+    pub announcement: String,
+    /// dm-worker's keys for printing: without meaning here.
+    pub(super) relay_dir: String,
+    pub(super) log_rotate: String,
+    pub(super) redact_info_log: bool,
+    /// For [`WorkerConfig::reload`].
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Environment,
+}
+
+impl WorkerConfig {
+    /// Reads the same command line and file again, for SIGHUP. Nothing of `self` changes.
+    pub fn reload(&self) -> Result<WorkerConfig, StartError> {
+        startup::load(self.arguments.clone(), self.environment.clone())
+    }
+
+    /// Whether this agent belongs to a cluster.
+    pub fn joins(&self) -> bool {
+        !self.join.is_empty()
+    }
+
+    /// What is set and has no effect here.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.relay_dir.is_empty() {
+            notes.push("`relay-dir` has no meaning here: the relay log is in `agent.state-dir`".into());
+        }
+        if !self.log_rotate.is_empty() {
+            notes.push("`log-rotate` has no meaning here, nor in dm-worker: rotate `log-file` and send SIGHUP".into());
+        }
+        notes
+    }
+
+    /// dm-worker's TOML form, as `get-config worker` prints it.
+    pub fn to_dm_toml(&self) -> String {
+        let scheme = if self.security.is_some() { "https" } else { "http" };
+        let join: Vec<_> = self.join.iter().map(|address| format!("{scheme}://{address}")).collect();
+        let file = |pem: fn(&Security) -> &Option<Pem>| match self.security.as_ref().map(pem) {
+            Some(Some(Pem::File(path))) => path.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        let format = if self.log.format == LogFormat::Json { "json" } else { "text" };
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        let text = |value: &str| toml::Value::from(value).to_string();
+        let entries = [
+            ("name", text(&self.name)),
+            ("log-level", text(self.log.level.as_str())),
+            ("log-file", text(&path(&self.log.file))),
+            ("log-format", text(format)),
+            ("log-rotate", text(&self.log_rotate)),
+            ("redact-info-log", self.redact_info_log.to_string()),
+            ("join", text(&join.join(","))),
+            ("worker-addr", text(self.worker_addr.as_deref().unwrap_or_default())),
+            ("advertise-addr", text(self.advertise_addr.as_deref().unwrap_or_default())),
+            ("config-file", text(&path(&self.config_file))),
+            ("keepalive-ttl", self.keepalive_ttl.as_secs().to_string()),
+            ("relay-keepalive-ttl", self.relay_keepalive_ttl.as_secs().to_string()),
+            ("relay-dir", text(&self.relay_dir)),
+            ("ssl-ca", text(&file(|security| &security.ca))),
+            ("ssl-cert", text(&file(|security| &security.cert))),
+            ("ssl-key", text(&file(|security| &security.key))),
+            ("ssl-ca-base64", text("")),
+            ("ssl-key-base64", text("")),
+            ("ssl-cert-base64", text("")),
+        ];
+        entries.iter().map(|(key, value)| format!("{key} = {value}\n")).collect()
+    }
+}

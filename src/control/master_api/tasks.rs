@@ -1,0 +1,141 @@
+//! The commands about tasks: start, check, pause, resume, stop, query-status.
+
+use super::text::{check_start_time, worker_error};
+use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_answer};
+use crate::control::pb_status::{relay_in_use, source_response};
+use crate::control::proto::pb;
+use crate::error::Failure;
+use crate::supervisor::{Actor, AgentStatus, OperateTask, SourceResult, StartTask, TaskOp};
+use crate::task::Stage;
+
+impl MasterApi {
+    /// start-task.
+    pub async fn start_task(&self, request: pb::StartTaskRequest, actor: Actor) -> pb::StartTaskResponse {
+        if !request.start_time.is_empty()
+            && let Err(msg) = check_start_time(&request.start_time)
+        {
+            return pb::StartTaskResponse { msg, ..Default::default() };
+        }
+        let pb::StartTaskRequest { task: yaml, sources, remove_meta, start_time } = request;
+        let start = StartTask { yaml, sources, remove_meta, start_time };
+        match bounded(PREFLIGHT_LIMIT, self.backend.start_task(start, actor)).await {
+            Ok(results) => pb::StartTaskResponse {
+                result: true,
+                sources: results.iter().map(source_answer).collect(),
+                ..Default::default()
+            },
+            Err(failure) => pb::StartTaskResponse { msg: failure.to_string(), ..Default::default() },
+        }
+    }
+
+    /// check-task.
+    pub async fn check_task(&self, request: pb::CheckTaskRequest) -> pb::CheckTaskResponse {
+        if !request.start_time.is_empty()
+            && let Err(msg) = check_start_time(&request.start_time)
+        {
+            return pb::CheckTaskResponse { result: false, msg };
+        }
+        match bounded(PREFLIGHT_LIMIT, self.backend.check_task(request.task, request.start_time)).await {
+            Ok(msg) => pb::CheckTaskResponse { result: true, msg },
+            Err(failure) => pb::CheckTaskResponse { result: false, msg: failure.to_string() },
+        }
+    }
+
+    /// pause-task, resume-task, stop-task. The answer's `op` is the one asked for.
+    pub async fn operate_task(&self, request: pb::OperateTaskRequest, actor: Actor) -> pb::OperateTaskResponse {
+        let answer =
+            |result: bool, msg: String, sources| pb::OperateTaskResponse { op: request.op, result, msg, sources };
+        let op = match request.op() {
+            pb::TaskOp::Pause => TaskOp::Pause,
+            pb::TaskOp::Resume => TaskOp::Resume,
+            pb::TaskOp::Delete | pb::TaskOp::Stop => TaskOp::Stop,
+            other => return answer(false, format!("invalid operate {} on task", other.as_str_name()), Vec::new()),
+        };
+        if let Err(msg) = known_subtasks(&self.backend.status(), &request.name, &request.sources) {
+            return answer(false, msg, Vec::new());
+        }
+        let operate = OperateTask { op, name: request.name.clone(), sources: request.sources.clone() };
+        match bounded(COMMAND_LIMIT, self.backend.operate_task(operate, actor)).await {
+            Ok(results) => {
+                let status = self.backend.status();
+                let sources = results.iter().map(|result| operated(result, &status, &request.name, op)).collect();
+                answer(true, String::new(), sources)
+            }
+            Err(failure) => {
+                let (result, msg) = refused(&failure);
+                answer(result, msg, Vec::new())
+            }
+        }
+    }
+
+    /// query-status. Never waits.
+    pub fn query_status(&self, request: &pb::QueryStatusListRequest) -> pb::QueryStatusListResponse {
+        let status = self.backend.status();
+        let refuse = |msg: String| pb::QueryStatusListResponse { result: false, msg, sources: Vec::new() };
+        let unknown: Vec<&str> = request
+            .sources
+            .iter()
+            .map(String::as_str)
+            .filter(|id| !status.sources.iter().any(|source| source.source_id == *id))
+            .collect();
+        if !unknown.is_empty() {
+            return refuse(format!("sources [{}] haven't been added", unknown.join(" ")));
+        }
+        let has_task = |id: &str| status.tasks.iter().any(|t| t.name == request.name && t.source_id == id);
+        let wanted = |id: &String| match (request.sources.is_empty(), request.name.is_empty()) {
+            (false, _) => request.sources.contains(id),
+            (true, true) => true,
+            (true, false) => has_task(id),
+        };
+        let sources: Vec<_> = status
+            .sources
+            .iter()
+            .filter(|source| wanted(&source.source_id))
+            .map(|source| source_response(&status, source, &request.name, relay_in_use(source)))
+            .collect();
+        if sources.is_empty() && !request.name.is_empty() {
+            return refuse(format!("task {} has no source or not exist", request.name));
+        }
+        pb::QueryStatusListResponse { result: true, msg: String::new(), sources }
+    }
+}
+
+/// Whether the task is there, and on each of the sources named; else DM's text for what is not.
+fn known_subtasks(status: &AgentStatus, task: &str, sources: &[String]) -> Result<(), String> {
+    let exists = status.tasks.iter().any(|t| t.name == task);
+    if sources.is_empty() {
+        let msg = || format!("task {task} has no source or not exist, please check the task name and status");
+        return if exists { Ok(()) } else { Err(msg()) };
+    }
+    if !exists {
+        let remedy = "Please use `query-status` command to see tasks.";
+        return Err(not_there(46016, format!("subtasks with name {task} need to be operate not exist"), remedy));
+    }
+    let on = |id: &str| status.tasks.iter().any(|t| t.name == task && t.source_id == id);
+    let missing: Vec<&str> = sources.iter().map(String::as_str).filter(|id| !on(id)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(not_there(46017, format!("sources [{}] need to be operate not exist", missing.join(" ")), ""))
+}
+
+/// The scheduler's two refusals that no other part of the agent meets.
+fn not_there(code: i32, message: String, workaround: &str) -> String {
+    let (class, scope, level) = ("dm-master", "internal", "medium");
+    let (class, scope, level) = (class.to_owned(), scope.to_owned(), level.to_owned());
+    let failure =
+        Failure { code, class, scope, level, message, raw_cause: String::new(), workaround: workaround.to_owned() };
+    failure.to_string()
+}
+
+/// A source's answer; where the stage is reached but errors stand beside it, `result` stays true and they are told.
+fn operated(result: &SourceResult, status: &AgentStatus, task: &str, op: TaskOp) -> pb::CommonWorkerResponse {
+    let mut answer = source_answer(result);
+    if answer.result && answer.msg.is_empty() && op == TaskOp::Pause {
+        let parked = status.tasks.iter().find(|t| t.name == task && t.source_id == result.source);
+        if let Some(t) = parked.filter(|t| t.stage == Stage::Paused && !t.failures.is_empty()) {
+            answer.msg = worker_error(&t.failures);
+        }
+    }
+    answer
+}

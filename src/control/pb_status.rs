@@ -1,0 +1,198 @@
+//! The agent's status in DM's words: `AgentStatus` to the messages of `QueryStatus`.
+//!
+//! Pure functions. Every text and every rule about which field is present follows the recorded answers in
+//! `tests/golden`; what the agent knows beyond them is shown by its own service.
+
+use crate::control::proto::pb;
+use crate::error::{Code, Failure};
+use crate::model::Location;
+use crate::supervisor::{AgentStatus, Receiving, SourceStatus};
+use crate::task::{ParkReason, Stage, TaskStatus};
+
+/// What DM says about a subtask name it does not know. Masters compare this text byte for byte.
+pub fn unknown_subtask(name: &str) -> String {
+    format!("no sub task with name {name} has started")
+}
+
+/// The answer of `pb.Worker/QueryStatus` for one source: all of its subtasks, or the one called `task` when that is
+/// not empty. `relay_shown` says whether the relay counts as enabled for whoever asks.
+pub fn source_response(
+    agent: &AgentStatus,
+    source: &SourceStatus,
+    task: &str,
+    relay_shown: bool,
+) -> pb::QueryStatusResponse {
+    let mut subtasks: Vec<&TaskStatus> = agent.tasks.iter().filter(|t| t.source_id == source.source_id).collect();
+    subtasks.sort_by(|a, b| a.name.cmp(&b.name));
+    let (msg, sub_task_status) = if subtasks.is_empty() {
+        ("no sub task started".to_owned(), Vec::new())
+    } else if task.is_empty() {
+        (String::new(), subtasks.iter().map(|t| subtask(t, source)).collect())
+    } else {
+        let status = subtasks.iter().find(|t| t.name == task).map(|t| subtask(t, source));
+        (String::new(), vec![status.unwrap_or_else(|| missing_subtask(task))])
+    };
+    pb::QueryStatusResponse {
+        result: true,
+        msg,
+        source_status: Some(pb::SourceStatus {
+            source: source.source_id.clone(),
+            worker: agent.worker.clone(),
+            result: None,
+            relay_status: relay_shown.then(|| relay_status(source)),
+        }),
+        sub_task_status,
+    }
+}
+
+/// Whether a standalone agent shows a relay for this source: always, except while nothing is received at all.
+pub fn relay_in_use(source: &SourceStatus) -> bool {
+    source.receiving != Receiving::Idle
+}
+
+/// The relay of a source. A reader that waits for its next try is Running with the failure beside it, so that both the
+/// stage and the reason can be seen.
+pub fn relay_status(source: &SourceStatus) -> pb::RelayStatus {
+    let (stage, result) = match &source.receiving {
+        Receiving::Running => (pb::Stage::Running, None),
+        Receiving::Retrying { failure, .. } => (pb::Stage::Running, Some(failed(std::slice::from_ref(failure)))),
+        Receiving::Stopped { failure } => (pb::Stage::Paused, Some(failed(std::slice::from_ref(failure)))),
+        Receiving::Paused => (pb::Stage::Paused, Some(canceled())),
+        Receiving::Idle => (pb::Stage::Stopped, None),
+    };
+    let relayed = source.relayed.as_ref().map(|l| &l.0);
+    pb::RelayStatus {
+        master_binlog: position(source.master.as_ref()),
+        master_binlog_gtid: gtids(source.master.as_ref()),
+        relay_sub_dir: relay_sub_dir(source),
+        relay_binlog: position(relayed),
+        relay_binlog_gtid: gtids(relayed),
+        relay_catch_up_master: same_place(source.master.as_ref(), relayed),
+        stage: stage.into(),
+        result,
+    }
+}
+
+/// `<server uuid>.000001`; empty before the first contact. The agent keeps one relay log a source, so the suffix never
+/// grows.
+pub fn relay_sub_dir(source: &SourceStatus) -> String {
+    if source.server_identity.is_empty() { String::new() } else { format!("{}.000001", source.server_identity) }
+}
+
+fn missing_subtask(name: &str) -> pb::SubTaskStatus {
+    pb::SubTaskStatus {
+        name: name.to_owned(),
+        status: Some(pb::sub_task_status::Status::Msg(unknown_subtask(name))),
+        ..Default::default()
+    }
+}
+
+fn subtask(task: &TaskStatus, source: &SourceStatus) -> pb::SubTaskStatus {
+    pb::SubTaskStatus {
+        name: task.name.clone(),
+        stage: task.stage as i32,
+        unit: pb::UnitType::Sync.into(),
+        result: subtask_result(task),
+        unresolved_ddl_lock_id: String::new(),
+        validation: None,
+        status: Some(pb::sub_task_status::Status::Sync(sync_status(task, source))),
+    }
+}
+
+/// Absent while it runs or is on its way; `isCanceled` only where somebody asked for the pause and nothing failed.
+fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
+    match task.stage {
+        Stage::Paused | Stage::Stopped | Stage::Finished => {}
+        Stage::New | Stage::Running | Stage::Pausing | Stage::Resuming | Stage::Stopping => return None,
+    }
+    if !task.failures.is_empty() {
+        return Some(failed(&task.failures));
+    }
+    let asked_for = task.parks.keys().any(|r| matches!(r, ParkReason::Operator | ParkReason::Master));
+    let others: Vec<Failure> = task.parks.keys().filter_map(|reason| parked_by_agent(*reason)).collect();
+    if asked_for || others.is_empty() { Some(canceled()) } else { Some(failed(&others)) }
+}
+
+/// A park that nobody asked for and that no failure explains must not look like a user's pause.
+fn parked_by_agent(reason: ParkReason) -> Option<Failure> {
+    let (message, remedy) = match reason {
+        ParkReason::Lease => (
+            "the agent does not own the source now, applying is fenced off",
+            "It goes on by itself when the master gives the source back to this worker.",
+        ),
+        ParkReason::Disk => (
+            "the disk under the state directory is full",
+            "Free space there, or raise the limits in the `[agent]` table.",
+        ),
+        ParkReason::Operator | ParkReason::Master | ParkReason::Error => return None,
+    };
+    Some(Failure::new(Code::NotSet, message).workaround(remedy))
+}
+
+fn sync_status(task: &TaskStatus, source: &SourceStatus) -> pb::SyncStatus {
+    let flushed = task.flushed.as_ref().map(|l| &l.0);
+    let rows = i64::try_from(task.rows_total).unwrap_or(i64::MAX);
+    let rate = whole(task.rows_per_second);
+    pb::SyncStatus {
+        total_events: rows,
+        total_tps: rate,
+        recent_tps: rate,
+        master_binlog: position(source.master.as_ref()),
+        master_binlog_gtid: gtids(source.master.as_ref()),
+        syncer_binlog: position(flushed),
+        syncer_binlog_gtid: gtids(flushed),
+        synced: same_place(source.master.as_ref(), flushed),
+        binlog_type: "local".to_owned(),
+        seconds_behind_master: task.lag.map_or(0, |lag| i64::try_from(lag.as_secs()).unwrap_or(i64::MAX)),
+        total_rows: rows,
+        total_rps: rate,
+        recent_rps: rate,
+        ..Default::default()
+    }
+}
+
+/// A rate as DM prints it. A float that does not fit saturates, and a NaN is 0: `as` does both.
+fn whole(rate: f64) -> i64 {
+    rate.round().max(0.0) as i64
+}
+
+/// Equal GTID sets where both sides have them, else equal file and offset. Nothing known is never equal.
+fn same_place(a: Option<&Location>, b: Option<&Location>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) if !a.gtids.is_empty() && !b.gtids.is_empty() => a.gtids == b.gtids,
+        (Some(a), Some(b)) => a.position == b.position,
+        _ => false,
+    }
+}
+
+fn position(location: Option<&Location>) -> String {
+    location.map_or_else(String::new, |l| l.position.to_string())
+}
+
+fn gtids(location: Option<&Location>) -> String {
+    location.map_or_else(String::new, |l| l.gtids.to_string())
+}
+
+fn canceled() -> pb::ProcessResult {
+    pb::ProcessResult { is_canceled: true, ..Default::default() }
+}
+
+fn failed(failures: &[Failure]) -> pb::ProcessResult {
+    pb::ProcessResult { errors: failures.iter().map(process_error).collect(), ..Default::default() }
+}
+
+/// A failure field by field.
+pub fn process_error(failure: &Failure) -> pb::ProcessError {
+    pb::ProcessError {
+        err_code: failure.code,
+        err_class: failure.class.clone(),
+        err_scope: failure.scope.clone(),
+        err_level: failure.level.clone(),
+        message: failure.message.clone(),
+        raw_cause: failure.raw_cause.clone(),
+        workaround: failure.workaround.clone(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

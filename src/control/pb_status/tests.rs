@@ -1,0 +1,214 @@
+//! The mapping against recorded answers: each case builds the status that led to the recording.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
+
+use super::*;
+use crate::model::{BinlogPosition, Checkpointed, Flavor, GtidSet, Received, Relayed};
+use crate::supervisor::RelayStatus;
+use crate::task::Park;
+
+const SET: &str = "9231c604-e680-11f1-ab28-628677c36cd1:1-20";
+
+pub(crate) fn at(file: &str, offset: u64, set: &str) -> Location {
+    Location::new(BinlogPosition::parse(file, offset).unwrap(), GtidSet::parse(Flavor::MySql, set).unwrap())
+}
+
+pub(crate) fn agent(sources: Vec<SourceStatus>, tasks: Vec<TaskStatus>) -> AgentStatus {
+    AgentStatus { worker: "worker1".to_owned(), sources, tasks }
+}
+
+pub(crate) fn source() -> SourceStatus {
+    let here = at("mysql-bin.000001", 5381, SET);
+    SourceStatus {
+        source_id: "mysql-01".to_owned(),
+        flavor: Flavor::MySql,
+        receiving: Receiving::Running,
+        master: Some(here.clone()),
+        server_identity: "9231c604-e680-11f1-ab28-628677c36cd1".to_owned(),
+        received: Some(Received(here.clone())),
+        relayed: Some(Relayed(here)),
+        receive_lag: Some(Duration::from_secs(1)),
+        relay: RelayStatus::default(),
+    }
+}
+
+pub(crate) fn running_task() -> TaskStatus {
+    TaskStatus {
+        name: "t1".to_owned(),
+        source_id: "mysql-01".to_owned(),
+        stage: Stage::Running,
+        parks: BTreeMap::new(),
+        failures: Vec::new(),
+        auto_resume_at: None,
+        activity: "applying".to_owned(),
+        dispatched: None,
+        applied: None,
+        inside_transaction: None,
+        flushed: Some(Checkpointed(at("mysql-bin.000001", 5381, SET))),
+        lag: Some(Duration::ZERO),
+        backlog_bytes: Some(0),
+        rows_total: 5,
+        rows_per_second: 1.2,
+        bytes_per_second: 0.0,
+        eta: Some(Duration::ZERO),
+        safe_mode: None,
+        notes: Vec::new(),
+    }
+}
+
+pub(crate) fn parked_task(reason: ParkReason) -> TaskStatus {
+    let park = Park { since: SystemTime::UNIX_EPOCH, by: "uid 1000 pid 1".to_owned() };
+    TaskStatus { stage: Stage::Paused, parks: [(reason, park)].into(), ..running_task() }
+}
+
+/// The recorded answer, with what differs by design or between runs taken from `ours`: the agent always reads through
+/// its relay, keeps one rate, and does not count socket bytes.
+fn recorded(json: &str, ours: &pb::QueryStatusResponse) -> pb::QueryStatusResponse {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let bytes = STANDARD.decode(json["response_base64"].as_str().unwrap()).unwrap();
+    let mut golden = pb::QueryStatusResponse::decode(&*bytes).unwrap();
+    for (golden, ours) in golden.sub_task_status.iter_mut().zip(&ours.sub_task_status) {
+        use pb::sub_task_status::Status::Sync;
+        if let (Some(Sync(golden)), Some(Sync(ours))) = (&mut golden.status, &ours.status) {
+            golden.binlog_type = ours.binlog_type.clone();
+            golden.io_total_bytes = 0;
+            golden.dump_io_total_bytes = 0;
+            (golden.total_tps, golden.total_rps) = (ours.total_tps, ours.total_rps);
+            (golden.recent_tps, golden.recent_rps) = (ours.recent_tps, ours.recent_rps);
+        }
+    }
+    golden
+}
+
+fn assert_golden(json: &str, agent: &AgentStatus, task: &str, relay_shown: bool) {
+    let ours = source_response(agent, &agent.sources[0], task, relay_shown);
+    assert_eq!(ours, recorded(json, &ours));
+}
+
+#[test]
+fn a_source_without_tasks() {
+    let golden = include_str!("../../../tests/golden/rpc/status-01-source-no-task.json");
+    assert_golden(golden, &agent(vec![source()], vec![]), "", false);
+}
+
+#[test]
+fn an_unknown_name_beside_other_tasks() {
+    let golden = include_str!("../../../tests/golden/rpc/status-150-unknown-name-others-running.json");
+    let json: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let name = json["request"]["name"].as_str().unwrap();
+    assert_golden(golden, &agent(vec![source()], vec![running_task()]), name, false);
+}
+
+#[test]
+fn paused_by_a_user() {
+    let golden = include_str!("../../../tests/golden/rpc/status-12-paused-user.json");
+    assert_golden(golden, &agent(vec![source()], vec![parked_task(ParkReason::Operator)]), "t1", false);
+    assert_golden(golden, &agent(vec![source()], vec![parked_task(ParkReason::Master)]), "t1", false);
+}
+
+#[test]
+fn running_with_the_relay_on() {
+    let golden = include_str!("../../../tests/golden/rpc/status-30-relay-on.json");
+    let here = at("mysql-bin.000003", 898, "9231c604-e680-11f1-ab28-628677c36cd1:1-50");
+    let mut source = source();
+    source.master = Some(here.clone());
+    // The recording is in position mode, where DM's relay knows no GTIDs.
+    source.relayed = Some(Relayed(at("mysql-bin.000003", 898, "")));
+    let task = TaskStatus { flushed: Some(Checkpointed(here)), rows_total: 0, ..running_task() };
+    assert_golden(golden, &agent(vec![source], vec![task]), "", true);
+}
+
+#[test]
+fn parked_by_a_failure_even_when_a_user_paused_it_too() {
+    let golden = include_str!("../../../tests/golden/errors/duplicate-key.json");
+    let json: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let error = &json["response"]["subTaskStatus"][0]["result"]["errors"][0];
+    let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    let failure = Failure {
+        code: i32::try_from(error["ErrCode"].as_i64().unwrap()).unwrap(),
+        class: text("ErrClass"),
+        scope: text("ErrScope"),
+        level: text("ErrLevel"),
+        message: text("Message"),
+        raw_cause: text("RawCause"),
+        workaround: text("Workaround"),
+    };
+    for reason in [ParkReason::Error, ParkReason::Operator] {
+        let task = TaskStatus { failures: vec![failure.clone()], ..parked_task(reason) };
+        let ours = source_response(&agent(vec![source()], vec![task]), &source(), "", false);
+        let result = ours.sub_task_status[0].result.clone();
+        assert_eq!(result, recorded(golden, &ours).sub_task_status[0].result);
+    }
+}
+
+#[test]
+fn a_park_that_nobody_asked_for_does_not_look_like_a_pause() {
+    for reason in [ParkReason::Lease, ParkReason::Disk] {
+        let agent = agent(vec![source()], vec![parked_task(reason)]);
+        let result = source_response(&agent, &source(), "", false).sub_task_status[0].result.clone().unwrap();
+        assert!(!result.is_canceled && result.errors.len() == 1, "{result:?}");
+    }
+}
+
+#[test]
+fn a_task_on_its_way_has_no_result() {
+    for stage in [Stage::New, Stage::Running, Stage::Pausing, Stage::Resuming, Stage::Stopping] {
+        let task = TaskStatus { stage, ..parked_task(ParkReason::Operator) };
+        let response = source_response(&agent(vec![source()], vec![task]), &source(), "", false);
+        assert_eq!(response.sub_task_status[0].result, None, "{stage:?}");
+    }
+}
+
+#[test]
+fn the_relay_says_why_it_does_not_receive() {
+    let failure = Failure::new(Code::DriverError, "database driver error");
+    let stage = |receiving: Receiving| {
+        let status = relay_status(&SourceStatus { receiving, ..source() });
+        (status.stage(), status.result.map(|r| (r.is_canceled, r.errors.len())))
+    };
+    let at = SystemTime::UNIX_EPOCH;
+    assert_eq!(stage(Receiving::Running), (pb::Stage::Running, None));
+    assert_eq!(stage(Receiving::Retrying { at, failure: failure.clone() }), (pb::Stage::Running, Some((false, 1))));
+    assert_eq!(stage(Receiving::Stopped { failure }), (pb::Stage::Paused, Some((false, 1))));
+    assert_eq!(stage(Receiving::Paused), (pb::Stage::Paused, Some((true, 0))));
+}
+
+#[test]
+fn every_recorded_answer_keeps_its_bytes() {
+    fn same<M: Message + Default>(bytes: &[u8]) -> bool {
+        M::decode(bytes).unwrap().encode_to_vec() == bytes
+    }
+    let mut checked = 0;
+    for folder in ["rpc", "errors"] {
+        for entry in std::fs::read_dir(format!("{}/tests/golden/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let Some(response) = json["response_base64"].as_str() else { continue };
+            let bytes = STANDARD.decode(response).unwrap();
+            let kept = match json["method"].as_str().unwrap().rsplit('/').next().unwrap() {
+                "QueryStatus" => same::<pb::QueryStatusResponse>(&bytes),
+                "GetWorkerCfg" => same::<pb::GetWorkerCfgResponse>(&bytes),
+                "CheckSubtasksCanUpdate" => same::<pb::CheckSubtasksCanUpdateResponse>(&bytes),
+                "OperateV1Meta" => same::<pb::OperateV1MetaResponse>(&bytes),
+                "GetWorkerValidatorStatus" => same::<pb::GetValidationStatusResponse>(&bytes),
+                "GetValidatorError" => same::<pb::GetValidationErrorResponse>(&bytes),
+                "OperateValidatorError" => same::<pb::OperateValidationErrorResponse>(&bytes),
+                "HandleError" | "PurgeRelay" | "OperateSchema" | "UpdateValidator" => {
+                    same::<pb::CommonWorkerResponse>(&bytes)
+                }
+                other => panic!("no message for {other}"),
+            };
+            assert!(kept, "{}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked} recordings found");
+}

@@ -1,0 +1,244 @@
+//! Rows events: which table, which columns, and where each row image ends. Values are not looked at.
+//!
+//! Versions 1 and 2, MariaDB's compressed ones, and MySQL's partial updates, whose JSON columns are made whole here, while
+//! the image before the change is at hand.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::DecodeError;
+use super::span::Span;
+use super::tables::{OpenTable, Tables, table_id};
+use crate::binlog::kind;
+use crate::row::json::apply_diffs;
+use crate::row::{
+    ChangeKind, ColumnKind, Cursor, ReadRow, RowError, RowImage, RowPair, TableLayout, Value, event_part, skip_image,
+};
+
+/// Bit of a rows event's flags: it is the last of its statement.
+const END_OF_STATEMENT: u16 = 1;
+/// Ids of rows events without a table, which servers send only to end a statement.
+const NO_TABLE: [u64; 3] = [0x00ff_ffff, 0xffff_ffff, 0xffff_ffff_ffff];
+/// Bit of a partial update's value options: some columns are diffs.
+const PARTIAL_JSON: u64 = 1;
+/// Column bitmaps kept.
+const CACHED_BITMAPS: usize = 16;
+
+/// What type number a rows event of either flavour stands for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    pub(super) change: ChangeKind,
+    /// Version 2 has a length and extra data behind the flags.
+    extra: bool,
+    compressed: bool,
+    partial: bool,
+}
+
+impl Form {
+    pub(super) fn of(event: u8) -> Option<Form> {
+        let change = match event {
+            kind::WRITE_ROWS_V1 | kind::WRITE_ROWS_V2 | kind::MARIA_WRITE_ROWS_COMPRESSED_V1 => ChangeKind::Insert,
+            kind::DELETE_ROWS_V1 | kind::DELETE_ROWS_V2 | kind::MARIA_DELETE_ROWS_COMPRESSED_V1 => ChangeKind::Delete,
+            kind::UPDATE_ROWS_V1 | kind::UPDATE_ROWS_V2 | kind::MARIA_UPDATE_ROWS_COMPRESSED_V1 => ChangeKind::Update,
+            kind::PARTIAL_UPDATE_ROWS => ChangeKind::Update,
+            _ => return None,
+        };
+        Some(Form {
+            change,
+            extra: matches!(event, kind::WRITE_ROWS_V2..=kind::DELETE_ROWS_V2 | kind::PARTIAL_UPDATE_ROWS),
+            compressed: event >= kind::MARIA_WRITE_ROWS_COMPRESSED_V1,
+            partial: event == kind::PARTIAL_UPDATE_ROWS,
+        })
+    }
+}
+
+/// The rows of one event, whose table is wanted.
+pub(super) struct SplitRows {
+    pub(super) layout: Arc<TableLayout>,
+    pub(super) rows: Vec<RowPair>,
+}
+
+/// Which columns an event has, shared between events.
+type Present = Option<Arc<[bool]>>;
+
+/// Splits rows events; keeps the few distinct column bitmaps.
+#[derive(Debug, Default)]
+pub(super) struct RowSplitter {
+    bitmaps: Vec<Arc<[bool]>>,
+}
+
+impl RowSplitter {
+    /// Splits the body of a rows event; `None` for rows that nobody wants and for an event that only ends a statement.
+    pub(super) fn split(
+        &mut self,
+        form: Form,
+        body: &Bytes,
+        tables: &mut Tables,
+        span: &Span,
+    ) -> Result<Option<SplitRows>, DecodeError> {
+        let cut = || span.malformed("rows", "it is cut short");
+        let mut at = Cursor::new(body);
+        let id = table_id(at.take(6).ok_or_else(cut)?);
+        let ends = at.u16().ok_or_else(cut)? & END_OF_STATEMENT != 0;
+        let split = match tables.get(id) {
+            Some(OpenTable { wanted: false, .. }) => None,
+            Some(OpenTable { layout, .. }) => Some(self.wanted(form, body, at, layout.clone(), span)?),
+            None if NO_TABLE.contains(&id) => None,
+            None => return Err(DecodeError::NoTableMap { table_id: id, at: span.start.clone() }),
+        };
+        if ends {
+            tables.end_statement();
+        }
+        Ok(split)
+    }
+
+    fn wanted(
+        &mut self,
+        form: Form,
+        body: &Bytes,
+        mut at: Cursor<'_>,
+        layout: Arc<TableLayout>,
+        span: &Span,
+    ) -> Result<SplitRows, DecodeError> {
+        let cut = || span.malformed("rows", "it is cut short");
+        if form.extra {
+            // The length counts itself.
+            let len = usize::from(at.u16().ok_or_else(cut)?);
+            len.checked_sub(2).and_then(|len| at.take(len)).ok_or_else(cut)?;
+        }
+        let width = at.lenenc_len().ok_or_else(cut)?;
+        if width != layout.columns.len() {
+            return Err(span.malformed("rows", "it has another number of columns than its table map"));
+        }
+        let first = self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width);
+        let second = match form.change {
+            ChangeKind::Update => self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width),
+            _ => None,
+        };
+        let data = if form.compressed {
+            Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?)
+        } else {
+            body.slice_ref(at.rest())
+        };
+        let mut images = Images { layout: &layout, data, span };
+        let mut rows = Vec::new();
+        while !images.data.is_empty() {
+            rows.push(match form.change {
+                ChangeKind::Insert => RowPair { before: None, after: Some(images.next(&first)?) },
+                ChangeKind::Delete => RowPair { before: Some(images.next(&first)?), after: None },
+                ChangeKind::Update => {
+                    let before = images.next(&first)?;
+                    let after = if form.partial { images.partial(&before, &second)? } else { images.next(&second)? };
+                    RowPair { before: Some(before), after: Some(after) }
+                }
+            });
+        }
+        Ok(SplitRows { layout, rows })
+    }
+
+    /// The columns that a bitmap names; `None` for all.
+    fn bitmap(&mut self, bits: &[u8], width: usize) -> Present {
+        let is_set = |index: usize| bits[index / 8] >> (index % 8) & 1 == 1;
+        if (0..width).all(is_set) {
+            return None;
+        }
+        let same = |known: &&Arc<[bool]>| known.len() == width && (0..width).all(|index| known[index] == is_set(index));
+        if let Some(known) = self.bitmaps.iter().find(same) {
+            return Some(known.clone());
+        }
+        if self.bitmaps.len() >= CACHED_BITMAPS {
+            self.bitmaps.clear();
+        }
+        let present: Arc<[bool]> = (0..width).map(is_set).collect();
+        self.bitmaps.push(present.clone());
+        Some(present)
+    }
+}
+
+/// The images of an event that are still to be split off.
+struct Images<'a> {
+    layout: &'a TableLayout,
+    data: Bytes,
+    span: &'a Span,
+}
+
+impl Images<'_> {
+    fn next(&mut self, present: &Present) -> Result<RowImage, DecodeError> {
+        let len = skip_image(self.layout, present.as_deref(), &self.data).map_err(|source| self.error(source))?;
+        if len == 0 {
+            // A table without columns, or an image of none: the rest would be split for ever.
+            return Err(self.span.malformed("rows", "a row has no bytes"));
+        }
+        Ok(RowImage { present: present.clone(), bytes: self.data.split_to(len), resolved_json: None })
+    }
+
+    fn error(&self, source: RowError) -> DecodeError {
+        DecodeError::Rows { table: self.layout.source.clone(), at: self.span.start.clone(), source }
+    }
+
+    /// The image after a partial update: options, a bit for each JSON column of the table (those absent from the image
+    /// included), then an image in which a column with its bit set holds diffs.
+    fn partial(&mut self, before: &RowImage, present: &Present) -> Result<RowImage, DecodeError> {
+        let cut = || self.span.malformed("partial update", "it is cut short");
+        let mut at = Cursor::new(&self.data);
+        let options = at.lenenc().ok_or_else(cut)?;
+        let mut diffs = Vec::new();
+        if options & PARTIAL_JSON != 0 {
+            let json: Vec<usize> = (0..self.layout.columns.len())
+                .filter(|index| matches!(self.layout.columns[*index].kind, ColumnKind::Json { .. }))
+                .collect();
+            let bits = at.take(json.len().div_ceil(8)).ok_or_else(cut)?;
+            let is_set = |bit: usize| bits[bit / 8] >> (bit % 8) & 1 == 1;
+            diffs.extend(json.iter().enumerate().filter(|(bit, _)| is_set(*bit)).map(|(_, column)| *column));
+        }
+        let head = self.data.len() - at.rest().len();
+        let _ = self.data.split_to(head);
+        let mut image = self.next(present)?;
+        if !diffs.is_empty() {
+            let resolved = self.resolve(before, &image, &diffs)?;
+            image.resolved_json = Some(resolved.into());
+        }
+        Ok(image)
+    }
+
+    fn resolve(
+        &self,
+        before: &RowImage,
+        after: &RowImage,
+        columns: &[usize],
+    ) -> Result<Vec<(usize, Vec<u8>)>, DecodeError> {
+        let old = json_values(self.layout, before, columns).map_err(|source| self.error(source))?;
+        let diffs = json_values(self.layout, after, columns).map_err(|source| self.error(source))?;
+        let error = |column, source| DecodeError::PartialJson {
+            table: self.layout.source.clone(),
+            column,
+            at: self.span.start.clone(),
+            source,
+        };
+        let mut resolved = Vec::with_capacity(diffs.len());
+        for (column, diff) in diffs {
+            let (_, old) = old.iter().find(|(other, _)| *other == column).ok_or_else(|| error(column, None))?;
+            resolved.push((column, apply_diffs(old, diff).map_err(|source| error(column, Some(source)))?));
+        }
+        Ok(resolved)
+    }
+}
+
+/// The bytes of JSON columns in an image, without those that are NULL or absent.
+fn json_values<'a>(
+    layout: &TableLayout,
+    image: &'a RowImage,
+    columns: &[usize],
+) -> Result<Vec<(usize, &'a [u8])>, RowError> {
+    let mut values = Vec::new();
+    image.visit(layout, |index, value| {
+        if let Value::Json(std::borrow::Cow::Borrowed(json)) = value
+            && columns.contains(&index)
+        {
+            values.push((index, json));
+        }
+        Ok(())
+    })?;
+    Ok(values)
+}

@@ -1,0 +1,234 @@
+//! Table names, definitions and statements for one task and source.
+
+use super::rows::{DmRow, SHADOW_LANE, SafeNote, StoredMark};
+use crate::mysql::quote;
+
+/// The tables of one task, for one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaTables {
+    schema: String,
+    task: String,
+    source: String,
+}
+
+fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+impl MetaTables {
+    /// For `task` and `source` in `schema` (DM's `meta-schema`).
+    pub fn new(schema: &str, task: &str, source: &str) -> Self {
+        MetaTables { schema: schema.into(), task: task.into(), source: source.into() }
+    }
+
+    fn table(&self, suffix: &str) -> String {
+        format!("{}.{}", identifier(&self.schema), identifier(&format!("{}_{suffix}", self.task)))
+    }
+
+    fn checkpoint(&self) -> String {
+        self.table("syncer_checkpoint")
+    }
+
+    fn lane(&self) -> String {
+        self.table("agent_lane")
+    }
+
+    fn ddl(&self) -> String {
+        self.table("agent_ddl")
+    }
+
+    /// Statements that create what is missing.
+    pub fn create(&self) -> Vec<String> {
+        vec![
+            format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.schema)),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    id VARCHAR(32) NOT NULL,
+                    cp_schema VARCHAR(128) NOT NULL,
+                    cp_table VARCHAR(128) NOT NULL,
+                    binlog_name VARCHAR(128),
+                    binlog_pos INT UNSIGNED,
+                    binlog_gtid TEXT,
+                    exit_safe_binlog_name VARCHAR(128) DEFAULT '',
+                    exit_safe_binlog_pos INT UNSIGNED DEFAULT 0,
+                    exit_safe_binlog_gtid TEXT,
+                    table_info JSON NOT NULL,
+                    is_global BOOLEAN,
+                    create_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
+                    update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+                    UNIQUE KEY uk_id_schema_table (id, cp_schema, cp_table)
+                )",
+                self.checkpoint()
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    id VARCHAR(32) NOT NULL,
+                    ghost_schema VARCHAR(128) NOT NULL,
+                    ghost_table VARCHAR(128) NOT NULL,
+                    ddls TEXT,
+                    update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+                    UNIQUE KEY uk_id_schema_table (id, ghost_schema, ghost_table)
+                )",
+                self.table("onlineddl")
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    id VARCHAR(32) NOT NULL,
+                    lane INT NOT NULL,
+                    lanes INT UNSIGNED NOT NULL,
+                    epoch BIGINT UNSIGNED NOT NULL,
+                    binlog_name VARCHAR(128) NOT NULL,
+                    binlog_pos BIGINT UNSIGNED NOT NULL,
+                    binlog_gtid LONGTEXT NOT NULL,
+                    row_ordinal BIGINT UNSIGNED NOT NULL,
+                    update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+                    PRIMARY KEY (id, lane)
+                ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+                self.lane()
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    id VARCHAR(32) NOT NULL,
+                    epoch BIGINT UNSIGNED NOT NULL,
+                    binlog_name VARCHAR(128) NOT NULL,
+                    binlog_pos BIGINT UNSIGNED NOT NULL,
+                    binlog_gtid LONGTEXT NOT NULL,
+                    step INT UNSIGNED NOT NULL,
+                    fingerprint LONGTEXT NOT NULL,
+                    statement LONGTEXT NOT NULL,
+                    update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+                    PRIMARY KEY (id)
+                ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+                self.ddl()
+            ),
+        ]
+    }
+
+    /// Statements that forget everything about this source (`--remove-meta`). The tables stay: another source may use them.
+    pub fn forget(&self) -> Vec<String> {
+        let id = quote(&self.source);
+        ["syncer_checkpoint", "onlineddl", "agent_lane", "agent_ddl"]
+            .into_iter()
+            .map(|suffix| format!("DELETE FROM {} WHERE id={id}", self.table(suffix)))
+            .collect()
+    }
+
+    /// Reads DM's global row: `binlog_name, binlog_pos, binlog_gtid, exit_safe_binlog_name, exit_safe_binlog_pos,
+    /// exit_safe_binlog_gtid`. Locks it.
+    pub fn select_dm_row(&self) -> String {
+        format!(
+            "SELECT COALESCE(binlog_name,''), COALESCE(binlog_pos,0), COALESCE(binlog_gtid,''), \
+             COALESCE(exit_safe_binlog_name,''), COALESCE(exit_safe_binlog_pos,0), COALESCE(exit_safe_binlog_gtid,'') \
+             FROM {} WHERE id={} AND is_global=1 AND cp_schema='' AND cp_table='' FOR UPDATE",
+            self.checkpoint(),
+            quote(&self.source)
+        )
+    }
+
+    /// Reads all lane rows, the shadow first: `lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal`.
+    /// Locks them.
+    pub fn select_lanes(&self) -> String {
+        format!(
+            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} \
+             ORDER BY lane FOR UPDATE",
+            self.lane(),
+            quote(&self.source)
+        )
+    }
+
+    /// Reads one lane's row as [`Self::select_lanes`] does, without locking it.
+    pub fn select_lane(&self, lane: u32) -> String {
+        format!(
+            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} AND lane={lane}",
+            self.lane(),
+            quote(&self.source)
+        )
+    }
+
+    /// Removes all lane rows but the shadow, whose epoch carries on.
+    pub fn delete_lanes(&self) -> String {
+        format!("DELETE FROM {} WHERE id={} AND lane>={}", self.lane(), quote(&self.source), SHADOW_LANE + 1)
+    }
+
+    /// Writes one lane's row, whatever stands there.
+    pub fn upsert_lane(&self, lane: i32, lanes: u32, epoch: u64, mark: &StoredMark) -> String {
+        format!(
+            "INSERT INTO {} (id, lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal) VALUES \
+             ({}, {lane}, {lanes}, {epoch}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE lanes=VALUES(lanes), \
+             epoch=VALUES(epoch), binlog_name=VALUES(binlog_name), binlog_pos=VALUES(binlog_pos), \
+             binlog_gtid=VALUES(binlog_gtid), row_ordinal=VALUES(row_ordinal)",
+            self.lane(),
+            quote(&self.source),
+            quote(&mark.file),
+            mark.offset,
+            quote(&mark.gtids),
+            mark.ordinal
+        )
+    }
+
+    /// Moves one lane, or all with `None`, to `mark`, for the owner of `epoch` only. No row matched means fenced off.
+    pub fn move_lane(&self, lane: Option<u32>, epoch: u64, mark: &StoredMark) -> String {
+        let which = lane.map_or_else(|| format!("lane>{SHADOW_LANE}"), |lane| format!("lane={lane}"));
+        format!(
+            "UPDATE {} SET binlog_name={}, binlog_pos={}, binlog_gtid={}, row_ordinal={} WHERE id={} AND {which} AND epoch={epoch}",
+            self.lane(),
+            quote(&mark.file),
+            mark.offset,
+            quote(&mark.gtids),
+            mark.ordinal,
+            quote(&self.source)
+        )
+    }
+
+    /// Writes DM's global row and, for the same transaction, the shadow that repeats it.
+    pub fn write_dm_row(&self, row: &DmRow, note: SafeNote, epoch: u64) -> [String; 2] {
+        let (at, exit) = (&row.location, &row.exit_safe);
+        let global = format!(
+            "INSERT INTO {} (id, cp_schema, cp_table, binlog_name, binlog_pos, binlog_gtid, exit_safe_binlog_name, \
+             exit_safe_binlog_pos, exit_safe_binlog_gtid, table_info, is_global) VALUES ({}, '', '', {}, {}, {}, {}, {}, {}, \
+             'null', 1) ON DUPLICATE KEY UPDATE binlog_name=VALUES(binlog_name), binlog_pos=VALUES(binlog_pos), \
+             binlog_gtid=VALUES(binlog_gtid), exit_safe_binlog_name=VALUES(exit_safe_binlog_name), \
+             exit_safe_binlog_pos=VALUES(exit_safe_binlog_pos), exit_safe_binlog_gtid=VALUES(exit_safe_binlog_gtid), \
+             is_global=VALUES(is_global)",
+            self.checkpoint(),
+            quote(&self.source),
+            quote(&at.file),
+            at.offset,
+            quote(&at.gtids),
+            quote(&exit.file),
+            exit.offset,
+            quote(&exit.gtids)
+        );
+        let shadow = StoredMark { file: note.as_str().to_owned(), offset: 0, gtids: row.fingerprint(), ordinal: 0 };
+        [global, self.upsert_lane(SHADOW_LANE, 0, epoch, &shadow)]
+    }
+
+    /// Stores that a DDL statement is about to run.
+    pub fn write_intent(&self, epoch: u64, mark: &StoredMark, step: u32, fingerprint: &str, statement: &str) -> String {
+        format!(
+            "REPLACE INTO {} (id, epoch, binlog_name, binlog_pos, binlog_gtid, step, fingerprint, statement) VALUES \
+             ({}, {epoch}, {}, {}, {}, {step}, {}, {})",
+            self.ddl(),
+            quote(&self.source),
+            quote(&mark.file),
+            mark.offset,
+            quote(&mark.gtids),
+            quote(fingerprint),
+            quote(statement)
+        )
+    }
+
+    /// Reads the intent, if any: `binlog_name, binlog_pos, binlog_gtid, step, fingerprint`.
+    pub fn select_intent(&self) -> String {
+        format!(
+            "SELECT binlog_name, binlog_pos, binlog_gtid, step, fingerprint FROM {} WHERE id={}",
+            self.ddl(),
+            quote(&self.source)
+        )
+    }
+
+    /// Clears the intent.
+    pub fn delete_intent(&self) -> String {
+        format!("DELETE FROM {} WHERE id={}", self.ddl(), quote(&self.source))
+    }
+}

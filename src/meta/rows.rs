@@ -1,0 +1,134 @@
+//! The rows of the tables, and their conversion to locations.
+
+use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
+
+/// The lane number under which the copy of DM's row is kept.
+pub const SHADOW_LANE: i32 = -1;
+
+/// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMark {
+    /// `binlog_name`.
+    pub file: String,
+    /// `binlog_pos`.
+    pub offset: u64,
+    /// `binlog_gtid`.
+    pub gtids: String,
+    /// `row_ordinal`.
+    pub ordinal: u64,
+}
+
+impl From<&RowMark> for StoredMark {
+    fn from(mark: &RowMark) -> Self {
+        StoredMark {
+            file: mark.location.position.file.name().to_owned(),
+            offset: mark.location.position.offset,
+            gtids: mark.location.gtids.to_string(),
+            ordinal: mark.next.to_u64(),
+        }
+    }
+}
+
+impl StoredMark {
+    /// No place.
+    pub fn none() -> Self {
+        StoredMark { file: String::new(), offset: 0, gtids: String::new(), ordinal: 0 }
+    }
+
+    /// Back to a mark; the text says which stored column does not parse.
+    pub fn to_mark(&self, flavor: Flavor) -> Result<RowMark, String> {
+        let file = if self.file.is_empty() {
+            BinlogFile::unknown()
+        } else {
+            BinlogFile::parse(&self.file).map_err(|error| format!("binlog_name: {error}"))?
+        };
+        let gtids = GtidSet::parse(flavor, &self.gtids).map_err(|error| format!("binlog_gtid: {error}"))?;
+        let location = Location::new(BinlogPosition::new(file, self.offset), gtids);
+        Ok(RowMark { location, next: RowOrdinal::from_u64(self.ordinal) })
+    }
+}
+
+/// One lane's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRow {
+    /// Lane number, or [`SHADOW_LANE`].
+    pub lane: i32,
+    /// Number of lanes when it was written.
+    pub lanes: u32,
+    /// Owner's epoch.
+    pub epoch: u64,
+    /// How far the lane is.
+    pub mark: StoredMark,
+}
+
+/// DM's global checkpoint row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DmRow {
+    /// Where everything before is done.
+    pub location: StoredMark,
+    /// DM's safe-mode exit point: file, offset, GTID set; an empty file for none. Equal to the location, it says that a
+    /// restart there is exact.
+    pub exit_safe: StoredMark,
+}
+
+impl DmRow {
+    /// A row that says: exactly here.
+    pub fn exact(location: &Location) -> Self {
+        let location = StoredMark::from(&RowMark::at(location.clone()));
+        DmRow { exit_safe: location.clone(), location }
+    }
+
+    /// A row that says: at least here, perhaps more was applied.
+    pub fn running(location: &Location) -> Self {
+        let location = StoredMark::from(&RowMark::at(location.clone()));
+        DmRow { location, exit_safe: StoredMark::none() }
+    }
+
+    /// Both marks in one text, to be kept in the shadow row and compared.
+    pub fn fingerprint(&self) -> String {
+        let part = |mark: &StoredMark| format!("{}:{}:{}", mark.file, mark.offset, mark.gtids);
+        format!("{}|{}", part(&self.location), part(&self.exit_safe))
+    }
+}
+
+/// Kept in the shadow row: whether a restart from DM's row must replay in safe mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SafeNote {
+    /// No.
+    None,
+    /// Up to the row's exit-safe point.
+    UntilExitSafe,
+    /// For a while: nobody knows how far another worker had come.
+    Unknown,
+}
+
+impl SafeNote {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SafeNote::None => "",
+            SafeNote::UntilExitSafe => "safe-until-exit",
+            SafeNote::Unknown => "safe-unknown",
+        }
+    }
+
+    /// From what was stored; anything unknown counts as the safest.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "" => SafeNote::None,
+            "safe-until-exit" => SafeNote::UntilExitSafe,
+            _ => SafeNote::Unknown,
+        }
+    }
+}
+
+/// A DDL statement that was about to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DdlIntent {
+    /// Start of its transaction.
+    pub mark: StoredMark,
+    /// Number of the statement in its plan.
+    pub step: u32,
+    /// What its tables looked like before it ran.
+    pub fingerprint: String,
+}

@@ -1,0 +1,121 @@
+//! SQL connections, made one way for everyone: over TCP, with TLS, session variables and a limit on the wait.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, IoError, OptsBuilder};
+
+use super::endpoint::Endpoint;
+use super::tls::ssl_opts;
+use crate::error::{Code, Failure, Scope, driver_failure};
+
+/// Longest wait for a connection to be ready for statements.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest packet either way, the protocol's own limit.
+pub const MAX_PACKET: usize = 1 << 30;
+/// A peer that vanished is noticed after a few of these.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long the driver takes an idle connection for good; the servers' default `wait_timeout`.
+const IDLE_SECONDS: usize = 28_800;
+
+/// Makes SQL connections to one endpoint. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    endpoint: Arc<Endpoint>,
+    session: Vec<String>,
+}
+
+impl Connector {
+    /// Connections to `endpoint`.
+    pub fn new(endpoint: impl Into<Arc<Endpoint>>) -> Self {
+        Connector { endpoint: endpoint.into(), session: Vec::new() }
+    }
+
+    /// Adds a statement that each new connection runs, before the endpoint's own session variables, which so have the
+    /// last word.
+    pub fn with_session(mut self, statement: impl Into<String>) -> Self {
+        self.session.push(statement.into());
+        self
+    }
+
+    /// Where the connections go.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Logs in and prepares the session, in at most [`CONNECT_TIMEOUT`].
+    pub async fn connect(&self) -> Result<Conn, Error> {
+        let timed_out = |_| {
+            let text = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
+            Error::Io(IoError::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, self.login()).await.map_err(timed_out)?
+    }
+
+    /// What an operator is told when [`Self::connect`] failed.
+    pub fn failure(&self, error: &Error, scope: Scope) -> Failure {
+        let doing = format!("connect to {}", self.endpoint.label());
+        if is_certificate(error) {
+            // A lost connection heals by itself, a certificate that does not fit never does.
+            return Failure::new(Code::DriverError, doing).scope(scope).cause(error.to_string());
+        }
+        driver_failure(error, Code::DriverError, scope, &doing)
+    }
+
+    async fn login(&self) -> Result<Conn, Error> {
+        let other = |error: Box<dyn std::error::Error + Send + Sync>| Error::Other(error);
+        let last = self.endpoint.session_statement().map_err(|error| other(error.into()))?;
+        let names = match &self.endpoint.tls {
+            None => &[][..],
+            Some(files) => {
+                files.validate().map_err(|error| other(error.into()))?;
+                &files.allowed_cn[..]
+            }
+        };
+        let mut conn = self.open(names).await?;
+        for statement in self.session.iter().chain(&last) {
+            conn.query_drop(statement.as_str()).await?;
+        }
+        Ok(conn)
+    }
+
+    /// The driver checks one name a connection: each allowed one is tried until the certificate carries it.
+    async fn open(&self, names: &[String]) -> Result<Conn, Error> {
+        let Some((last, others)) = names.split_last() else { return Conn::new(self.opts(None)).await };
+        for name in others {
+            match Conn::new(self.opts(Some(name))).await {
+                Err(error) if is_certificate(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        Conn::new(self.opts(Some(last))).await
+    }
+
+    fn opts(&self, name: Option<&str>) -> OptsBuilder {
+        let endpoint = &self.endpoint;
+        OptsBuilder::default()
+            .ip_or_hostname(endpoint.bare_host())
+            .tcp_port(endpoint.port)
+            .user(Some(endpoint.user.as_str()))
+            .pass(Some(endpoint.password.expose()))
+            // Otherwise a local address silently becomes the server's unix socket.
+            .prefer_socket(false)
+            .max_allowed_packet(Some(MAX_PACKET))
+            .wait_timeout(Some(IDLE_SECONDS))
+            .tcp_keepalive(Some(KEEPALIVE))
+            // A clear password is only ever sent where TLS protects it.
+            .enable_cleartext_plugin(endpoint.tls.is_some())
+            .ssl_opts(endpoint.tls.as_ref().map(|files| ssl_opts(files, name)))
+    }
+}
+
+/// Whether TLS failed over a certificate rather than over the network.
+fn is_certificate(error: &Error) -> bool {
+    match error {
+        Error::Io(IoError::Tls(_)) => true,
+        Error::Io(IoError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}

@@ -1,0 +1,12 @@
+//! The MySQL client side that both ends share: endpoints, TLS, SQL connections.
+//!
+//! A leaf below the stages: `upstream` reads a source through it and `apply` writes a target through it, and neither
+//! knows the other. Invariant: a password or a private key never shows in `Debug`, logs or errors.
+
+mod connect;
+mod endpoint;
+mod tls;
+
+pub use connect::{CONNECT_TIMEOUT, Connector, MAX_PACKET};
+pub use endpoint::{Endpoint, Pem, Secret, SessionVariableError, TlsFiles, quote};
+pub use tls::{TlsError, client_config, server_name};

@@ -1,0 +1,574 @@
+//! The loop between intake and lanes: one group at work, the next one ready, checkpoints in between.
+//!
+//! Priorities of the loop: a stop, a lane's answer, more to take in, the clock. A group is dealt out when every lane is
+//! idle, so that between groups all lanes stand at one mark and a checkpoint, a DDL statement or a park needs no further
+//! agreement. A stop ends intake first and then follows a loop of its own, [`Coordinator::drain`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::former::{Formed, Former, Want};
+use super::item::{DdlItem, Queued};
+use super::progress::Progress;
+use super::{Outcome, Parked, Stop};
+use crate::apply::{ApplyError, DdlRun, Downstream, Lane, LaneDone, LaneJob};
+use crate::checkpoint::{Claimed, SafeWindow, SaveError, save};
+use crate::dispatch::Group;
+use crate::error::{Code, Failure, Retry, retry_of};
+use crate::meta::{DdlIntent, DmRow, MetaTables, SafeNote, StoredMark};
+use crate::model::{Location, RowMark, RowOrdinal};
+
+/// How often idle lanes' positions are moved along.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// What a group should take downstream.
+const GROUP_TIME: Duration = Duration::from_millis(100);
+/// Row changes a group, at least and at most.
+const GROUP_ROWS: (u64, u64) = (256, 20_000);
+
+/// What the coordinator needs to know.
+pub struct CoordinatorOptions {
+    /// The downstream.
+    pub downstream: Downstream,
+    /// The task's tables.
+    pub tables: MetaTables,
+    /// What was claimed.
+    pub claimed: Claimed,
+    /// How often DM's row is written.
+    pub flush_interval: Duration,
+    /// How long a pause waits for the end of a large transaction.
+    pub drain_limit: Duration,
+    /// DM's safe mode: always on, by the task's configuration.
+    pub always_safe: bool,
+    /// How long safe mode lasts where its end is not known.
+    pub safe_duration: Duration,
+    /// Told whenever a mark is stored that a restart begins at or after: the relay may drop what is before it.
+    pub on_stored: Box<dyn Fn(&Location) + Send + Sync>,
+    /// End of what was received, for the exit-safe point of a park inside a transaction.
+    pub received: Box<dyn Fn() -> Option<Location> + Send + Sync>,
+}
+
+/// Why the loop ended before a stop.
+enum Ended {
+    Failed(Failure),
+    Fenced,
+}
+
+impl From<ApplyError> for Ended {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Failed(failure) => Ended::Failed(failure),
+            ApplyError::Fenced(_) => Ended::Fenced,
+        }
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended::Failed(failure)
+    }
+}
+
+/// A group that the lanes are at work on.
+struct AtWork {
+    end: RowMark,
+    lsn: Option<u64>,
+    timestamp: u32,
+    rows: u64,
+    transactions: u64,
+    waiting_for: usize,
+    since: Instant,
+    failed: Option<ApplyError>,
+    _room: Vec<OwnedSemaphorePermit>,
+}
+
+/// A group that is ready.
+struct Ready {
+    group: Group,
+    lsn: Option<u64>,
+    room: Vec<OwnedSemaphorePermit>,
+}
+
+/// The loop's state.
+pub struct Coordinator {
+    options: CoordinatorOptions,
+    former: Former,
+    lanes: Vec<mpsc::Sender<LaneJob>>,
+    done: mpsc::Receiver<LaneDone>,
+    /// Owns the lanes: they end with the coordinator.
+    _tasks: JoinSet<()>,
+    control: Option<Conn>,
+    at_work: Option<AtWork>,
+    ready: Option<Ready>,
+    applied: RowMark,
+    stored: RowMark,
+    last_mark: Instant,
+    last_flush: Instant,
+    flushed: Location,
+    rows_a_group: u64,
+    safe_until: Option<Safe>,
+    intent: Option<DdlIntent>,
+    ddl_ran: bool,
+    intake_failure: Option<Failure>,
+    progress: watch::Sender<Progress>,
+}
+
+/// When safe mode ends.
+enum Safe {
+    Always,
+    At(RowMark),
+    When(Instant),
+}
+
+impl Coordinator {
+    /// Starts the lanes.
+    pub fn new(options: CoordinatorOptions, control: Conn, progress: watch::Sender<Progress>) -> Self {
+        let claimed = &options.claimed;
+        let flavor = claimed.start.location.gtids.flavor();
+        let safe_until = match (&claimed.safe, options.always_safe) {
+            (_, true) => Some(Safe::Always),
+            (Some(SafeWindow::Until(mark)), _) => mark.to_mark(flavor).ok().map(Safe::At),
+            (Some(SafeWindow::Unknown), _) => Some(Safe::When(Instant::now() + options.safe_duration)),
+            (None, _) => None,
+        };
+        let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
+        let mut tasks = JoinSet::new();
+        let mut lanes = Vec::with_capacity(claimed.marks.len());
+        for number in 0..claimed.marks.len() {
+            let (jobs, mut inbox) = mpsc::channel::<LaneJob>(1);
+            let mut lane = Lane::new(options.downstream.clone(), options.tables.clone(), number as u32, claimed.epoch);
+            let answers = answers.clone();
+            tasks.spawn(async move {
+                while let Some(job) = inbox.recv().await {
+                    let result = lane.apply(&job).await;
+                    if answers.send(LaneDone { lane: lane.number(), result }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            lanes.push(jobs);
+        }
+        let one_sequence = options.downstream.checks_foreign_keys;
+        let former = Former::new(claimed.marks.clone(), claimed.start.clone(), one_sequence);
+        let now = Instant::now();
+        Coordinator {
+            former,
+            lanes,
+            done,
+            _tasks: tasks,
+            control: Some(control),
+            at_work: None,
+            ready: None,
+            applied: claimed.start.clone(),
+            stored: claimed.start.clone(),
+            last_mark: now,
+            last_flush: now,
+            flushed: claimed.flushed.clone(),
+            rows_a_group: 2_000,
+            safe_until,
+            intent: claimed.intent.clone(),
+            ddl_ran: false,
+            intake_failure: None,
+            progress,
+            options,
+        }
+    }
+
+    /// Runs until a stop or a failure.
+    pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
+        self.publish();
+        loop {
+            let next = *stop.borrow_and_update();
+            match next {
+                Stop::Run => {}
+                Stop::Drain => return self.drain(items, stop).await,
+                Stop::Abort => return Outcome::Parked(self.inexact()),
+            }
+            if let Err(ended) = self.advance(&mut stop).await {
+                return self.end(ended).await;
+            }
+            if self.at_work.is_none() && self.intake_failure.is_some() {
+                let failure = self.intake_failure.take().unwrap_or_else(|| Failure::new(Code::NotSet, "intake ended"));
+                return self.end(Ended::Failed(failure)).await;
+            }
+            let wants_more = !self.former.is_full() && self.intake_failure.is_none();
+            tokio::select! {
+                biased;
+                changed = stop.changed() => {
+                    if changed.is_err() {
+                        return Outcome::Parked(self.inexact());
+                    }
+                }
+                Some(done) = self.done.recv(), if self.at_work.is_some() => {
+                    if let Err(ended) = self.lane_done(done) {
+                        return self.end(ended).await;
+                    }
+                }
+                queued = items.recv(), if wants_more => self.take(queued),
+                () = tokio::time::sleep(MARK_INTERVAL), if self.at_work.is_none() => {}
+            }
+        }
+    }
+
+    fn take(&mut self, queued: Option<Queued>) {
+        match queued {
+            Some(Queued { item: Err(failure), .. }) => self.intake_failure = Some(failure),
+            Some(queued) => self.former.take(queued),
+            None => self.intake_failure = Some(Failure::new(Code::StreamEvent, "reading the relay log ended")),
+        }
+    }
+
+    /// Deals out what can be dealt out; runs DDL and stores marks where no lane is at work.
+    async fn advance(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+        loop {
+            if self.at_work.is_some() {
+                if self.ready.is_none() && self.former.has_a_group(self.rows_a_group) {
+                    self.prepare(Want::OnlyRows)?;
+                }
+                return Ok(());
+            }
+            self.store_if_due().await?;
+            if *stop.borrow() != Stop::Run {
+                return Ok(());
+            }
+            if self.ready.is_none()
+                && let Some(ddl) = self.prepare(Want::Next)?
+            {
+                self.run_ddl(ddl).await?;
+                continue;
+            }
+            match self.ready.take() {
+                Some(ready) => self.deal_out(ready).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Forms the next group, or gives back the DDL that is next.
+    fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
+        let formed = self.former.form(self.rows_a_group, want);
+        match formed.map_err(|error| Failure::new(Code::StreamEvent, error.to_string()))? {
+            Formed::Group { group, lsn, room } => self.ready = Some(Ready { group, lsn, room }),
+            Formed::Ddl(ddl) => return Ok(Some(ddl)),
+            Formed::Nothing => {}
+        }
+        Ok(None)
+    }
+
+    async fn deal_out(&mut self, Ready { group, lsn, room }: Ready) -> Result<(), Ended> {
+        let safe = self.is_safe(&group.start);
+        let end = Arc::new(StoredMark::from(&group.end));
+        let gtids: Arc<str> = group.start.location.gtids.to_string().into();
+        let mut at_work = AtWork {
+            end: group.end,
+            lsn,
+            timestamp: group.timestamp,
+            rows: group.rows,
+            transactions: group.transactions,
+            waiting_for: 0,
+            since: Instant::now(),
+            failed: None,
+            _room: room,
+        };
+        for (lane, work) in self.lanes.iter().zip(group.lanes) {
+            if work.tables.is_empty() {
+                continue;
+            }
+            let job = LaneJob { work, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
+            if lane.send(job).await.is_err() {
+                return Err(Failure::new(Code::NotSet, "a lane ended unexpectedly").into());
+            }
+            at_work.waiting_for += 1;
+        }
+        self.progress.send_modify(|progress| progress.dispatched = Some(at_work.end.location.clone()));
+        if at_work.waiting_for == 0 {
+            self.finish_group(at_work);
+        } else {
+            self.at_work = Some(at_work);
+        }
+        Ok(())
+    }
+
+    fn is_safe(&mut self, start: &RowMark) -> bool {
+        let over = match &self.safe_until {
+            None | Some(Safe::Always) => false,
+            Some(Safe::At(mark)) => start.location.covers(&mark.location),
+            Some(Safe::When(at)) => Instant::now() >= *at,
+        };
+        if over {
+            self.safe_until = None;
+        }
+        self.safe_until.is_some()
+    }
+
+    fn lane_done(&mut self, done: LaneDone) -> Result<(), Ended> {
+        let Some(mut at_work) = self.at_work.take() else { return Ok(()) };
+        at_work.waiting_for -= 1;
+        match done.result {
+            Ok(stats) => self.progress.send_modify(|progress| progress.unmatched += stats.unmatched),
+            Err(error) => at_work.failed = at_work.failed.or(Some(error)),
+        }
+        if at_work.waiting_for > 0 {
+            self.at_work = Some(at_work);
+            return Ok(());
+        }
+        if let Some(error) = at_work.failed.take() {
+            return Err(error.into());
+        }
+        self.finish_group(at_work);
+        Ok(())
+    }
+
+    fn finish_group(&mut self, group: AtWork) {
+        let took = group.since.elapsed();
+        if group.rows >= GROUP_ROWS.0 {
+            // Towards what would have taken the time wanted, by half.
+            let fit = group.rows as f64 * GROUP_TIME.as_secs_f64() / took.as_secs_f64().max(0.001);
+            self.rows_a_group = ((self.rows_a_group + fit as u64) / 2).clamp(GROUP_ROWS.0, GROUP_ROWS.1);
+        }
+        self.applied = group.end;
+        self.progress.send_modify(|progress| {
+            progress.rows += group.rows;
+            progress.transactions += group.transactions;
+            progress.applied_lsn = group.lsn.or(progress.applied_lsn);
+            if group.timestamp > 0 {
+                progress.applied_timestamp = Some(group.timestamp);
+            }
+        });
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
+            Safe::Always => "the task's configuration asks for it".to_owned(),
+            Safe::At(mark) => format!("replaying what another worker may have applied, until {}", mark.location),
+            Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
+        });
+        self.progress.send_modify(|progress| {
+            progress.activity = "applying".to_owned();
+            progress.applied = Some(self.applied.clone());
+            progress.flushed = Some(self.flushed.clone());
+            progress.safe_mode = safe_mode;
+        });
+    }
+
+    async fn control(&mut self) -> Result<&mut Conn, Failure> {
+        if self.control.is_none() {
+            self.control = Some(self.options.downstream.connect().await?);
+        }
+        self.control.as_mut().ok_or_else(|| Failure::new(Code::DriverError, "no connection"))
+    }
+
+    /// Moves the stored marks along now and then, and DM's row at its own interval. A connection that is lost meanwhile
+    /// costs nothing: the next time will do.
+    async fn store_if_due(&mut self) -> Result<(), Ended> {
+        if self.ddl_ran && self.applied != self.stored {
+            // Nothing behind a DDL statement may be applied before its end is stored: its replay could undo that.
+            let row = self.row();
+            return match self.store(Some(row), true).await {
+                Ok(()) => {
+                    self.ddl_ran = false;
+                    Ok(())
+                }
+                Err(SaveError::Fenced) => Err(Ended::Fenced),
+                Err(SaveError::Failed(failure)) => Err(Ended::Failed(failure)),
+            };
+        }
+        if self.applied == self.stored && self.applied.location == self.flushed {
+            return Ok(());
+        }
+        let flush = self.last_flush.elapsed() >= self.options.flush_interval && self.applied.location != self.flushed;
+        if !flush && (self.last_mark.elapsed() < MARK_INTERVAL || self.applied == self.stored) {
+            return Ok(());
+        }
+        let row = flush.then(|| self.row());
+        match self.store(row, false).await {
+            Ok(()) => Ok(()),
+            Err(SaveError::Fenced) => Err(Ended::Fenced),
+            Err(SaveError::Failed(failure)) if retry_of(&failure) == Retry::Never => Err(Ended::Failed(failure)),
+            Err(SaveError::Failed(failure)) => {
+                tracing::warn!(error = %failure, "checkpoint not stored, will be tried again");
+                (self.last_mark, self.control) = (Instant::now(), None);
+                Ok(())
+            }
+        }
+    }
+
+    /// DM's row for now: in safe mode with the point where that ends.
+    fn row(&self) -> DmRow {
+        let mut row = DmRow::running(&self.applied.location);
+        if let Some(Safe::At(mark)) = &self.safe_until {
+            row.exit_safe = StoredMark::from(mark);
+        }
+        row
+    }
+
+    fn safe_note(&self) -> SafeNote {
+        match self.safe_until {
+            Some(Safe::At(_)) => SafeNote::UntilExitSafe,
+            Some(Safe::When(_)) => SafeNote::Unknown,
+            None | Some(Safe::Always) => SafeNote::None,
+        }
+    }
+
+    async fn store(&mut self, row: Option<DmRow>, clear_intent: bool) -> Result<(), SaveError> {
+        let (mark, epoch, tables) =
+            (StoredMark::from(&self.applied), self.options.claimed.epoch, self.options.tables.clone());
+        let row = row.map(|row| (row, self.safe_note()));
+        let conn = self.control().await.map_err(SaveError::Failed)?;
+        if let Err(error) = save(conn, &tables, epoch, &mark, clear_intent, row.as_ref()).await {
+            self.control = None;
+            return Err(error);
+        }
+        self.stored = self.applied.clone();
+        self.last_mark = Instant::now();
+        (self.options.on_stored)(&self.stored.location);
+        if row.is_some() {
+            self.flushed = self.applied.location.clone();
+            self.last_flush = Instant::now();
+            self.publish();
+        }
+        Ok(())
+    }
+
+    async fn run_ddl(&mut self, ddl: DdlItem) -> Result<(), Ended> {
+        let first = ddl.steps.first().map_or("", |step| step.sql.as_str());
+        let shown: String = first.chars().take(200).collect();
+        self.progress.send_modify(|progress| progress.activity = format!("running DDL: {shown}"));
+        tracing::info!(statement = %shown, "DDL");
+        let start = StoredMark::from(self.former.at());
+        let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
+        let epoch = self.options.claimed.epoch;
+        let mut intent = self.intent.take();
+        let place = Arc::clone(&ddl.place);
+        let run = DdlRun { downstream: &downstream, tables: &tables, epoch, start: &start, place };
+        let conn = self.control().await?;
+        for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
+            run.run(conn, number, step, &mut intent).await?;
+        }
+        (self.intent, self.ddl_ran) = (intent, true);
+        // Intake may have gone: then the stop that follows ends the loop.
+        let _ = ddl.done.send(());
+        self.publish();
+        Ok(())
+    }
+
+    /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.
+    async fn drain(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
+        self.progress.send_modify(|progress| progress.activity = "draining".to_owned());
+        let limit = tokio::time::Instant::now() + self.options.drain_limit;
+        // A group that is ready but not dealt out is simply not applied.
+        if let Some(ready) = self.ready.take_if(|ready| ready.group.start.next == RowOrdinal::default()) {
+            drop(ready);
+            self.former_is_void();
+        }
+        loop {
+            let inside = self.applied.next != RowOrdinal::default()
+                || self.at_work.as_ref().is_some_and(|work| work.end.next != RowOrdinal::default());
+            if self.at_work.is_none() {
+                if !inside || tokio::time::Instant::now() >= limit {
+                    return self.park().await;
+                }
+                if let Some(ready) = self.ready.take() {
+                    if let Err(ended) = self.deal_out(ready).await {
+                        return self.end(ended).await;
+                    }
+                    continue;
+                }
+                match self.prepare(Want::OnlyOpen) {
+                    Ok(Some(ddl)) => {
+                        if let Err(ended) = self.run_ddl(ddl).await {
+                            return self.end(ended).await;
+                        }
+                        continue;
+                    }
+                    Ok(None) if self.ready.is_some() => continue,
+                    Ok(None) => {}
+                    Err(ended) => return self.end(ended).await,
+                }
+            }
+            let wants_more = inside && !self.former.is_full() && self.intake_failure.is_none();
+            if self.at_work.is_none() && !wants_more {
+                return self.park().await;
+            }
+            tokio::select! {
+                biased;
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow() == Stop::Abort {
+                        return Outcome::Parked(self.inexact());
+                    }
+                }
+                Some(done) = self.done.recv(), if self.at_work.is_some() => {
+                    if let Err(ended) = self.lane_done(done) {
+                        return self.end(ended).await;
+                    }
+                }
+                queued = items.recv(), if wants_more => self.take(queued),
+                // Lanes that do not answer in time are given up; their stored positions will tell what they did.
+                () = tokio::time::sleep_until(limit) => {
+                    if self.at_work.is_some() {
+                        return Outcome::Parked(self.inexact());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was formed and will not be applied takes the queue behind it along.
+    fn former_is_void(&mut self) {
+        self.former = Former::new(self.options.claimed.marks.clone(), self.applied.clone(), false);
+        self.intake_failure = Some(Failure::new(Code::NotSet, "draining"));
+    }
+
+    /// All lanes stand at one mark: stores it, and DM's row with it.
+    async fn park(mut self) -> Outcome {
+        let inside = self.applied.next != RowOrdinal::default();
+        let mut row = if self.safe_until.is_some() { self.row() } else { DmRow::exact(&self.applied.location) };
+        if inside {
+            // DM's worker goes on at the transaction's start, in safe mode up to a point behind its end.
+            let behind = (self.options.received)().filter(|received| *received != self.applied.location);
+            row = self.row();
+            row.exit_safe = behind.map_or(row.exit_safe, |end| StoredMark::from(&RowMark::at(end)));
+        }
+        let stored = tokio::time::timeout(self.options.drain_limit, self.store(Some(row), false)).await;
+        let exact = match stored {
+            Ok(Ok(())) => true,
+            Ok(Err(SaveError::Fenced)) => return Outcome::Fenced,
+            Ok(Err(SaveError::Failed(failure))) => {
+                tracing::warn!(error = %failure, "parked, but the checkpoint could not be stored; the lanes' positions hold");
+                false
+            }
+            Err(_) => false,
+        };
+        if let Some(conn) = self.control.take() {
+            let _ = tokio::time::timeout(Duration::from_millis(200), conn.disconnect()).await;
+        }
+        Outcome::Parked(Parked { applied: Some(self.applied), exact })
+    }
+
+    fn inexact(&self) -> Parked {
+        Parked { applied: Some(self.applied.clone()), exact: false }
+    }
+
+    /// Lets the other lanes finish what they have, stores what all have done, and says why it ended.
+    async fn end(mut self, ended: Ended) -> Outcome {
+        let limit = tokio::time::Instant::now() + self.options.drain_limit;
+        while self.at_work.as_ref().is_some_and(|work| work.waiting_for > 0) {
+            match tokio::time::timeout_at(limit, self.done.recv()).await {
+                Ok(Some(_)) => {
+                    if let Some(work) = &mut self.at_work {
+                        work.waiting_for -= 1;
+                    }
+                }
+                _ => break,
+            }
+        }
+        match ended {
+            Ended::Fenced => Outcome::Fenced,
+            Ended::Failed(failure) => Outcome::Failed { failure, applied: Some(self.applied) },
+        }
+    }
+}

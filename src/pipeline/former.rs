@@ -1,0 +1,264 @@
+//! Forms groups out of what is waiting: whole source transactions, as many as fit; a large one is cut.
+//!
+//! Synchronous and without I/O, so that tests drive it directly. Invariant: groups come out in source order, each starts
+//! where the one before ended, and every change that went in is in exactly one group, unless its lane had it already.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::item::{DdlItem, Item, Queued};
+use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip};
+use crate::model::{Gtid, Location, RowMark, RowOrdinal};
+
+/// Bytes of row images a group at most, about.
+const GROUP_BYTES: usize = 8 << 20;
+/// A queue this full means that the transaction at its front will not fit: it is cut.
+const FULL_BYTES: usize = 16 << 20;
+
+/// What may be formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Whatever is next.
+    Next,
+    /// No DDL: lanes are at work.
+    OnlyRows,
+    /// Nothing beyond the transaction that is partly formed.
+    OnlyOpen,
+}
+
+/// What is to be done next.
+pub enum Formed {
+    /// A group with changes, or one that only moves the location.
+    Group {
+        /// The group.
+        group: Group,
+        /// Relay log up to its end, where it ends with a transaction.
+        lsn: Option<u64>,
+        /// Room to be given back when it is done.
+        room: Vec<OwnedSemaphorePermit>,
+    },
+    /// DDL, alone, with everything before it formed.
+    Ddl(DdlItem),
+    /// Nothing that may go yet.
+    Nothing,
+}
+
+/// The queue and the place in it.
+pub struct Former {
+    lanes: usize,
+    one_sequence: bool,
+    queue: VecDeque<Queued>,
+    bytes: usize,
+    /// Complete transactions in the queue.
+    commits: usize,
+    /// Changes of the item at the front that was taken apart.
+    front: VecDeque<Change>,
+    front_room: Option<Arc<OwnedSemaphorePermit>>,
+    /// Start of the transaction that is being formed, and what its lanes have done of it already.
+    open: Option<(Location, Vec<LaneSkip>)>,
+    /// Where lanes stood at the start, until all of them are passed.
+    marks: Option<Vec<RowMark>>,
+    /// End of what was formed.
+    at: RowMark,
+    /// DDL was formed of the open transaction: its end must be stored before anything behind it.
+    after_ddl: bool,
+    /// Row changes in the queue.
+    rows: u64,
+}
+
+impl Former {
+    /// Starts at the least of `marks`, one for each lane.
+    pub fn new(marks: Vec<RowMark>, start: RowMark, one_sequence: bool) -> Self {
+        Former {
+            lanes: marks.len(),
+            one_sequence,
+            queue: VecDeque::new(),
+            bytes: 0,
+            commits: 0,
+            front: VecDeque::new(),
+            front_room: None,
+            open: None,
+            marks: Some(marks),
+            at: start,
+            after_ddl: false,
+            rows: 0,
+        }
+    }
+
+    /// Whether it wants no more until some of it is formed.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= FULL_BYTES || self.queue.len() >= 8192
+    }
+
+    /// End of what was formed.
+    pub fn at(&self) -> &RowMark {
+        &self.at
+    }
+
+    /// Whether complete transactions with about that many changes wait, or nothing more fits.
+    pub fn has_a_group(&self, rows: u64) -> bool {
+        self.is_full() || (self.commits > 0 && self.rows >= rows)
+    }
+
+    /// Takes an item in.
+    pub fn take(&mut self, queued: Queued) {
+        if matches!(queued.item, Ok(Item::Restart)) {
+            self.forget_incomplete();
+            return;
+        }
+        self.bytes += queued.bytes;
+        self.rows += rows_of(&queued);
+        self.commits += usize::from(matches!(queued.item, Ok(Item::Commit { .. })));
+        self.queue.push_back(queued);
+    }
+
+    /// What came of an incomplete transaction comes again. What was formed of it stays done: its replay is skipped
+    /// by ordinal.
+    fn forget_incomplete(&mut self) {
+        while self.queue.back().is_some_and(|queued| !matches!(queued.item, Ok(Item::Commit { .. }))) {
+            if let Some(queued) = self.queue.pop_back() {
+                self.bytes -= queued.bytes;
+                self.rows -= rows_of(&queued);
+            }
+        }
+        if self.queue.is_empty() && self.open.take().is_some() {
+            self.front.clear();
+            self.front_room = None;
+            self.marks = Some(vec![self.at.clone(); self.lanes]);
+        }
+    }
+
+    /// Forms the next group of about `rows` changes, whole transactions while they fit.
+    pub fn form(&mut self, rows: u64, want: Want) -> Result<Formed, DispatchError> {
+        let mut builder = GroupBuilder::new(self.lanes, self.one_sequence);
+        let start = self.at.clone();
+        let (mut transactions, mut timestamp, mut lsn, mut room) = (0, 0, None, Vec::new());
+        let mut moved = false;
+        // A transaction that does not fit is cut, and once it is, whatever there is of it may go.
+        let may_cut = self.is_full() || self.at.next != RowOrdinal::default();
+        loop {
+            if let Some(change) = self.front.pop_front() {
+                let alone = change.must_stand_alone();
+                if alone && builder.rows() > 0 {
+                    self.front.push_front(change);
+                    break;
+                }
+                let (next, skip) = (change.ordinal.next(), self.open.as_ref());
+                if let Some((location, _)) = skip {
+                    self.at = RowMark { location: location.clone(), next };
+                }
+                builder.push(change, skip.map_or(&[], |(_, skip)| skip.as_slice()))?;
+                (moved, lsn) = (true, None);
+                if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
+                    break;
+                }
+                continue;
+            }
+            self.front_room = None;
+            if self.commits == 0 && !may_cut {
+                break;
+            }
+            match self.pop(builder.rows() > 0, want) {
+                Some(Popped::Begin) => {}
+                Some(Popped::Changes(held)) => room.extend(held),
+                Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
+                Some(Popped::Commit { timestamp: at, lsn: end }) => {
+                    (moved, timestamp, lsn) = (true, timestamp.max(at), Some(end));
+                    transactions += 1;
+                    if want == Want::OnlyOpen
+                        || std::mem::take(&mut self.after_ddl)
+                        || builder.rows() >= rows
+                        || builder.bytes() >= GROUP_BYTES
+                    {
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        if !moved {
+            return Ok(Formed::Nothing);
+        }
+        let group = builder.finish(start, self.at.clone(), transactions, timestamp);
+        Ok(Formed::Group { group, lsn, room })
+    }
+
+    /// Takes the next item off the queue; `None` where a group must end before it.
+    fn pop(&mut self, has_rows: bool, want: Want) -> Option<Popped> {
+        match &self.queue.front()?.item {
+            Ok(Item::Begin { .. }) if want == Want::OnlyOpen && self.open.is_none() => return None,
+            // A group ends with a transaction rather than inside the next one.
+            Ok(Item::Begin { .. }) if has_rows && self.commits == 0 => return None,
+            Ok(Item::Ddl(_)) if has_rows || want == Want::OnlyRows => return None,
+            Err(_) => return None,
+            _ => {}
+        }
+        let queued = self.queue.pop_front()?;
+        self.bytes -= queued.bytes;
+        self.rows -= rows_of(&queued);
+        Some(match queued.item {
+            Ok(Item::Begin { gtid, start }) => {
+                let skips = self.skips(gtid.as_ref(), &start);
+                self.open = Some((start, skips));
+                Popped::Begin
+            }
+            Ok(Item::Changes(changes)) => {
+                self.front = changes.into();
+                Popped::Changes(queued.room)
+            }
+            Ok(Item::Ddl(ddl)) => {
+                self.after_ddl = true;
+                Popped::Ddl(ddl)
+            }
+            Ok(Item::Commit { location, timestamp, lsn }) => {
+                self.commits -= 1;
+                self.open = None;
+                self.at = RowMark::at(location);
+                Popped::Commit { timestamp, lsn }
+            }
+            Ok(Item::Restart) | Err(_) => return None,
+        })
+    }
+
+    /// What each lane has done of the transaction that begins at `start`.
+    fn skips(&mut self, gtid: Option<&Gtid>, start: &Location) -> Vec<LaneSkip> {
+        let Some(marks) = &self.marks else { return Vec::new() };
+        let skips: Vec<LaneSkip> = marks.iter().map(|mark| skip(mark, gtid, start)).collect();
+        if skips.iter().all(|skip| *skip == LaneSkip::Nothing) {
+            self.marks = None;
+            return Vec::new();
+        }
+        skips
+    }
+}
+
+fn rows_of(queued: &Queued) -> u64 {
+    match &queued.item {
+        Ok(Item::Changes(changes)) => changes.len() as u64,
+        _ => 0,
+    }
+}
+
+enum Popped {
+    Begin,
+    Changes(Option<OwnedSemaphorePermit>),
+    Ddl(DdlItem),
+    Commit { timestamp: u32, lsn: u64 },
+}
+
+/// What a lane at `mark` has done of the transaction behind `start`.
+pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
+    let done = match gtid {
+        Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
+        _ => mark.location.position > start.position,
+    };
+    let same_set = !start.gtids.is_empty() && mark.location.gtids == start.gtids;
+    let inside = mark.next != RowOrdinal::default() && (same_set || mark.location.position == start.position);
+    match (done, inside) {
+        (true, _) => LaneSkip::All,
+        (false, true) => LaneSkip::Below(mark.next),
+        (false, false) => LaneSkip::Nothing,
+    }
+}

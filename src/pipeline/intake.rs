@@ -1,0 +1,310 @@
+//! From the relay log to items: decode, filter and route, bind to the downstream tables.
+//!
+//! Runs ahead of the lanes as far as the queue has room, except at DDL: what a table looks like downstream is only known
+//! when everything before was applied, so intake waits until the statement has run and then forgets all bindings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mysql_async::Conn;
+use tokio::sync::oneshot;
+
+use super::former::skip;
+use super::item::{DdlItem, Item, ItemSender};
+use crate::apply::{DdlStep, Downstream, fetch_structure};
+use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
+use crate::decode::Progress as Decoding;
+use crate::dispatch::{Change, EventSpan, LaneSkip};
+use crate::error::{Code, Failure, Retry, retry_of};
+use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
+use crate::relay::{ReadItem, RelayError, RelayReader};
+use crate::row::{ChangeKind, TableLayout};
+use crate::schema::{BoundTable, bind};
+use crate::transform::{DdlInput, DdlPlan, Transform};
+
+/// Bytes of a compressed transaction that are decoded at a time.
+const DRAIN_BYTES: usize = 1 << 20;
+/// Bindings kept; a source with more tables in use binds again now and then.
+const BINDINGS: usize = 10_000;
+/// How long a lost connection is retried before the task parks.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads, decodes and binds.
+pub struct Intake {
+    reader: RelayReader,
+    decoder: Decoder,
+    transform: Arc<Transform>,
+    downstream: Downstream,
+    conn: Option<Conn>,
+    /// By the layout's address; the layout is kept, so that the address stays its own.
+    bindings: HashMap<usize, (Arc<TableLayout>, Option<Arc<BoundTable>>)>,
+    /// Everything up to here is applied on all lanes; `None` once that is passed.
+    done: Option<RowMark>,
+    /// The open transaction is done already.
+    skipping: bool,
+    open: Location,
+    ddl_steps: u32,
+    items: ItemSender,
+}
+
+/// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
+struct Wanted<'a>(&'a Transform);
+
+impl TableFilter for Wanted<'_> {
+    fn wants(&self, table: &SourceTable) -> bool {
+        !matches!(self.0.table(table), Ok(None))
+    }
+}
+
+/// Intake ended without a failure: nobody takes its items any more.
+struct Gone;
+
+enum End {
+    Gone,
+    Failed(Failure),
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        End::Gone
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        End::Failed(failure)
+    }
+}
+
+impl Intake {
+    /// Reads from `reader`, and leaves out what is done up to `start`.
+    pub fn new(
+        reader: RelayReader,
+        decoder: Decoder,
+        transform: Arc<Transform>,
+        downstream: Downstream,
+        start: RowMark,
+        items: ItemSender,
+    ) -> Self {
+        let open = start.location.clone();
+        Intake {
+            reader,
+            decoder,
+            transform,
+            downstream,
+            conn: None,
+            bindings: HashMap::new(),
+            done: Some(start),
+            skipping: false,
+            open,
+            ddl_steps: 0,
+            items,
+        }
+    }
+
+    /// Runs until nobody takes its items, or until a failure, which is its last item.
+    pub async fn run(mut self) {
+        let transform = Arc::clone(&self.transform);
+        let failure = loop {
+            let step = match self.reader.next().await {
+                Ok(ReadItem::Events { events, end_lsn }) => self.events(events, end_lsn.0, &transform).await,
+                Ok(ReadItem::Restart) => self.restart().await,
+                Err(error) => Err(End::Failed(read_failure(&error))),
+            };
+            match step {
+                Ok(()) => {}
+                Err(End::Gone) => return,
+                Err(End::Failed(failure)) => break failure,
+            }
+        };
+        // Whether anyone still listens does not matter now.
+        let _ = self.items.send(Err(failure), 0).await;
+    }
+
+    async fn events(&mut self, events: Vec<Bytes>, end_lsn: u64, transform: &Transform) -> Result<(), End> {
+        let total: usize = events.iter().map(Bytes::len).sum();
+        let mut lsn = end_lsn - total as u64;
+        let mut out = Vec::new();
+        for event in events {
+            lsn += event.len() as u64;
+            let failure = |error: crate::decode::DecodeError| End::Failed(error.failure());
+            let mut state = self.decoder.feed(event, &Wanted(transform), &mut out).map_err(failure)?;
+            loop {
+                for decoded in out.drain(..) {
+                    self.take(decoded, lsn).await?;
+                }
+                if state == Decoding::Done {
+                    break;
+                }
+                state = self.decoder.drain(&Wanted(transform), &mut out, DRAIN_BYTES).map_err(failure)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), End> {
+        let mut out = Vec::new();
+        self.decoder.restart(&mut out);
+        for decoded in out {
+            self.take(decoded, 0).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, decoded: Decoded, lsn: u64) -> Result<(), End> {
+        match decoded {
+            Decoded::Begin { gtid, start, .. } => {
+                self.skipping = match &self.done {
+                    Some(done) => skip(done, gtid.as_ref(), &start) == LaneSkip::All,
+                    None => false,
+                };
+                if !self.skipping {
+                    self.done = None;
+                    self.open = start.clone();
+                    self.ddl_steps = 0;
+                    self.send(Item::Begin { gtid, start }, 0).await?;
+                }
+            }
+            Decoded::Rows(rows) if !self.skipping => self.rows(rows).await?,
+            Decoded::Statement(statement) if !self.skipping => self.statement(statement).await?,
+            Decoded::Rows(_) | Decoded::Statement(_) => {}
+            Decoded::Commit { location, timestamp } => {
+                let behind = self.done.as_ref().is_some_and(|done| !location.covers(&done.location));
+                if !std::mem::take(&mut self.skipping) && !behind {
+                    self.send(Item::Commit { location, timestamp, lsn }, 0).await?;
+                }
+            }
+            Decoded::Restart => {
+                self.skipping = false;
+                self.send(Item::Restart, 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, item: Item, bytes: usize) -> Result<(), Gone> {
+        if self.items.send(Ok(item), bytes).await { Ok(()) } else { Err(Gone) }
+    }
+
+    async fn rows(&mut self, event: RowsEvent) -> Result<(), End> {
+        let Some(table) = self.binding(&event).await? else { return Ok(()) };
+        let span = Arc::new(EventSpan { start: event.start, end: event.end });
+        let kind: ChangeKind = event.kind;
+        let changes: Vec<Change> = (0u32..)
+            .zip(event.rows)
+            .map(|(row, rows)| Change {
+                table: Arc::clone(&table),
+                kind,
+                rows,
+                ordinal: RowOrdinal { event: event.ordinal, row },
+                span: Arc::clone(&span),
+            })
+            .collect();
+        let bytes = changes.iter().map(Change::bytes).sum();
+        Ok(self.send(Item::Changes(changes), bytes).await?)
+    }
+
+    /// The binding of an event's table; `None` where the rules do not want it.
+    async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Arc<BoundTable>>, Failure> {
+        let address = Arc::as_ptr(&event.layout) as usize;
+        if let Some((_, binding)) = self.bindings.get(&address) {
+            return Ok(binding.clone());
+        }
+        let binding = match self.transform.table(&event.layout.source)? {
+            None => None,
+            Some(target) => Some(Arc::new(self.bind(event, &target).await.map_err(|failure| failure.at(self.place(event)))?)),
+        };
+        if self.bindings.len() >= BINDINGS {
+            self.bindings.clear();
+        }
+        self.bindings.insert(address, (Arc::clone(&event.layout), binding.clone()));
+        Ok(binding)
+    }
+
+    async fn bind(&mut self, event: &RowsEvent, target: &TargetTable) -> Result<BoundTable, Failure> {
+        let started = Instant::now();
+        let structure = loop {
+            match self.fetch(target).await {
+                Ok(structure) => break structure,
+                Err(failure) => {
+                    self.conn = None;
+                    let lost = matches!(failure.known_code(), Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection));
+                    if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
+                        return Err(failure);
+                    }
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            }
+        };
+        bind(&event.layout, target, &structure, self.downstream.dialect).map_err(|error| {
+            let verb = match event.kind {
+                ChangeKind::Insert => "insert",
+                ChangeKind::Update => "update",
+                ChangeKind::Delete => "delete",
+            };
+            let source = &event.layout.source;
+            Failure::new(
+                Code::ColumnCount,
+                format!("gen {verb} sqls failed, sourceTable: {source}, targetTable: {target}: {error}"),
+            )
+        })
+    }
+
+    async fn fetch(&mut self, target: &TargetTable) -> Result<crate::schema::TableStructure, Failure> {
+        if self.conn.is_none() {
+            self.conn = Some(self.downstream.connect().await?);
+        }
+        match self.conn.as_mut() {
+            Some(conn) => fetch_structure(conn, target).await,
+            None => Err(Failure::new(Code::DriverError, "no connection")),
+        }
+    }
+
+    fn place(&self, event: &RowsEvent) -> String {
+        place(&event.start, &event.end, &self.open)
+    }
+
+    async fn statement(&mut self, statement: Statement) -> Result<(), End> {
+        let text = &statement.text;
+        let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
+        let place = format!("{}, origin SQL: [{text}]", place(&statement.start, &statement.end, &self.open));
+        let statements = match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
+            DdlPlan::Skip { reason } => {
+                tracing::debug!(pos = %statement.start, reason, "statement left out");
+                return Ok(());
+            }
+            DdlPlan::Run(statements) => statements,
+        };
+        let steps: Vec<DdlStep> = statements
+            .into_iter()
+            .map(|target| {
+                let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
+                DdlStep {
+                    sql: target.sql,
+                    targets: target.targets.into_iter().chain(schema).collect(),
+                    sql_modes: target.sql_modes,
+                    timestamp: statement.timestamp,
+                }
+            })
+            .collect();
+        let first_step = self.ddl_steps;
+        self.ddl_steps += steps.len() as u32;
+        let (done, ran) = oneshot::channel();
+        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), done }), 0).await?;
+        // Its sender goes with the coordinator.
+        ran.await.map_err(|_| Gone)?;
+        self.bindings.clear();
+        Ok(())
+    }
+}
+
+fn place(start: &crate::model::BinlogPosition, end: &crate::model::BinlogPosition, open: &Location) -> String {
+    let at = |position| format!("[position: {position}, gtid-set: {}]", open.gtids);
+    format!("startLocation: {}, endLocation: {}", at(start), at(end))
+}
+
+fn read_failure(error: &RelayError) -> Failure {
+    Failure::from(error)
+}

@@ -1,0 +1,220 @@
+//! Walking a row image: one column decoder a type, values borrowed from the image.
+//!
+//! Invariant: [`skip_image`] and [`ReadRow::visit`] agree on where each value ends, because both take the bytes of a value
+//! through the same widths; whatever the bytes are, neither reads beyond them.
+
+use std::borrow::Cow;
+
+use super::compressed::column_value;
+use super::decimal::{decimal_len, decimal_text};
+use super::temporal;
+use super::types::{Column, ColumnKind, ReadRow, RowImage, TableLayout, Value};
+use super::wire::{Cursor, be};
+use super::{RowError, temporal::fraction_len};
+
+/// Bytes of the image that `bytes` begins with: its null bits and the values of the columns that are `present` (`None`:
+/// all).
+pub fn skip_image(layout: &TableLayout, present: Option<&[bool]>, bytes: &[u8]) -> Result<usize, RowError> {
+    let (nulls, mut at) = split_nulls(layout, present, bytes)?;
+    let mut bit = 0;
+    for (index, column) in layout.columns.iter().enumerate() {
+        if !is_present(present, index) {
+            continue;
+        }
+        if !is_null(nulls, bit) {
+            skip_value(column.kind, &mut at).ok_or(RowError::Truncated { column: index })?;
+        }
+        bit += 1;
+    }
+    Ok(bytes.len() - at.rest().len())
+}
+
+impl ReadRow for RowImage {
+    fn visit<'a>(
+        &'a self,
+        layout: &TableLayout,
+        mut visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
+    ) -> Result<(), RowError> {
+        let present = self.present.as_deref();
+        let (nulls, mut at) = split_nulls(layout, present, &self.bytes)?;
+        let mut bit = 0;
+        for (index, column) in layout.columns.iter().enumerate() {
+            if !is_present(present, index) {
+                continue;
+            }
+            let value = if is_null(nulls, bit) {
+                Value::Null
+            } else {
+                let value = read_value(column, index, &mut at)?;
+                self.resolved(index).map_or(value, |json| Value::Json(Cow::Borrowed(json)))
+            };
+            bit += 1;
+            visit(index, value)?;
+        }
+        Ok(())
+    }
+}
+
+impl RowImage {
+    /// The whole value of a column of which the image only holds a diff.
+    #[inline]
+    fn resolved(&self, index: usize) -> Option<&[u8]> {
+        let resolved = self.resolved_json.as_deref()?;
+        resolved.iter().find(|(column, _)| *column == index).map(|(_, json)| json.as_slice())
+    }
+}
+
+/// What a signed reading of an integer column means where the column is unsigned: the bits above its width go.
+pub fn mask_unsigned(kind: ColumnKind, value: i64) -> u64 {
+    let value = value as u64;
+    match kind {
+        ColumnKind::TinyInt => value & 0xff,
+        ColumnKind::SmallInt => value & 0xffff,
+        ColumnKind::MediumInt => value & 0xff_ffff,
+        ColumnKind::Int => value & 0xffff_ffff,
+        _ => value,
+    }
+}
+
+#[inline]
+fn is_present(present: Option<&[bool]>, index: usize) -> bool {
+    present.is_none_or(|present| present.get(index).copied().unwrap_or(false))
+}
+
+#[inline]
+fn is_null(nulls: &[u8], bit: usize) -> bool {
+    nulls.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+}
+
+/// Null bits of the present columns, and what follows them.
+#[inline]
+fn split_nulls<'a>(
+    layout: &TableLayout,
+    present: Option<&[bool]>,
+    bytes: &'a [u8],
+) -> Result<(&'a [u8], Cursor<'a>), RowError> {
+    let count = match present {
+        None => layout.columns.len(),
+        Some(present) => present.iter().take(layout.columns.len()).filter(|present| **present).count(),
+    };
+    let mut at = Cursor::new(bytes);
+    let nulls = at.take(count.div_ceil(8)).ok_or(RowError::Truncated { column: 0 })?;
+    Ok((nulls, at))
+}
+
+/// Bytes of the length before a CHAR or VARCHAR.
+#[inline]
+fn length_width(max_bytes: u16) -> usize {
+    if max_bytes > 255 { 2 } else { 1 }
+}
+
+/// Where a value's bytes end: a fixed width, or a length of so many bytes before them.
+enum Extent {
+    Fixed(usize),
+    Prefixed(usize),
+}
+
+#[inline]
+fn extent(kind: ColumnKind) -> Option<Extent> {
+    use ColumnKind as K;
+    Some(match kind {
+        K::TinyInt | K::Year => Extent::Fixed(1),
+        K::SmallInt => Extent::Fixed(2),
+        K::MediumInt | K::Date | K::Time { old: true, .. } => Extent::Fixed(3),
+        K::Int | K::Float | K::Timestamp { old: true, .. } => Extent::Fixed(4),
+        K::BigInt | K::Double | K::DateTime { old: true, .. } => Extent::Fixed(8),
+        K::Decimal { precision, scale } => Extent::Fixed(decimal_len(precision, scale)?),
+        K::Time { fraction, .. } => Extent::Fixed(3 + fraction_len(fraction)),
+        K::DateTime { fraction, .. } => Extent::Fixed(5 + fraction_len(fraction)),
+        K::Timestamp { fraction, .. } => Extent::Fixed(4 + fraction_len(fraction)),
+        K::Bit { bits } => Extent::Fixed(usize::from(bits).div_ceil(8)),
+        K::Enum { bytes } | K::Set { bytes } => Extent::Fixed(usize::from(bytes)),
+        K::Char { max_bytes } | K::VarChar { max_bytes } | K::CompressedVarChar { max_bytes } => {
+            Extent::Prefixed(length_width(max_bytes))
+        }
+        K::Blob { length_bytes }
+        | K::Json { length_bytes }
+        | K::Geometry { length_bytes }
+        | K::Vector { length_bytes }
+        | K::CompressedBlob { length_bytes } => Extent::Prefixed(usize::from(length_bytes)),
+    })
+}
+
+#[inline]
+fn skip_value(kind: ColumnKind, at: &mut Cursor<'_>) -> Option<()> {
+    match extent(kind)? {
+        Extent::Fixed(len) => at.take(len),
+        Extent::Prefixed(width) => at.prefixed(width),
+    }
+    .map(|_| ())
+}
+
+#[inline]
+fn int<'a>(column: &Column, signed: i64) -> Value<'a> {
+    match column.unsigned {
+        Some(true) => Value::UInt(mask_unsigned(column.kind, signed)),
+        _ => Value::Int(signed),
+    }
+}
+
+#[inline]
+fn read_value<'a>(column: &Column, index: usize, at: &mut Cursor<'a>) -> Result<Value<'a>, RowError> {
+    use ColumnKind as K;
+    let malformed = |what| RowError::Malformed { column: index, what };
+    let value = match column.kind {
+        K::TinyInt => at.array().map(|b| int(column, i8::from_le_bytes(b).into())),
+        K::SmallInt => at.array().map(|b| int(column, i16::from_le_bytes(b).into())),
+        K::MediumInt => at.array().map(|[a, b, c]| int(column, (i32::from_le_bytes([0, a, b, c]) >> 8).into())),
+        K::Int => at.array().map(|b| int(column, i32::from_le_bytes(b).into())),
+        K::BigInt => at.array().map(|b| int(column, i64::from_le_bytes(b))),
+        K::Float => at.array().map(|b| Value::Float(f32::from_le_bytes(b))),
+        K::Double => at.array().map(|b| Value::Double(f64::from_le_bytes(b))),
+        K::Year => at.u8().map(|year| Value::Year(if year == 0 { 0 } else { 1900 + u16::from(year) })),
+        K::Date => temporal::date(at),
+        K::Time { old: true, .. } => temporal::old_time(at),
+        K::Time { fraction, .. } => temporal::time(at, fraction),
+        K::DateTime { old: true, .. } => temporal::old_datetime(at),
+        K::DateTime { fraction, .. } => return datetime(at, index, fraction),
+        K::Timestamp { old: true, .. } => temporal::old_timestamp(at),
+        K::Timestamp { fraction, .. } => temporal::timestamp(at, fraction),
+        K::Bit { bits } => at.take(usize::from(bits).div_ceil(8)).map(|bytes| Value::Bit(be(bytes))),
+        K::Enum { bytes } => at.uint(usize::from(bytes)).map(|index| Value::Enum(index as u16)),
+        K::Set { bytes } => at.uint(usize::from(bytes)).map(Value::Set),
+        K::Char { max_bytes } | K::VarChar { max_bytes } => {
+            at.prefixed(length_width(max_bytes)).map(|bytes| Value::Bytes(Cow::Borrowed(bytes)))
+        }
+        K::Blob { length_bytes } | K::Geometry { length_bytes } | K::Vector { length_bytes } => {
+            at.prefixed(length_bytes.into()).map(|bytes| Value::Bytes(Cow::Borrowed(bytes)))
+        }
+        K::Json { length_bytes } => at.prefixed(length_bytes.into()).map(|json| Value::Json(Cow::Borrowed(json))),
+        K::Decimal { precision, scale } => {
+            let len = decimal_len(precision, scale).ok_or_else(|| malformed("scale above precision"))?;
+            let bytes = at.take(len).ok_or(RowError::Truncated { column: index })?;
+            let text = decimal_text(precision, scale, bytes).ok_or_else(|| malformed("not a packed decimal"))?;
+            Some(Value::Decimal(Cow::Owned(text)))
+        }
+        K::CompressedVarChar { .. } | K::CompressedBlob { .. } => return decompressed(column.kind, index, at),
+    };
+    value.ok_or(RowError::Truncated { column: index })
+}
+
+fn datetime<'a>(at: &mut Cursor<'a>, index: usize, fraction: u8) -> Result<Value<'a>, RowError> {
+    let len = 5 + fraction_len(fraction);
+    let bytes = at.take(len).ok_or(RowError::Truncated { column: index })?;
+    temporal::datetime(&mut Cursor::new(bytes), fraction)
+        .ok_or(RowError::Malformed { column: index, what: "a datetime before year 0" })
+}
+
+fn decompressed<'a>(kind: ColumnKind, index: usize, at: &mut Cursor<'a>) -> Result<Value<'a>, RowError> {
+    let width = match kind {
+        ColumnKind::CompressedVarChar { max_bytes } => length_width(max_bytes),
+        ColumnKind::CompressedBlob { length_bytes } => usize::from(length_bytes),
+        _ => return Err(RowError::Malformed { column: index, what: "not a compressed column" }),
+    };
+    let bytes = at.prefixed(width).ok_or(RowError::Truncated { column: index })?;
+    column_value(bytes).map(Value::Bytes).map_err(|what| RowError::Malformed { column: index, what })
+}
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;

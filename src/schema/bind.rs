@@ -1,0 +1,292 @@
+//! The binding of one table map to its downstream table.
+//!
+//! Invariants: a column is found by name where the source writes names, else by place, and then the counts must agree:
+//! never a guess. What decides a row's lane ([`LaneRule`]) depends only on the downstream structure, which changes only
+//! at a drained point, so that a replay after a crash sends each row to the lane it went to before.
+
+use std::sync::Arc;
+
+use super::charset::charset_of_collation;
+use super::structure::{ColumnStructure, Dialect, TableStructure};
+use crate::model::{SourceTable, TargetTable};
+use crate::row::{Column, ColumnKind, TableLayout};
+
+/// Why a table map and a downstream table do not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// The downstream has another number of columns, and the source does not write names.
+    #[error("Column count doesn't match value count: {columns} (columns) vs {values} (values)")]
+    ColumnCount {
+        /// Columns of the downstream table.
+        columns: usize,
+        /// Columns in the row image.
+        values: usize,
+    },
+    /// A column of the source is not in the downstream table.
+    #[error("column `{name}` is not in the downstream table")]
+    NoSuchColumn {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// How a value of a column is written as SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encoding {
+    /// By the value's own kind: numbers, times, ENUM and SET by number.
+    Plain,
+    /// Integers that are unsigned although the binlog does not say so.
+    Unsigned(ColumnKind),
+    /// Text in this character set.
+    Text(&'static str),
+    /// Bytes, padded with zeros to this length (BINARY(n)), or as they are.
+    Binary {
+        /// Length to pad to; 0 for none.
+        pad: usize,
+    },
+    /// MySQL's binary JSON.
+    Json,
+    /// MariaDB's UUID.
+    Uuid,
+    /// MariaDB's INET6 (16 bytes) or INET4 (4 bytes).
+    Inet {
+        /// 16 or 4.
+        bytes: usize,
+    },
+}
+
+/// One column of a row image, bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundColumn {
+    /// Downstream name in backticks.
+    pub quoted: String,
+    /// How values are written.
+    pub encoding: Encoding,
+    /// False for generated columns: never written, only compared.
+    pub writable: bool,
+    /// For textual columns: their downstream character set, to compare byte for byte.
+    pub text_charset: Option<String>,
+    /// Equal values have equal bytes (trailing spaces aside).
+    pub compares_by_bytes: bool,
+}
+
+/// How a row's lane is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneRule {
+    /// By these key columns of the row.
+    Spread(Vec<usize>),
+    /// All rows of the table go to one lane: it has no key, another unique key, or a key that compares equal for
+    /// different bytes.
+    Pinned,
+}
+
+/// A table map and the downstream table its rows go to.
+#[derive(Debug)]
+pub struct BoundTable {
+    /// Upstream table.
+    pub source: SourceTable,
+    /// Downstream table.
+    pub target: TargetTable,
+    /// Shape of the row images.
+    pub layout: Arc<TableLayout>,
+    /// One for each column of the layout.
+    pub columns: Vec<BoundColumn>,
+    /// Layout columns that identify a row; `None` where only all values do.
+    pub identity: Option<Vec<usize>>,
+    /// Layout columns of other unique keys, sorted.
+    pub other_unique: Vec<usize>,
+    /// How a row's lane is found.
+    pub lane_rule: LaneRule,
+    /// The downstream's SQL.
+    pub dialect: Dialect,
+}
+
+impl BoundTable {
+    /// Whether source order must be kept row by row: there is no key to tell rows apart.
+    pub fn is_ordered(&self) -> bool {
+        self.identity.is_none()
+    }
+}
+
+/// Binds a layout to a downstream table.
+pub fn bind(
+    layout: &Arc<TableLayout>,
+    target: &TargetTable,
+    structure: &TableStructure,
+    dialect: Dialect,
+) -> Result<BoundTable, BindError> {
+    let places = places(layout, structure)?;
+    let columns: Vec<BoundColumn> = layout
+        .columns
+        .iter()
+        .zip(&places)
+        .map(|(column, &place)| bound_column(column, &structure.columns[place]))
+        .collect();
+    let in_layout = |place: usize| places.iter().position(|&p| p == place);
+    let to_layout = |columns: Vec<usize>| columns.into_iter().map(in_layout).collect::<Option<Vec<usize>>>();
+    let key = structure.identity();
+    let mut other_unique: Vec<usize> =
+        structure.other_unique_columns(key.as_deref().unwrap_or(&[])).into_iter().filter_map(in_layout).collect();
+    other_unique.sort_unstable();
+    let identity = key.and_then(to_layout);
+    let lane_rule = match structure.has_prefix_primary_key() {
+        true => LaneRule::Pinned,
+        false => lane_rule(&columns, identity.as_deref(), &other_unique),
+    };
+    Ok(BoundTable {
+        source: layout.source.clone(),
+        target: target.clone(),
+        layout: Arc::clone(layout),
+        columns,
+        identity,
+        other_unique,
+        lane_rule,
+        dialect,
+    })
+}
+
+/// For each column of the layout, its place in the structure.
+fn places(layout: &TableLayout, structure: &TableStructure) -> Result<Vec<usize>, BindError> {
+    if let Some(names) = &layout.names {
+        return names
+            .iter()
+            .map(|name| {
+                let same = |column: &ColumnStructure| column.name.to_lowercase() == name.to_lowercase();
+                let missing = || BindError::NoSuchColumn { name: name.to_string() };
+                structure.columns.iter().position(same).ok_or_else(missing)
+            })
+            .collect();
+    }
+    let (columns, values) = (structure.columns.len(), layout.columns.len());
+    if columns != values {
+        return Err(BindError::ColumnCount { columns, values });
+    }
+    Ok((0..columns).collect())
+}
+
+fn lane_rule(columns: &[BoundColumn], identity: Option<&[usize]>, other_unique: &[usize]) -> LaneRule {
+    let Some(identity) = identity.filter(|_| other_unique.is_empty()) else { return LaneRule::Pinned };
+    let safe: Vec<usize> = identity.iter().copied().filter(|&column| columns[column].compares_by_bytes).collect();
+    if safe.is_empty() { LaneRule::Pinned } else { LaneRule::Spread(safe) }
+}
+
+fn bound_column(column: &Column, structure: &ColumnStructure) -> BoundColumn {
+    let encoding = encoding(column, structure);
+    BoundColumn {
+        quoted: format!("`{}`", structure.name.replace('`', "``")),
+        text_charset: structure.charset.clone().filter(|_| matches!(encoding, Encoding::Text(_))),
+        encoding,
+        writable: !structure.generated,
+        compares_by_bytes: structure.compares_by_bytes(),
+    }
+}
+
+fn encoding(column: &Column, structure: &ColumnStructure) -> Encoding {
+    use ColumnKind as K;
+    match column.kind {
+        K::TinyInt | K::SmallInt | K::MediumInt | K::Int | K::BigInt => match column.unsigned {
+            None if structure.unsigned => Encoding::Unsigned(column.kind),
+            _ => Encoding::Plain,
+        },
+        K::Char { max_bytes } => match structure.data_type.as_str() {
+            "uuid" => Encoding::Uuid,
+            "inet6" => Encoding::Inet { bytes: 16 },
+            "inet4" => Encoding::Inet { bytes: 4 },
+            _ => text_or_binary(column, structure, usize::from(max_bytes)),
+        },
+        K::VarChar { .. } | K::Blob { .. } | K::CompressedVarChar { .. } | K::CompressedBlob { .. } => {
+            text_or_binary(column, structure, 0)
+        }
+        K::Geometry { .. } | K::Vector { .. } => Encoding::Binary { pad: 0 },
+        K::Json { .. } => Encoding::Json,
+        _ => Encoding::Plain,
+    }
+}
+
+/// The source's metadata says what the bytes are; where it does not, the downstream column does, which DDL keeps equal.
+fn text_or_binary(column: &Column, structure: &ColumnStructure, pad: usize) -> Encoding {
+    let charset = match column.collation.and_then(charset_of_collation) {
+        Some(charset) => Some(charset),
+        None => structure.charset.as_deref().map(static_charset),
+    };
+    match charset {
+        None | Some("binary") => Encoding::Binary { pad },
+        Some(charset) => Encoding::Text(charset),
+    }
+}
+
+/// The known name equal to `name`; an unknown character set is written as utf8mb4 text, and the server judges it.
+fn static_charset(name: &str) -> &'static str {
+    if name == "utf8" {
+        return "utf8mb3";
+    }
+    (1..=255).find_map(|id| charset_of_collation(id).filter(|known| *known == name)).unwrap_or("utf8mb4")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TableName;
+    use crate::schema::KeyStructure;
+
+    fn column(name: &str, data_type: &str, collation: Option<&str>) -> ColumnStructure {
+        ColumnStructure {
+            name: name.into(),
+            data_type: data_type.into(),
+            unsigned: false,
+            nullable: false,
+            charset: collation.map(|c| c.split('_').next().unwrap().into()),
+            collation: collation.map(Into::into),
+            generated: false,
+        }
+    }
+
+    fn layout(kinds: &[ColumnKind]) -> Arc<TableLayout> {
+        let columns =
+            kinds.iter().map(|&kind| Column { kind, nullable: false, unsigned: None, collation: None }).collect();
+        Arc::new(TableLayout { source: SourceTable(TableName::new("s", "t")), columns, names: None })
+    }
+
+    fn key(name: &str, columns: &[usize]) -> KeyStructure {
+        KeyStructure { name: name.into(), columns: columns.iter().map(|&c| Some(c)).collect(), prefix: false }
+    }
+
+    fn bound(structure: TableStructure, layout: &Arc<TableLayout>) -> Result<BoundTable, BindError> {
+        bind(layout, &TargetTable(TableName::new("d", "t")), &structure, Dialect::MySql)
+    }
+
+    #[test]
+    fn integer_keys_spread_and_folding_collations_stay_together() {
+        let shape = layout(&[ColumnKind::Int, ColumnKind::VarChar { max_bytes: 80 }]);
+        let int = || column("a", "int", None);
+        let text = || column("b", "varchar", Some("utf8mb4_general_ci"));
+        let table = |keys| TableStructure { columns: vec![int(), text()], unique_keys: keys };
+        let rule = |keys| bound(table(keys), &shape).unwrap().lane_rule;
+        assert_eq!(rule(vec![key("PRIMARY", &[0])]), LaneRule::Spread(vec![0]));
+        assert_eq!(rule(vec![key("PRIMARY", &[1])]), LaneRule::Pinned);
+        assert_eq!(rule(vec![key("PRIMARY", &[1, 0])]), LaneRule::Spread(vec![0]));
+        assert_eq!(rule(vec![key("PRIMARY", &[0]), key("u", &[1])]), LaneRule::Pinned);
+        assert_eq!(rule(vec![]), LaneRule::Pinned);
+    }
+
+    #[test]
+    fn a_nullable_unique_key_is_no_identity() {
+        let shape = layout(&[ColumnKind::Int]);
+        let nullable = ColumnStructure { nullable: true, ..column("a", "int", None) };
+        let table = TableStructure { columns: vec![nullable], unique_keys: vec![key("u", &[0])] };
+        assert!(bound(table, &shape).unwrap().is_ordered());
+    }
+
+    #[test]
+    fn counts_must_agree_without_names_and_names_decide_with_them() {
+        let structure = || TableStructure {
+            columns: vec![column("a", "int", None), column("b", "int", None)],
+            unique_keys: vec![],
+        };
+        let shape = layout(&[ColumnKind::Int]);
+        assert_eq!(bound(structure(), &shape).unwrap_err(), BindError::ColumnCount { columns: 2, values: 1 });
+        let mut named = (*shape).clone();
+        named.names = Some(vec!["B".into()]);
+        assert_eq!(bound(structure(), &Arc::new(named)).unwrap().columns[0].quoted, "`b`");
+    }
+}

@@ -1,0 +1,369 @@
+//! The checkpoint database: small records that must outlive the process, in one store with one thread.
+//!
+//! Separate from the relay's stores, whose large flushes it must not wait for. Invariant: a write that returned `Ok` is
+//! durable. Writes that wait at the same time share one flush. It is created aside and renamed into place, so that a
+//! database without its generation is one that lost records, which is an error and not an empty start.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Profile, StoreError, Table, disk, open};
+
+/// Requests that may wait for the thread.
+const QUEUE: usize = 256;
+/// Writes that share one flush.
+const GROUP: usize = 128;
+/// Entries read at a time while listing.
+const PAGE: usize = 256;
+/// A request that takes longer has met a disk that does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const GENERATION: &str = "generation";
+
+/// Whose record it is: keys of different namespaces never meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Namespace {
+    /// The database's own.
+    Meta,
+    /// Source configurations, by source id.
+    Source,
+    /// Subtask configurations.
+    Task,
+    /// Why subtasks are parked, and what they failed with.
+    Park,
+    /// Checkpoints and the lanes' window.
+    Checkpoint,
+    /// DDL that was begun.
+    Ddl,
+    /// Operators of handle-error and binlog.
+    Operator,
+    /// Table structures set or learned.
+    Schema,
+    /// Where the relay log of each source ends.
+    Relay,
+}
+
+impl Namespace {
+    fn key(self, key: &str) -> Vec<u8> {
+        let name = match self {
+            Namespace::Meta => "meta",
+            Namespace::Source => "source",
+            Namespace::Task => "task",
+            Namespace::Park => "park",
+            Namespace::Checkpoint => "checkpoint",
+            Namespace::Ddl => "ddl",
+            Namespace::Operator => "operator",
+            Namespace::Schema => "schema",
+            Namespace::Relay => "relay",
+        };
+        format!("{name}/{key}").into_bytes()
+    }
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Key and value, raw.
+type Entry = (Vec<u8>, Vec<u8>);
+
+enum Request {
+    Get { key: Vec<u8>, reply: Reply<Option<Vec<u8>>> },
+    List { prefix: Vec<u8>, reply: Reply<Vec<Entry>> },
+    Write { changes: Vec<(Vec<u8>, Option<Vec<u8>>)>, reply: Reply<()> },
+    Close { reply: Reply<()> },
+}
+
+/// A handle on the database; clones share it.
+#[derive(Clone, Debug)]
+pub struct CheckpointDb {
+    requests: mpsc::Sender<Request>,
+    generation: u64,
+    path: PathBuf,
+}
+
+impl CheckpointDb {
+    /// Opens the database in `path`, creating it where there is none, on a thread of its own.
+    pub async fn open(path: PathBuf) -> Result<CheckpointDb, StoreError> {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let (opened, outcome) = oneshot::channel();
+        let owned = path.clone();
+        std::thread::Builder::new()
+            .name("checkpoint-db".to_owned())
+            .spawn(move || match open_or_create(&owned) {
+                Ok((table, generation)) => {
+                    if opened.send(Ok(generation)).is_ok() {
+                        serve(table, queue, &owned);
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            })
+            .map_err(|error| StoreError::from_io("start the thread of", &path, error))?;
+        let generation = outcome.await.map_err(|_| StoreError::Closed { path: path.clone() })??;
+        Ok(CheckpointDb { requests, generation, path })
+    }
+
+    /// A random number from the database's creation. The downstream keeps a copy: another number there than here says
+    /// that this database is not the one that wrote it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The record of `key`.
+    pub async fn get<T: DeserializeOwned>(&self, ns: Namespace, key: &str) -> Result<Option<T>, StoreError> {
+        let key = ns.key(key);
+        let found = self.ask(|reply| Request::Get { key: key.clone(), reply }).await?;
+        found.map(|value| self.decode(&key, &value)).transpose()
+    }
+
+    /// All records whose keys begin with `prefix`, in order.
+    pub async fn list<T: DeserializeOwned>(&self, ns: Namespace, prefix: &str) -> Result<Vec<(String, T)>, StoreError> {
+        let start = ns.key("").len();
+        let found = self.ask(|reply| Request::List { prefix: ns.key(prefix), reply }).await?;
+        found
+            .into_iter()
+            .map(|(key, value)| {
+                Ok((String::from_utf8_lossy(&key[start.min(key.len())..]).into_owned(), self.decode(&key, &value)?))
+            })
+            .collect()
+    }
+
+    /// Stores a record; durable when it returns.
+    pub async fn put<T: Serialize>(&self, ns: Namespace, key: &str, value: &T) -> Result<(), StoreError> {
+        self.write(Changes::new().put(ns, key, value)).await
+    }
+
+    /// Removes a record; durable when it returns.
+    pub async fn remove(&self, ns: Namespace, key: &str) -> Result<(), StoreError> {
+        self.write(Changes::new().remove(ns, key)).await
+    }
+
+    /// Makes several changes with one flush; all durable when it returns. A crash before may leave some of them.
+    pub async fn write(&self, changes: Changes) -> Result<(), StoreError> {
+        let changes = changes.0.map_err(|error| StoreError::Io {
+            doing: "serialize a record of",
+            path: self.path.clone(),
+            source: io::Error::other(error),
+        })?;
+        self.ask(|reply| Request::Write { changes, reply }).await
+    }
+
+    /// Flushes and closes it; other handles get [`StoreError::Closed`] from here on.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.ask(|reply| Request::Close { reply }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
+        let closed = || StoreError::Closed { path: self.path.clone() };
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.requests.send(request(reply)).await.map_err(|_| closed())?;
+            answer.await.map_err(|_| closed())?
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+            let source = io::Error::from(io::ErrorKind::TimedOut);
+            Err(StoreError::Io { doing: "wait for", path: self.path.clone(), source })
+        })
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(value).map_err(|error| StoreError::Corrupt {
+            path: self.path.clone(),
+            what: format!("the record {} does not parse: {error}", String::from_utf8_lossy(key)),
+        })
+    }
+}
+
+/// Changes that are made together.
+pub struct Changes(Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, serde_json::Error>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Changes {
+    /// None yet.
+    pub fn new() -> Self {
+        Changes(Ok(Vec::new()))
+    }
+
+    /// Sets a record.
+    pub fn put<T: Serialize>(self, ns: Namespace, key: &str, value: &T) -> Self {
+        Changes(self.0.and_then(|mut all| {
+            all.push((ns.key(key), Some(serde_json::to_vec(value)?)));
+            Ok(all)
+        }))
+    }
+
+    /// Removes a record.
+    pub fn remove(mut self, ns: Namespace, key: &str) -> Self {
+        if let Ok(all) = &mut self.0 {
+            all.push((ns.key(key), None));
+        }
+        self
+    }
+}
+
+fn open_or_create(path: &Path) -> Result<(Box<dyn Table>, u64), StoreError> {
+    if !path.exists() {
+        create(path)?;
+    }
+    let table = open(path, Profile::Records)?;
+    let generation = table.get(&Namespace::Meta.key(GENERATION))?.and_then(|value| serde_json::from_slice(&value).ok());
+    let lost = || StoreError::Corrupt { path: path.to_owned(), what: "its first record is gone".to_owned() };
+    Ok((table, generation.ok_or_else(lost)?))
+}
+
+fn create(path: &Path) -> Result<(), StoreError> {
+    let fail = |error| StoreError::from_io("create", path, error);
+    let aside = path.with_extension("new");
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let mut table = open(&aside, Profile::Records)?;
+    table.put(&Namespace::Meta.key(GENERATION), rand::random::<u64>().to_string().as_bytes())?;
+    table.flush()?;
+    table.close()?;
+    fs::rename(&aside, path).map_err(fail)?;
+    path.parent().map_or(Ok(()), disk::sync_dir).map_err(fail)
+}
+
+/// The thread: reads at once, writes in groups of those that wait.
+fn serve(mut table: Box<dyn Table>, mut queue: mpsc::Receiver<Request>, path: &Path) {
+    let mut waiting: Vec<Reply<()>> = Vec::new();
+    while let Some(request) = queue.blocking_recv() {
+        let mut next = Some(request);
+        while let Some(request) = next {
+            match request {
+                Request::Get { key, reply } => {
+                    drop(reply.send(table.get(&key).map(|value| value.map(|bytes| bytes.to_vec()))));
+                }
+                Request::List { prefix, reply } => drop(reply.send(list(table.as_ref(), &prefix))),
+                Request::Write { changes, reply } => match apply(table.as_mut(), changes) {
+                    Ok(()) => waiting.push(reply),
+                    Err(error) => drop(reply.send(Err(error))),
+                },
+                Request::Close { reply } => {
+                    flush(table.as_mut(), &mut waiting, path);
+                    drop(reply.send(table.close()));
+                    return;
+                }
+            }
+            next = if waiting.len() < GROUP { queue.try_recv().ok() } else { None };
+        }
+        flush(table.as_mut(), &mut waiting, path);
+    }
+    if let Err(error) = table.close() {
+        tracing::error!(path = %path.display(), %error, "checkpoint database not closed");
+    }
+}
+
+fn apply(table: &mut dyn Table, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StoreError> {
+    changes.into_iter().try_for_each(|(key, value)| match value {
+        Some(value) => table.put(&key, &value),
+        None => table.remove(&key),
+    })
+}
+
+fn flush(table: &mut dyn Table, waiting: &mut Vec<Reply<()>>, path: &Path) {
+    if waiting.is_empty() {
+        return;
+    }
+    let failed = table.flush().err();
+    for reply in waiting.drain(..) {
+        let answer = match &failed {
+            None => Ok(()),
+            Some(error) => Err(StoreError::Io {
+                doing: "flush",
+                path: path.to_owned(),
+                source: io::Error::other(error.to_string()),
+            }),
+        };
+        drop(reply.send(answer));
+    }
+}
+
+fn list(table: &dyn Table, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
+    let mut found = Vec::new();
+    let mut from = prefix.to_vec();
+    loop {
+        let page = table.range(&from, PAGE)?;
+        let full = page.len() == PAGE;
+        for (key, value) in page {
+            if !key.starts_with(prefix) {
+                return Ok(found);
+            }
+            from = [&key, &[0][..]].concat();
+            found.push((key.to_vec(), value.to_vec()));
+        }
+        if !full {
+            return Ok(found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn records_outlive_a_reopen_and_list_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let db = CheckpointDb::open(path.clone()).await.unwrap();
+        for n in 0..600 {
+            let key = format!("mysql-01/{n:04}");
+            let all = Changes::new().put(Namespace::Task, &key, &n).put(Namespace::Park, "x", &vec![n]);
+            db.write(all).await.unwrap();
+        }
+        db.remove(Namespace::Task, "mysql-01/0003").await.unwrap();
+        let generation = db.generation();
+        db.close().await.unwrap();
+        assert!(matches!(db.put(Namespace::Task, "a", &1).await, Err(StoreError::Closed { .. })));
+
+        let db = CheckpointDb::open(path).await.unwrap();
+        assert_eq!(db.generation(), generation);
+        assert_eq!(db.get::<u32>(Namespace::Task, "mysql-01/0003").await.unwrap(), None);
+        assert_eq!(db.get::<Vec<u32>>(Namespace::Park, "x").await.unwrap(), Some(vec![599]));
+        let all = db.list::<u32>(Namespace::Task, "mysql-01/").await.unwrap();
+        assert_eq!(all.len(), 599);
+        assert_eq!(all[3], ("mysql-01/0004".to_owned(), 4));
+        assert!(db.list::<u32>(Namespace::Task, "mysql-02/").await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn writes_that_wait_together_all_arrive() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = CheckpointDb::open(dir.path().join("checkpoint")).await.unwrap();
+        let keys: Vec<_> = (0..100).map(|n| format!("{n:03}")).collect();
+        let mut writes: Vec<_> = keys.iter().map(|key| Box::pin(db.put(Namespace::Schema, key, key))).collect();
+        std::future::poll_fn(|cx| {
+            writes.retain_mut(|write| write.as_mut().poll(cx).is_pending());
+            if writes.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        assert_eq!(db.list::<String>(Namespace::Schema, "").await.unwrap().len(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_lost_its_records_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let db = CheckpointDb::open(path.clone()).await.unwrap();
+        db.close().await.unwrap();
+        for entry in fs::read_dir(path.join("metadata")).unwrap() {
+            let file = entry.unwrap().path();
+            fs::write(file, b"").unwrap();
+        }
+        let error = CheckpointDb::open(path.clone()).await.unwrap_err();
+        let failure = crate::error::Failure::from(&error);
+        assert!(failure.message.contains("damaged") && failure.workaround.contains(&path.display().to_string()));
+    }
+}

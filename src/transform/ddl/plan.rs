@@ -1,0 +1,304 @@
+//! From what a statement is to what is run: filtered, routed, rewritten, split.
+//!
+//! Filtering comes before every complaint. Whatever is wrong with a statement, it is skipped where all it can concern is
+//! certainly not replicated.
+
+use crate::error::{Code, Failure};
+use crate::model::{SourceTable, TableName, TargetTable};
+
+use super::super::Transform;
+use super::cursor::{Cursor, Edit, Misread, NameRef, qualifiers};
+use super::lex::{Dialect, Token, TokenKind, lex};
+use super::parse::{EachStatement, Parsed, Role, SchemaStatement, TableStatement, parse};
+use super::{DdlInput, DdlKind, DdlPlan, TargetStatement};
+
+/// Longest statement text in a message, in characters.
+const SHOWN: usize = 1024;
+
+const BY_HAND: &str = "Run what the statement should do on the target by hand, then use `binlog skip`, or `binlog replace` \
+                       it with statements that are understood; or filter its tables by the block-allow list.";
+
+/// See [`Transform::statement`].
+pub(in crate::transform) fn plan(transform: &Transform, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
+    // Clients send texts with NUL bytes at the end, and servers log them.
+    let text = input.text.trim_matches(|c: char| c.is_ascii_control() || c == ' ');
+    let tokens = lex(text, Dialect { sql_mode: input.sql_mode, flavor: transform.flavor });
+    if let Some(disarmed) = disarmed(text, &tokens) {
+        return plan(transform, &DdlInput { text: &disarmed, ..*input });
+    }
+    let meaningful: Vec<Token> = tokens.iter().copied().filter(|token| !token.is_trivia()).collect();
+    let planner = Planner { transform, input, text, tokens: &meaningful };
+    if let Some(what) = unfinished(&tokens) {
+        return planner.refuse(Code::ParseDdl, what);
+    }
+    match parse(Cursor::new(text, &meaningful)) {
+        Ok(Parsed::Skipped(what)) => Ok(DdlPlan::Skip { reason: format!("{what} is not replicated") }),
+        Ok(Parsed::Dml(table)) => planner.dml(table.as_ref()),
+        Ok(Parsed::Schema(statement)) => planner.schema(statement),
+        Ok(Parsed::Table(statement)) => planner.table(statement),
+        Ok(Parsed::Each(statement)) => planner.each(&statement),
+        Ok(Parsed::Prefixed(start)) => {
+            let text = text.get(start..).unwrap_or_default();
+            plan(transform, &DdlInput { text, ..*input })
+        }
+        Err(misread) => planner.misread(&misread),
+    }
+}
+
+/// The text without `/*M!`, if that begins a mere comment in it: the source, not a MariaDB, ignored what a MariaDB
+/// target would execute.
+fn disarmed(text: &str, tokens: &[Token]) -> Option<String> {
+    let armed = |token: &&Token| token.kind == TokenKind::Comment && token.text(text).starts_with("/*M!");
+    let behind_star = |token: &Token| token.start + "/*".len();
+    let space = |at| Edit { span: at..at, text: " ".to_owned() };
+    let edits: Vec<Edit> = tokens.iter().filter(armed).map(behind_star).map(space).collect();
+    (!edits.is_empty()).then(|| edited(text, edits))
+}
+
+/// What the text leaves open at its end.
+fn unfinished(tokens: &[Token]) -> Option<&'static str> {
+    let of_version = |token: &&Token| matches!(token.kind, TokenKind::VersionOpen | TokenKind::VersionClose);
+    if tokens.iter().any(|token| token.kind == TokenKind::Unterminated) {
+        return Some("a string, a quoted name or a comment does not end");
+    }
+    let open = tokens.iter().rev().find(of_version).is_some_and(|token| token.kind == TokenKind::VersionOpen);
+    open.then_some("a comment with a version number does not end")
+}
+
+struct Planner<'a> {
+    transform: &'a Transform,
+    input: &'a DdlInput<'a>,
+    text: &'a str,
+    tokens: &'a [Token],
+}
+
+impl Planner<'_> {
+    fn dml(&self, table: Option<&NameRef>) -> Result<DdlPlan, Failure> {
+        if let Some(source) = table.and_then(|table| self.resolve(table, self.input.schema).ok())
+            && self.transform.table(&source)?.is_none()
+        {
+            return Ok(unwanted(&source));
+        }
+        self.refuse(Code::StatementFormat, "a change of rows was logged as a statement")
+    }
+
+    fn misread(&self, misread: &Misread) -> Result<DdlPlan, Failure> {
+        self.refuse(Code::ParseDdl, &misread.to_string())
+    }
+
+    /// Fails, except where the statement certainly concerns nothing that is replicated.
+    fn refuse(&self, code: Code, what: &str) -> Result<DdlPlan, Failure> {
+        if self.certainly_unwanted() {
+            return Ok(DdlPlan::Skip { reason: "all schemas in it are outside the block-allow list".to_owned() });
+        }
+        let failure = Failure::new(code, format!("{what}: {}", self.shown(code)));
+        Err(if code == Code::ParseDdl { failure.workaround(BY_HAND) } else { failure })
+    }
+
+    /// Unqualified names mean the default schema; of `a.b`, the first part is a schema, or else a table of it. So where
+    /// no such schema is replicated, nothing in the statement is. Not so where it may be about a whole schema, or where
+    /// a quote that does not end may hide names.
+    fn certainly_unwanted(&self) -> bool {
+        let wanted = |schema: &str| {
+            let allow = &self.transform.allow;
+            allow.schema(schema) || allow.some_table_in(schema)
+        };
+        let doubtful = |token: &Token| match token.kind {
+            TokenKind::Unterminated => true,
+            TokenKind::Word => {
+                ["DATABASE", "SCHEMA"].iter().any(|word| token.text(self.text).eq_ignore_ascii_case(word))
+            }
+            _ => false,
+        };
+        if self.tokens.iter().any(doubtful) {
+            return false;
+        }
+        let mut schemas: Vec<String> = qualifiers(self.text, self.tokens).collect();
+        if !self.input.schema.is_empty() {
+            schemas.push(self.input.schema.to_owned());
+        }
+        !schemas.is_empty() && !schemas.iter().any(|schema| wanted(schema))
+    }
+
+    /// The text for a message. Row values and passwords are left out.
+    fn shown(&self, code: Code) -> String {
+        let secret = |token: &Token| {
+            token.kind == TokenKind::Word
+                && ["PASSWORD", "IDENTIFIED", "CONNECTION"]
+                    .iter()
+                    .any(|word| token.text(self.text).eq_ignore_ascii_case(word))
+        };
+        let hide_values = code == Code::StatementFormat;
+        let hide_texts = hide_values || self.tokens.iter().any(secret);
+        let is_number = |token: &Token| token.text(self.text).starts_with(|c: char| c.is_ascii_digit());
+        let hidden = self.tokens.iter().filter(|token| match token.kind {
+            TokenKind::Text | TokenKind::Unterminated => hide_texts,
+            TokenKind::Word => hide_values && is_number(token),
+            _ => false,
+        });
+        let edits = hidden.map(|token| Edit { span: token.start..token.end, text: "?".to_owned() }).collect();
+        let text = edited(self.text, edits);
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text,
+        }
+    }
+
+    fn resolve(&self, name: &NameRef, default: &str) -> Result<SourceTable, Failure> {
+        let schema = name.schema.as_deref().unwrap_or(default);
+        if schema.is_empty() {
+            let what = format!("table `{}` has no schema, and the statement ran without a default one", name.name);
+            return Err(
+                Failure::new(Code::ParseDdl, format!("{what}: {}", self.shown(Code::ParseDdl))).workaround(BY_HAND)
+            );
+        }
+        Ok(SourceTable(TableName::new(schema, name.name.as_str())))
+    }
+
+    fn schema(&self, mut statement: SchemaStatement) -> Result<DdlPlan, Failure> {
+        let source = statement.name.as_deref().unwrap_or(self.input.schema);
+        if source.is_empty() {
+            return self.refuse(Code::ParseDdl, "no schema is named, and the statement ran without a default one");
+        }
+        if !self.transform.allow.schema(source) {
+            return Ok(DdlPlan::Skip { reason: format!("schema `{source}` is outside the block-allow list") });
+        }
+        let target = self.transform.router.schema(source)?;
+        let space = if statement.name.is_some() { "" } else { " " };
+        statement.edits.push(Edit { span: statement.span, text: format!("{}{space}", quoted(&target)) });
+        let mut run = Vec::new();
+        if statement.replaces {
+            let sql = format!("DROP DATABASE IF EXISTS {}", quoted(&target));
+            run.push(self.built(DdlKind::DropDatabase, sql, Some(target.clone())));
+        }
+        run.push(self.built(statement.kind, edited(self.text, statement.edits), Some(target)));
+        Ok(DdlPlan::Run(run))
+    }
+
+    fn table(&self, mut statement: TableStatement) -> Result<DdlPlan, Failure> {
+        let mut built = self.built(statement.kind, String::new(), None);
+        let mut involved: Vec<TargetTable> = Vec::new();
+        let mut own_schema = self.input.schema.to_owned();
+        for (index, (role, name)) in statement.tables.iter().enumerate() {
+            // A foreign key without a schema means the schema of the table it stands in, everything else the default.
+            let default = if *role == Role::Mentioned { own_schema.as_str() } else { self.input.schema };
+            let source = self.resolve(name, default)?;
+            let target = if *role == Role::Mentioned {
+                self.transform.router.table(&source)?
+            } else {
+                match self.transform.table(&source)? {
+                    Some(target) => target,
+                    None => return Ok(unwanted(&source)),
+                }
+            };
+            if index == 0 {
+                own_schema = source.0.schema.to_string();
+            }
+            statement.edits.push(Edit { span: name.span.clone(), text: target.to_string() });
+            if *role != Role::Mentioned {
+                built.sources.push(source);
+                involved.push(target.clone());
+            }
+            if *role == Role::Changed {
+                built.targets.push(target);
+            }
+        }
+        if let Some(what) = statement.refusal {
+            return self.refuse(Code::ParseDdl, what);
+        }
+        if let [first, others @ ..] = involved.as_slice()
+            && others.contains(first)
+        {
+            return if statement.only_names {
+                Ok(DdlPlan::Skip { reason: format!("all its tables are {first} on the target") })
+            } else {
+                self.refuse(Code::ParseDdl, &format!("two tables in it are both {first} on the target"))
+            };
+        }
+        built.sql = edited(self.text, statement.edits);
+        let mut run = Vec::new();
+        if statement.replaces {
+            run.extend(self.drop_before(&built));
+        }
+        run.push(built);
+        Ok(DdlPlan::Run(run))
+    }
+
+    /// CREATE OR REPLACE TABLE is MariaDB's alone; everyone understands a DROP and a CREATE.
+    fn drop_before(&self, create: &TargetStatement) -> Option<TargetStatement> {
+        let target = create.targets.first()?;
+        let mut drop = self.built(DdlKind::DropTable, format!("DROP TABLE IF EXISTS {target}"), None);
+        drop.sources = create.sources.first().cloned().into_iter().collect();
+        drop.targets = vec![target.clone()];
+        Some(drop)
+    }
+
+    fn each(&self, statement: &EachStatement) -> Result<DdlPlan, Failure> {
+        let mut run = Vec::new();
+        let mut skipped = None;
+        for item in &statement.items {
+            match self.item(statement, item)? {
+                DdlPlan::Run(one) => run.extend(one),
+                DdlPlan::Skip { reason } => skipped = Some(reason),
+            }
+        }
+        match skipped {
+            Some(reason) if run.is_empty() => Ok(DdlPlan::Skip { reason }),
+            _ => Ok(DdlPlan::Run(run)),
+        }
+    }
+
+    /// One item of a list as a statement of its own.
+    fn item(&self, statement: &EachStatement, names: &[NameRef]) -> Result<DdlPlan, Failure> {
+        let mut built = self.built(statement.kind, String::new(), None);
+        for name in names {
+            let source = self.resolve(name, self.input.schema)?;
+            match self.transform.table(&source)? {
+                Some(target) => built.targets.push(target),
+                None => return Ok(unwanted(&source)),
+            }
+            built.sources.push(source);
+        }
+        if let [from, to] = built.targets.as_slice()
+            && from == to
+        {
+            return Ok(DdlPlan::Skip { reason: format!("both tables are {from} on the target") });
+        }
+        let list: Vec<String> = built.targets.iter().map(TargetTable::to_string).collect();
+        let mut edits = statement.edits.clone();
+        edits.push(Edit { span: statement.list.clone(), text: list.join(" TO ") });
+        built.sql = edited(self.text, edits);
+        Ok(DdlPlan::Run(vec![built]))
+    }
+
+    fn built(&self, kind: DdlKind, sql: String, schema_only: Option<String>) -> TargetStatement {
+        let sql_modes = TargetStatement::READING_MODES
+            .iter()
+            .filter(|(bit, _)| self.input.sql_mode & bit != 0)
+            .map(|(_, name)| *name)
+            .collect();
+        TargetStatement { sql, sql_modes, kind, sources: Vec::new(), targets: Vec::new(), schema_only }
+    }
+}
+
+fn unwanted(source: &SourceTable) -> DdlPlan {
+    DdlPlan::Skip { reason: format!("table {source} is outside the block-allow list") }
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// `text` with all changes made. They do not overlap; an insertion comes before a replacement at its place.
+fn edited(text: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut at = 0;
+    for edit in &edits {
+        out.push_str(text.get(at..edit.span.start).unwrap_or_default());
+        out.push_str(&edit.text);
+        at = edit.span.end;
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
+}

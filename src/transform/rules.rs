@@ -1,0 +1,48 @@
+//! What a task says about names, as plain values; the configuration is mapped to these.
+//!
+//! Nothing is checked here: [`Transform::new`](super::Transform::new) compiles the rules and reports every problem at
+//! once. Event filters (`filter-rules`) and expression filters belong beside these as types of their own: the first ask
+//! by [`DdlKind`](super::DdlKind) or row change kind and statement text, the second by row values.
+
+use crate::model::Flavor;
+
+/// Everything that decides which tables are replicated and under which name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Which schemas and tables are replicated at all.
+    pub block_allow: BlockAllowRules,
+    /// Under which names; an unmatched table keeps its own.
+    pub routes: Vec<RouteRule>,
+    /// Whether patterns and names are compared with regard to case.
+    pub case_sensitive: bool,
+    /// The schema that holds checkpoints; never replicated.
+    pub meta_schema: String,
+    /// The source's dialect, which decides what some comments mean.
+    pub flavor: Flavor,
+}
+
+/// DM's `block-allow-list`. All names are patterns; a leading `~` makes one a Go regular expression.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BlockAllowRules {
+    /// Where not empty, a schema must match one of these.
+    pub do_dbs: Vec<String>,
+    /// Where not empty, a table must match one of these: schema pattern, table pattern.
+    pub do_tables: Vec<(String, String)>,
+    /// Where `do_dbs` is empty, a schema must match none of these.
+    pub ignore_dbs: Vec<String>,
+    /// Where `do_tables` is empty, a table must match none of these.
+    pub ignore_tables: Vec<(String, String)>,
+}
+
+/// One of DM's `routes`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteRule {
+    /// Which schemas.
+    pub schema_pattern: String,
+    /// Which tables in them; empty makes the rule one for whole schemas.
+    pub table_pattern: String,
+    /// Schema on the target.
+    pub target_schema: String,
+    /// Table on the target; empty keeps the name.
+    pub target_table: String,
+}
