@@ -139,17 +139,15 @@ fn syncer_families(page: &mut Page, status: &AgentStatus) {
     if samples.is_empty() {
         return;
     }
-    let families: [(&str, &str, fn(&Location) -> u64); 2] = [
-        ("dm_syncer_binlog_pos", "current binlog pos", |l| l.position.offset),
-        ("dm_syncer_binlog_file", "current binlog file index", |l| l.position.file.sequence()),
-    ];
-    for (name, help, value) in families {
+    let mut family = |name: &str, help: &str, value: fn(&Location) -> u64| {
         page.family(name, "gauge", help);
         for (task, node, location) in &samples {
             let labels = [("node", *node), ("source_id", &*task.source_id), ("task", &*task.name)];
             page.sample(name, &labels, value(location));
         }
-    }
+    };
+    family("dm_syncer_binlog_pos", "current binlog pos", |l| l.position.offset);
+    family("dm_syncer_binlog_file", "current binlog file index", |l| l.position.file.sequence());
 }
 
 /// DM's relay families know one source a worker and have no label for it. The first source keeps DM's form; where

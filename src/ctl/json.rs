@@ -49,6 +49,47 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// A value as Go's encoding/json indents it, and a line end; unlike a message's, an empty list stays on its line.
+pub fn go_pretty(value: &serde_json::Value) -> String {
+    let mut out = String::new();
+    put_json(value, 0, &mut out);
+    out.push('\n');
+    out
+}
+
+fn put_json(value: &serde_json::Value, depth: usize, out: &mut String) {
+    use serde_json::Value as Json;
+    let mut entries: Vec<(Option<&str>, &Json)> = Vec::new();
+    let (open, close) = match value {
+        Json::String(text) => return out.push_str(&quoted(text)),
+        Json::Array(values) => {
+            entries.extend(values.iter().map(|value| (None, value)));
+            ('[', ']')
+        }
+        Json::Object(fields) => {
+            entries.extend(fields.iter().map(|(name, value)| (Some(name.as_str()), value)));
+            ('{', '}')
+        }
+        other => return out.push_str(&other.to_string()),
+    };
+    out.push(open);
+    for (number, (name, value)) in entries.iter().enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        line(depth + 1, out);
+        if let Some(name) = name {
+            out.push_str(&quoted(name));
+            out.push_str(": ");
+        }
+        put_json(value, depth + 1, out);
+    }
+    if !entries.is_empty() {
+        line(depth, out);
+    }
+    out.push(close);
+}
+
 /// A line end and the indentation of `depth`.
 fn line(depth: usize, out: &mut String) {
     out.push('\n');

@@ -1,1 +1,21 @@
-//! Boot order, signals, shutdown order, sd_notify, logging.
+//! The process around the agent: boot order, lock, log, signals, service manager, shutdown order.
+//!
+//! Everything here is set up before the runtime exists, so that what fails, fails with one line and an exit code.
+//! Nothing here knows of tasks; `boot` starts what does.
+
+pub mod boot;
+pub mod hardening;
+pub mod lock;
+pub mod logging;
+pub mod notify;
+mod output;
+pub mod signals;
+
+pub use boot::run;
+
+use std::io::Write;
+
+/// Prints without `println!`'s panic on a closed pipe.
+pub fn print(to: &mut dyn Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}

@@ -335,7 +335,8 @@ fn incident(body: &[u8], span: &Span) -> DecodeError {
     DecodeError::Incident { at: span.start.clone(), message: String::from_utf8_lossy(message).into_owned() }
 }
 
-/// The extra flags of MariaDB's GTID event stand behind a group commit id or padding, and an XID.
+/// The extra flags of MariaDB's GTID event stand behind a group commit id and an XID, where these are; the zeros that
+/// fill a short event up read as no flags.
 fn alter_phase(body: &[u8]) -> AlterPhase {
     const GROUP_COMMIT_ID: u8 = 2;
     const PREPARED_OR_COMPLETED_XA: u8 = 0x40 | 0x80;
@@ -344,7 +345,9 @@ fn alter_phase(body: &[u8]) -> AlterPhase {
         let mut at = Cursor::new(body);
         let _ = at.take(12)?;
         let flags = at.u8()?;
-        at.take(if flags & GROUP_COMMIT_ID != 0 { 8 } else { 6 })?;
+        if flags & GROUP_COMMIT_ID != 0 {
+            at.take(8)?;
+        }
         if flags & PREPARED_OR_COMPLETED_XA != 0 {
             at.take(4)?;
             let (global, branch) = (at.u8()?, at.u8()?);

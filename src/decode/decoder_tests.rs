@@ -287,8 +287,8 @@ fn a_row_that_is_cut_short_is_an_error() {
 
 fn maria_gtid(flags: u8, extra: &[u8]) -> Vec<u8> {
     let mut body = vec![8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags];
-    body.extend([0; 6]);
     body.extend(extra);
+    body.resize(body.len().max(19), 0);
     body
 }
 

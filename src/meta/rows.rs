@@ -1,12 +1,14 @@
 //! The rows of the tables, and their conversion to locations.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
 
 /// The lane number under which the copy of DM's row is kept.
 pub const SHADOW_LANE: i32 = -1;
 
 /// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredMark {
     /// `binlog_name`.
     pub file: String,

@@ -109,14 +109,8 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
     let begin = reader.boundary().clone();
     let decoder = Decoder::new(spec.flavor, begin.location, begin.checksum);
     let (sender, items) = item::channel();
-    let intake = Intake::new(
-        reader,
-        decoder,
-        Arc::clone(&spec.transform),
-        downstream.clone(),
-        claimed.start.clone(),
-        sender,
-    );
+    let intake =
+        Intake::new(reader, decoder, Arc::clone(&spec.transform), downstream.clone(), claimed.start.clone(), sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
     let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
     let options = CoordinatorOptions {

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::former::skip;
 use super::item::{DdlItem, Item, ItemSender};
 use crate::apply::{DdlStep, Downstream, fetch_structure};
-use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::decode::Progress as Decoding;
+use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
@@ -214,7 +214,9 @@ impl Intake {
         }
         let binding = match self.transform.table(&event.layout.source)? {
             None => None,
-            Some(target) => Some(Arc::new(self.bind(event, &target).await.map_err(|failure| failure.at(self.place(event)))?)),
+            Some(target) => {
+                Some(Arc::new(self.bind(event, &target).await.map_err(|failure| failure.at(self.place(event)))?))
+            }
         };
         if self.bindings.len() >= BINDINGS {
             self.bindings.clear();
@@ -230,7 +232,10 @@ impl Intake {
                 Ok(structure) => break structure,
                 Err(failure) => {
                     self.conn = None;
-                    let lost = matches!(failure.known_code(), Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection));
+                    let lost = matches!(
+                        failure.known_code(),
+                        Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection)
+                    );
                     if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
                         return Err(failure);
                     }

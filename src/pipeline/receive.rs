@@ -16,8 +16,8 @@ use crate::model::{Flavor, Location};
 use crate::mysql::{Connector, Endpoint};
 use crate::relay::{Relay, RelayError, RelayWriter};
 use crate::upstream::{
-    Backoff, Batch, BinlogReader, DumpRequest, DumpStart, ErrorClass, Extent, Phase, Preflight, ReadError, ServerFacts, Want,
-    failure_of,
+    Backoff, Batch, BinlogReader, DumpRequest, DumpStart, ErrorClass, Extent, Phase, Preflight, ReadError, ServerFacts,
+    Want, failure_of,
 };
 
 /// A source that has nothing new says so this often.
@@ -197,8 +197,7 @@ fn start_of(spec: &ReceiveSpec, from: &Location) -> DumpStart {
 /// Asks the source what it is, and refuses to go on where it cannot work.
 async fn check(spec: &ReceiveSpec, start: &DumpStart) -> Result<ServerFacts, Failure> {
     let connector = Connector::new(spec.endpoint.clone());
-    let mut conn: Conn =
-        connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))?;
+    let mut conn: Conn = connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))?;
     let want = Want {
         flavor: Some(spec.flavor),
         server_id: spec.server_id,

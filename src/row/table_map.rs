@@ -155,10 +155,10 @@ impl Family {
         let belongs = |number: u8, kind: ColumnKind| match (self, kind) {
             (Family::EnumOrSet, kind) => matches!(kind, ColumnKind::Enum { .. } | ColumnKind::Set { .. }),
             (_, ColumnKind::Enum { .. } | ColumnKind::Set { .. }) => false,
-            (Family::Numeric, _) => matches!(number, 1..=5 | 8 | 9 | 246) || maria && number == 13,
-            // MariaDB derives its geometry and compressed types from BLOB and VARCHAR, character set included.
+            (Family::Numeric, _) => matches!(number, 1..=5 | 8 | 9 | 13 | 246),
+            // MySQL's VECTOR is a BLOB in this, and so are MariaDB's geometry and compressed types.
             (Family::Character, _) => {
-                matches!(number, 15 | 249..=252 | 253 | 254) || maria && matches!(number, 140 | 141 | 255)
+                matches!(number, 15 | 242 | 249..=254) || maria && matches!(number, 140 | 141 | 255)
             }
         };
         let pairs = types.iter().zip(&layout.columns).enumerate();

@@ -96,7 +96,7 @@ fn optional_metadata() {
     // INT, VARCHAR, ENUM, YEAR, BIGINT, CHAR, GEOMETRY
     let types = [3, 15, 254, 13, 8, 254, 255];
     let parameters = [80, 0, 247, 1, 254, 10, 4];
-    let mut optional = vec![1, 1, 0b0100_0000];
+    let mut optional = vec![1, 1, 0b0110_0000];
     optional.extend([2, 5, 45, 1, 252, 63, 0]);
     optional.extend([10, 1, 8]);
     optional.extend([77, 3, 1, 2, 3]);
@@ -104,10 +104,18 @@ fn optional_metadata() {
     (b'a'..=b'g').for_each(|letter| optional.extend([1, letter]));
     let (_, layout) = parse_table_map(Flavor::MySql, &map(&types, &parameters, &optional)).unwrap();
     let unsigned: Vec<_> = layout.columns.iter().map(|c| c.unsigned).collect();
-    assert_eq!(unsigned, [Some(false), None, None, None, Some(true), None, None]);
+    assert_eq!(unsigned, [Some(false), None, None, Some(true), Some(true), None, None]);
     let collations: Vec<_> = layout.columns.iter().map(|c| c.collation).collect();
     assert_eq!(collations, [None, Some(45), Some(8), None, None, Some(63), None]);
     assert_eq!(layout.names.unwrap().join(","), "a,b,c,d,e,f,g");
+}
+
+#[test]
+fn vectors_count_as_character_columns() {
+    let optional = [3, 2, 28, 63];
+    let (_, layout) = parse_table_map(Flavor::MySql, &map(&[15, 245, 242, 255], &[6, 0, 4, 4, 4], &optional)).unwrap();
+    let collations: Vec<_> = layout.columns.iter().map(|c| c.collation).collect();
+    assert_eq!(collations, [Some(28), None, Some(63), None]);
 }
 
 #[test]

@@ -1,5 +1,12 @@
 //! A subtask: its life cycle, the one actor that owns it, and the status everyone else reads.
 
+mod driver;
+mod lifecycle;
+mod meter;
+mod record;
 mod status;
 
+pub use driver::{AutoResume, RelayKeeper, TaskHandle, TaskSpec, forget, record_key, start};
+pub use lifecycle::{Effect, Event, step};
+pub use record::ParkRecord;
 pub use status::{Park, ParkReason, Stage, TaskStatus};

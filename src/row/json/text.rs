@@ -75,16 +75,14 @@ fn double(number: f64) -> Result<String> {
         return Err(JsonError::Malformed("a number is not finite"));
     }
     let scientific = format!("{number:e}");
-    // `{:e}` of a finite number always is `<digits>[.<digits>]e<exponent>`.
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let point = exponent.parse::<i32>().unwrap_or(0) + 1;
+    // `{:e}` of a finite number always has an exponent.
+    let exponent = scientific.rsplit_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok()).unwrap_or(0);
+    let point = exponent + 1;
     if !FIXED_POINT.contains(&point) {
         return Ok(scientific);
     }
     let fixed = format!("{number}");
-    let integer = !fixed.contains('.');
-    debug_assert!(mantissa.len() <= fixed.len() || integer);
-    Ok(if integer { fixed + ".0" } else { fixed })
+    Ok(if fixed.contains('.') { fixed } else { fixed + ".0" })
 }
 
 fn write_opaque(out: &mut Vec<u8>, kind: u8, data: &[u8]) -> Result<()> {

@@ -1,0 +1,86 @@
+//! The commands that dmctl does not have: status, log-level, events. They ask the agent's own service.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use super::connect::Session;
+use super::error::CtlError;
+use super::screen::{self, Progress};
+use super::{Verdict, screen::clock};
+use crate::control::proto::agent::agent_client::AgentClient;
+use crate::control::proto::agent::{
+    Event, EventsRequest, SetLogLevelRequest, StatusReply, StatusRequest, WatchStatusRequest,
+};
+use crate::control::proto::status_json;
+
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+fn agent(session: Session) -> Result<AgentClient<Channel>, CtlError> {
+    session.agent.ok_or_else(|| {
+        CtlError::Usage("only an agent answers this, over its socket: leave --master-addr out".to_owned())
+    })
+}
+
+/// status: once, or at each interval until interrupted or the agent ends.
+pub async fn status(
+    session: Session,
+    watch: Option<Duration>,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let mut agent = agent(session)?;
+    let mut progress = Progress::default();
+    let Some(interval) = watch else {
+        let reply = agent.status(StatusRequest {}).await?.into_inner();
+        out.write_all(shown(&reply, json, &mut progress).as_bytes())?;
+        return Ok(Verdict::Done);
+    };
+    let clear = !json && std::io::stdout().is_terminal();
+    let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+    let mut replies = agent.watch_status(WatchStatusRequest { interval_ms }).await?.into_inner();
+    while let Some(reply) = replies.message().await? {
+        let text = shown(&reply, json, &mut progress);
+        write!(out, "{}{text}", if clear { CLEAR } else { "" })?;
+        out.flush()?;
+    }
+    Err(CtlError::Unreachable("the agent closed the connection".to_owned()))
+}
+
+fn shown(reply: &StatusReply, json: bool, progress: &mut Progress) -> String {
+    if json { status_json(reply) } else { screen::render(reply, progress) }
+}
+
+/// log-level.
+pub async fn log_level(session: Session, level: String, out: &mut (dyn Write + Send)) -> Result<Verdict, CtlError> {
+    let reply = agent(session)?.set_log_level(SetLogLevelRequest { level }).await?.into_inner();
+    writeln!(out, "log level is now {}", reply.level)?;
+    Ok(Verdict::Done)
+}
+
+/// events.
+pub async fn events(
+    session: Session,
+    follow: bool,
+    recent: u32,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let mut events = agent(session)?.events(EventsRequest { recent, follow }).await?.into_inner();
+    while let Some(event) = events.message().await? {
+        writeln!(out, "{}", event_line(&event))?;
+        out.flush()?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn event_line(event: &Event) -> String {
+    let about = match (event.task.is_empty(), event.source_id.is_empty()) {
+        (true, true) => String::new(),
+        (false, true) => format!(" {}", event.task),
+        (true, false) => format!(" {}", event.source_id),
+        (false, false) => format!(" {}@{}", event.task, event.source_id),
+    };
+    format!("{}  {:<9}{about}  {}", clock(event.at_ms), event.kind, event.text)
+}

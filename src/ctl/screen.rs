@@ -1,0 +1,319 @@
+//! The status on one screen, for a person at three in the morning.
+//!
+//! Pure: the same reply and the same progress give the same text. What is not known is called unknown, never zero. All
+//! times are UTC.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::control::proto::agent::{Failure, Location, ReceiveState, Relay, Source, StatusReply, Task};
+
+/// Cells of a progress bar.
+const BAR: usize = 30;
+
+/// A column for what a line is about.
+const LABEL: usize = 13;
+
+/// What a watch remembers, to tell how much of a catch-up is done: the largest backlog of each task since it last had
+/// none.
+#[derive(Debug, Default)]
+pub struct Progress {
+    peaks: HashMap<(String, String), u64>,
+}
+
+impl Progress {
+    /// The done part, from 0 to 1; `None` with nothing to compare with.
+    fn done(&mut self, task: &Task) -> Option<f64> {
+        let key = (task.source_id.clone(), task.name.clone());
+        match task.backlog_bytes {
+            Some(0) | None => {
+                self.peaks.remove(&key);
+                None
+            }
+            Some(left) => {
+                let peak = self.peaks.entry(key).or_insert(left);
+                *peak = (*peak).max(left);
+                (*peak > left).then(|| 1.0 - left as f64 / *peak as f64)
+            }
+        }
+    }
+}
+
+/// The whole screen.
+pub fn render(status: &StatusReply, progress: &mut Progress) -> String {
+    let mut page = Page::default();
+    let ready = if status.ready { "ready" } else { "NOT READY: still loading" };
+    let (worker, version, pid) = (&status.worker, &status.version, status.pid);
+    page.plain(&format!("dm-agent {worker}, version {version}, pid {pid}, {ready}, {} UTC", clock(status.now_ms)));
+    if status.sources.is_empty() {
+        page.plain("\nNo source yet. Add one: dm-agentctl operate-source create <file>");
+    }
+    for source in &status.sources {
+        put_source(&mut page, source, status.now_ms);
+        for task in status.tasks.iter().filter(|task| task.source_id == source.source_id) {
+            put_task(&mut page, task, status.now_ms, progress);
+        }
+    }
+    let orphan = |task: &&Task| !status.sources.iter().any(|source| source.source_id == task.source_id);
+    for task in status.tasks.iter().filter(orphan) {
+        put_task(&mut page, task, status.now_ms, progress);
+    }
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn plain(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn row(&mut self, label: &str, value: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "  {label:<LABEL$} {}", value.replace('\n', " "));
+    }
+
+    fn failure(&mut self, failure: &Failure) {
+        self.row("FAILURE", &format!("{} ({}, {})", failure.message, failure.code, failure.class));
+        if !failure.raw_cause.is_empty() {
+            self.row("  cause", &failure.raw_cause);
+        }
+        if !failure.workaround.is_empty() {
+            self.row("  remedy", &failure.workaround);
+        }
+    }
+}
+
+fn put_source(page: &mut Page, source: &Source, now_ms: i64) {
+    let state = match source.receiving() {
+        ReceiveState::Running => "receiving".to_owned(),
+        ReceiveState::Retrying => match source.retry_at_ms {
+            Some(at) => format!("NOT RECEIVING, next try {}", ahead(at - now_ms)),
+            None => "NOT RECEIVING, trying again".to_owned(),
+        },
+        ReceiveState::Stopped => "NOT RECEIVING until someone acts".to_owned(),
+        ReceiveState::Paused => "NOT RECEIVING: paused by pause-relay".to_owned(),
+        ReceiveState::Idle => "idle: no task needs it".to_owned(),
+        ReceiveState::Unspecified => "unknown".to_owned(),
+    };
+    page.plain(&format!("\nSOURCE {} ({}): {state}", source.source_id, source.flavor));
+    if let Some(failure) = &source.failure {
+        page.failure(failure);
+    }
+    page.row("source is at", &place(source.master.as_ref(), "unknown: not reached"));
+    let lag = source.receive_lag_ms.map_or(String::new(), |ms| format!(", {} behind the source's clock", span(ms)));
+    page.row("received", &(place(source.received.as_ref(), "nothing yet") + &lag));
+    page.row("on disk", &place(source.relayed.as_ref(), "nothing yet"));
+    if let Some(relay) = &source.relay {
+        put_relay(page, relay, now_ms);
+    }
+}
+
+fn put_relay(page: &mut Page, relay: &Relay, now_ms: i64) {
+    let used = match relay.budget_bytes {
+        0 => size(relay.disk_bytes),
+        budget => {
+            let percent = relay.disk_bytes as f64 / budget as f64 * 100.0;
+            format!("{} of {} used ({percent:.0} %)", size(relay.disk_bytes), size(budget))
+        }
+    };
+    page.row("relay log", &format!("{used}, {} segments, growing {}", relay.segments, rate(relay.bytes_per_second)));
+    let runway = match &relay.runway {
+        Some(runway) => {
+            let (until, left) = (clock(runway.until_ms), runway.until_ms - now_ms);
+            format!("safe to stay parked until {until} UTC ({}); then {}", ahead(left), runway.limit)
+        }
+        None => "no end in sight".to_owned(),
+    };
+    page.row("runway", &runway);
+}
+
+fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) {
+    let stage = if task.stage == "Paused" { "PAUSED" } else { &task.stage };
+    page.plain(&format!("\nTASK {} on {}: {stage}, {}", task.name, task.source_id, task.activity));
+    for park in &task.parks {
+        let (since, by) = (clock(park.since_ms), &park.by);
+        let ago = span(now_ms - park.since_ms);
+        page.row("parked", &format!("{}, since {since} ({ago} ago), by {by}", park.reason));
+    }
+    if let Some(at) = task.auto_resume_at_ms {
+        page.row("tries again", &format!("by itself {}", ahead(at - now_ms)));
+    }
+    task.failures.iter().for_each(|failure| page.failure(failure));
+    let lag = match task.lag_ms {
+        Some(0) => "nothing waits".to_owned(),
+        Some(ms) => format!("{} behind", span(ms)),
+        None => "how far behind is unknown".to_owned(),
+    };
+    page.row("applied", &format!("{}, {lag}", place(task.applied.as_ref(), "nothing yet")));
+    if let Some(row) = &task.inside_transaction {
+        page.row("", &format!("inside a large transaction, at its row {} of event {}", row.row, row.event));
+    }
+    page.row("checkpoint", &place(task.flushed.as_ref(), "none yet"));
+    let backlog = task.backlog_bytes.map_or("unknown".to_owned(), size);
+    page.row("backlog", &format!("{backlog} received and not applied"));
+    let (rows, bytes) = (task.rows_per_second, rate(task.bytes_per_second));
+    page.row("speed", &format!("{rows:.0} rows/s, {bytes}; {} rows so far", task.rows_total));
+    put_catch_up(page, task, progress);
+    if !task.safe_mode.is_empty() {
+        page.row("safe mode", &task.safe_mode);
+    }
+    task.notes.iter().for_each(|note| page.row("note", note));
+}
+
+fn put_catch_up(page: &mut Page, task: &Task, progress: &mut Progress) {
+    let done = progress.done(task);
+    if task.stage != "Running" || task.backlog_bytes.unwrap_or(0) == 0 {
+        return;
+    }
+    let eta = task.eta_ms.map_or("not getting nearer".to_owned(), |ms| format!("done in {}", span(ms)));
+    let line = match done {
+        Some(done) => {
+            let filled = ((done * BAR as f64) as usize).min(BAR);
+            format!("[{}{}] {:.0} %, {eta}", "#".repeat(filled), ".".repeat(BAR - filled), done * 100.0)
+        }
+        None => eta,
+    };
+    page.row("catching up", &line);
+}
+
+fn place(location: Option<&Location>, unknown: &str) -> String {
+    match location {
+        None => unknown.to_owned(),
+        Some(l) if l.gtid_set.is_empty() => format!("{}:{}", l.file, l.offset),
+        Some(l) if l.gtid_set.len() > 80 => format!("{}:{} (and a long GTID set, see --json)", l.file, l.offset),
+        Some(l) => format!("{}:{} ({})", l.file, l.offset, l.gtid_set),
+    }
+}
+
+/// A time of day with its date, UTC.
+pub fn clock(ms: i64) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let at = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000));
+    at.ok().and_then(|at| at.format(format).ok()).unwrap_or_else(|| format!("{ms} ms"))
+}
+
+/// A length of time in its two largest units.
+fn span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds == 0 => format!("{} ms", ms.max(0)),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn ahead(ms: i64) -> String {
+    if ms > 0 { format!("in {}", span(ms)) } else { "now".to_owned() }
+}
+
+fn size(bytes: u64) -> String {
+    scaled(bytes as f64)
+}
+
+fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", scaled(bytes_per_second))
+}
+
+fn scaled(bytes: f64) -> String {
+    let mut value = bytes.max(0.0);
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} PiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::proto::agent::{Park, Runway};
+
+    fn task() -> Task {
+        Task {
+            name: "t1".to_owned(),
+            source_id: "mysql-01".to_owned(),
+            stage: "Running".to_owned(),
+            activity: "applying".to_owned(),
+            backlog_bytes: Some(1000),
+            lag_ms: Some(60_000),
+            eta_ms: Some(90_000),
+            ..Task::default()
+        }
+    }
+
+    fn status(task: Task) -> StatusReply {
+        let runway = Runway { until_ms: 100_000_000, limit: "the relay budget is full".to_owned() };
+        let relay = Relay { disk_bytes: 512 << 20, budget_bytes: 1 << 30, runway: Some(runway), ..Relay::default() };
+        let source = Source {
+            source_id: "mysql-01".to_owned(),
+            receiving: ReceiveState::Running.into(),
+            relay: Some(relay),
+            ..Source::default()
+        };
+        StatusReply { ready: true, sources: vec![source], tasks: vec![task], ..StatusReply::default() }
+    }
+
+    #[test]
+    fn a_parked_task_says_why_since_when_and_how_long_it_may_stay() {
+        let park = Park { reason: "operator".to_owned(), since_ms: -60_000, by: "uid 1000 pid 7".to_owned() };
+        let screen =
+            render(&status(Task { stage: "Paused".to_owned(), parks: vec![park], ..task() }), &mut Progress::default());
+        assert!(screen.contains("TASK t1 on mysql-01: PAUSED"), "{screen}");
+        assert!(screen.contains("operator, since 1969-12-31 23:59:00 (1 min 0 s ago), by uid 1000 pid 7"), "{screen}");
+        assert!(
+            screen.contains(
+                "safe to stay parked until 1970-01-02 03:46:40 UTC (in 1 d 3 h); then the relay budget is full"
+            ),
+            "{screen}"
+        );
+        assert!(screen.contains("512.0 MiB of 1.0 GiB used (50 %)"), "{screen}");
+        assert!(!screen.contains("catching up"), "{screen}");
+    }
+
+    #[test]
+    fn progress_is_measured_against_the_largest_backlog_seen() {
+        let mut progress = Progress::default();
+        let first = render(&status(task()), &mut progress);
+        assert!(first.contains("catching up   done in 1 min 30 s"), "{first}");
+        let later = render(&status(Task { backlog_bytes: Some(250), ..task() }), &mut progress);
+        assert!(later.contains("[######################........] 75 %"), "{later}");
+        render(&status(Task { backlog_bytes: Some(0), ..task() }), &mut progress);
+        assert!(progress.peaks.is_empty());
+    }
+
+    #[test]
+    fn failures_come_with_their_remedy_and_unknown_is_not_zero() {
+        let failure = Failure {
+            message: "execute\nstatement".to_owned(),
+            raw_cause: "Error 1062".to_owned(),
+            workaround: "Remove the row.".to_owned(),
+            ..Failure::default()
+        };
+        let task = Task { failures: vec![failure], lag_ms: None, backlog_bytes: None, ..task() };
+        let screen = render(&status(task), &mut Progress::default());
+        assert!(screen.contains("FAILURE       execute statement"), "{screen}");
+        assert!(screen.contains("remedy      Remove the row."), "{screen}");
+        assert!(screen.contains("how far behind is unknown"), "{screen}");
+        assert!(screen.contains("backlog       unknown"), "{screen}");
+    }
+
+    #[test]
+    fn sizes_and_spans_read_well() {
+        assert_eq!([size(0), size(1536), size(u64::MAX)], ["0 B", "1.5 KiB", "16384.0 PiB"]);
+        assert_eq!([span(-5), span(900), span(59_000), span(3_600_000)], ["0 ms", "900 ms", "59 s", "1 h 0 min"]);
+        assert_eq!(clock(i64::MAX), format!("{} ms", i64::MAX));
+    }
+}

@@ -1,0 +1,495 @@
+//! The storage thread: stores chunks, flushes, turns to new segments, purges, and says when the log is full.
+//!
+//! It alone writes segments and the manifest. Invariants: `relayed` moves behind a flush that returned; a segment leaves
+//! the manifest before its directory is removed; the disk is checked before it is written to. The next segment is opened
+//! ahead of need on a thread of its own, since opening one makes the whole system sync. After an error of the store it
+//! stores nothing more and only answers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::chunk;
+use super::handle::{Command, Core, Reply, Step};
+use super::intake::{Cut, Intake};
+use super::purge::{self, Held, PurgeReport};
+use super::reading::ReadRequest;
+use super::segment::{Manifest, Segment, segment_dir};
+use super::{Boundary, FullReason, Lsn, RelayError};
+use crate::binlog::StreamTracker;
+use crate::model::{BinlogFile, Location};
+use crate::store::{self, Profile, StoreError, Table};
+
+/// Chunks stored between two flushes of a tick, so that a fast writer cannot keep one from ending.
+const CHUNKS_A_TICK: usize = 64;
+
+/// The segment being written.
+struct Active {
+    seq: u64,
+    table: Box<dyn Table>,
+    raw_bytes: u64,
+}
+
+/// The next one.
+struct Spare {
+    seq: u64,
+    opening: JoinHandle<Result<Box<dyn Table>, StoreError>>,
+}
+
+struct Storage {
+    core: Arc<Core>,
+    segment_bytes: u64,
+    next_seq: u64,
+    active: Option<Active>,
+    spare: Option<Spare>,
+    /// Raw bytes since the last flush.
+    unflushed: u64,
+    /// End of what was stored last.
+    stored: Option<Boundary>,
+    failed: bool,
+}
+
+/// Runs until the gate stops it.
+pub(super) fn run(core: Arc<Core>, next_seq: u64) {
+    let segment_bytes = core.config.effective_segment_bytes();
+    let mut storage =
+        Storage { core, segment_bytes, next_seq, active: None, spare: None, unflushed: 0, stored: None, failed: false };
+    storage.prepare_spare();
+    let interval = storage.core.config.flush_interval;
+    let mut deadline = Instant::now() + interval;
+    let core = storage.core.clone();
+    loop {
+        let result = match core.gate.next(deadline, !storage.failed) {
+            Step::Command(command) => storage.command(command),
+            Step::Store(cut) => storage.store(cut),
+            Step::Tick => {
+                let ticked = storage.tick();
+                deadline = Instant::now() + interval;
+                ticked
+            }
+            Step::Stop => break,
+        };
+        if let Err(error) = result {
+            storage.fail(error);
+        }
+    }
+    if let Err(error) = storage.finish() {
+        storage.fail(error);
+    }
+    let (done, ended) = tokio::sync::oneshot::channel();
+    if core.reads.blocking_send(ReadRequest::Stop { done }).is_ok() {
+        let _ = ended.blocking_recv();
+    }
+    core.shared.log().closed = true;
+    core.shared.ring();
+}
+
+impl Storage {
+    fn fail(&mut self, error: RelayError) {
+        if !std::mem::replace(&mut self.failed, true) {
+            let failure = crate::error::Failure::from(&error);
+            tracing::error!(dir = %self.core.config.dir.display(), error = %failure, "relay log store failed");
+            self.core.shared.log().failure = Some(error);
+        }
+        self.core.shared.ring();
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), RelayError> {
+        if self.failed {
+            let failure = self.core.shared.log().failure.clone().unwrap_or(RelayError::Closed);
+            match command {
+                Command::StartAt { reply, .. } | Command::Cut { reply, .. } | Command::Flush { reply } => {
+                    drop(reply.send(Err(failure)));
+                }
+                Command::PurgeBefore { reply, .. } => drop(reply.send(Err(failure))),
+            }
+            return Ok(());
+        }
+        match command {
+            Command::StartAt { location, identity, reply } => answer(reply, self.start_at(location, &identity)),
+            Command::Cut { lsn, at, reply } => answer(reply, self.cut(lsn, at)),
+            Command::PurgeBefore { file, reply } => answer(reply, self.purge_before(&file)),
+            Command::Flush { reply } => answer(reply, self.store_pending(usize::MAX)),
+        }
+    }
+
+    /// Stores one chunk, and flushes or turns to the next segment where it is time.
+    fn store(&mut self, cut: Cut) -> Result<(), RelayError> {
+        let header = &cut.chunk.header;
+        let end_lsn = header.end_lsn();
+        let value = chunk::encode(&cut.chunk);
+        let active = self.active()?;
+        active.table.put(&header.start.0.to_be_bytes(), &value)?;
+        let seq = active.seq;
+        let raw_bytes = {
+            let mut log = self.core.shared.log();
+            let segment = log.segments.entry(seq).or_insert_with(|| Segment {
+                seq,
+                start: header.start,
+                begin: header.begin.clone(),
+                end_lsn: header.start,
+                end: header.begin.clone(),
+                newest: 0,
+                identity: header.identity.clone(),
+                disk_bytes: 0,
+                sealed: false,
+            });
+            self.unflushed += end_lsn.0 - segment.end_lsn.0.min(end_lsn.0);
+            segment.end_lsn = end_lsn;
+            segment.end = header.end.clone();
+            segment.newest = header.newest;
+            segment.identity = header.identity.clone();
+            let raw_bytes = segment.raw_bytes();
+            log.stored_lsn = end_lsn;
+            log.trim(self.core.config.tail_bytes);
+            raw_bytes
+        };
+        self.core.shared.ring();
+        let at_boundary = header.end.lsn == end_lsn;
+        self.stored = Some(header.end.clone());
+        if let Some(active) = &mut self.active {
+            active.raw_bytes = raw_bytes;
+        }
+        if raw_bytes > self.segment_bytes / 2 {
+            self.prepare_spare();
+        }
+        let large = raw_bytes >= self.segment_bytes && (at_boundary || raw_bytes >= self.segment_bytes / 4 * 5);
+        if cut.closed && large {
+            return self.seal();
+        }
+        if raw_bytes >= self.segment_bytes
+            && let Some(intake) = &mut self.core.gate.lock().intake
+        {
+            intake.segment_full = true;
+        }
+        if self.unflushed >= self.core.config.flush_bytes {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn active(&mut self) -> Result<&mut Active, StoreError> {
+        if self.active.is_none() {
+            self.prepare_spare();
+            let spare = self.spare.take();
+            let (seq, table) = match spare {
+                Some(spare) => (spare.seq, joined(spare.opening, &self.core)?),
+                None => {
+                    let seq = self.take_seq();
+                    (seq, store::open(&segment_dir(&self.core.config.dir, seq), Profile::Chunks)?)
+                }
+            };
+            let reader = table.share();
+            let _ = self.core.reads.blocking_send(ReadRequest::Active { seq, table: reader });
+            self.active = Some(Active { seq, table, raw_bytes: 0 });
+        }
+        // Set just above where it was missing.
+        self.active.as_mut().ok_or_else(|| StoreError::Closed { path: self.core.config.dir.clone() })
+    }
+
+    fn take_seq(&mut self) -> u64 {
+        self.next_seq += 1;
+        self.next_seq - 1
+    }
+
+    /// Begins to open the next segment, unless it is being opened.
+    fn prepare_spare(&mut self) {
+        if self.spare.is_some() {
+            return;
+        }
+        let seq = self.take_seq();
+        let dir = segment_dir(&self.core.config.dir, seq);
+        let open = move || store::open(&dir, Profile::Chunks);
+        // Without a thread the segment is opened when it is needed.
+        if let Ok(opening) = std::thread::Builder::new().name("relay-open".to_owned()).spawn(open) {
+            self.spare = Some(Spare { seq, opening });
+        }
+    }
+
+    /// Makes what was stored durable, and says so.
+    fn flush(&mut self) -> Result<(), RelayError> {
+        let (Some(active), Some(stored)) = (&mut self.active, &self.stored) else { return Ok(()) };
+        if self.unflushed == 0 {
+            return Ok(());
+        }
+        active.table.flush()?;
+        self.unflushed = 0;
+        let disk_bytes = active.table.disk_bytes()?;
+        {
+            let mut log = self.core.shared.log();
+            log.relayed = Some(stored.clone());
+            log.relayed_lsn = log.stored_lsn;
+            if let Some(segment) = log.segments.get_mut(&active.seq) {
+                segment.disk_bytes = disk_bytes;
+            }
+        }
+        self.core.shared.ring();
+        Ok(())
+    }
+
+    /// Ends the active segment.
+    fn seal(&mut self) -> Result<(), RelayError> {
+        self.flush()?;
+        let Some(active) = self.active.take() else { return Ok(()) };
+        if let Some(intake) = &mut self.core.gate.lock().intake {
+            intake.segment_full = false;
+        }
+        if let Some(segment) = self.core.shared.log().segments.get_mut(&active.seq) {
+            segment.sealed = true;
+        }
+        self.write_manifest()?;
+        Ok(self.release(active)?)
+    }
+
+    fn release(&self, active: Active) -> Result<(), StoreError> {
+        let closed = active.table.close();
+        let _ = self.core.reads.blocking_send(ReadRequest::Close { seq: active.seq });
+        closed
+    }
+
+    fn write_manifest(&self) -> Result<(), StoreError> {
+        let unused = self.spare.as_ref().map_or(self.next_seq, |spare| spare.seq);
+        let manifest = {
+            let log = self.core.shared.log();
+            Manifest {
+                flavor: self.core.config.flavor,
+                origin: log.origin.clone(),
+                identity: log.identity.clone(),
+                active_seq: self.active.as_ref().map_or(unused, |active| active.seq),
+                sealed: log.segments.values().filter(|segment| segment.sealed).cloned().collect(),
+            }
+        };
+        manifest.store(&self.core.config.dir)
+    }
+
+    /// Stores what waits, the open chunk included, and flushes.
+    fn store_pending(&mut self, limit: usize) -> Result<(), RelayError> {
+        for _ in 0..limit {
+            let next = self.core.gate.lock().intake.as_mut().and_then(|intake| intake.take(true));
+            let Some(cut) = next else { break };
+            self.store(cut)?;
+        }
+        self.flush()
+    }
+
+    fn tick(&mut self) -> Result<(), RelayError> {
+        if self.failed {
+            return Ok(());
+        }
+        self.store_pending(CHUNKS_A_TICK)?;
+        self.core.shared.log().sample(Instant::now());
+        self.purge_passed()?;
+        self.check_room()
+    }
+
+    /// Removes what every task has passed.
+    fn purge_passed(&mut self) -> Result<(), RelayError> {
+        let count = {
+            let log = self.core.shared.log();
+            if !log.armed || log.tasks.is_empty() {
+                return Ok(());
+            }
+            let segments: Vec<_> = log.segments.values().collect();
+            purge::removable(&segments, |boundary| purge::passed_by_all(boundary, &log.tasks, &log.readers))
+        };
+        self.remove_oldest(count).map(drop)
+    }
+
+    /// Whether there is room, after removing what nobody needs if there is none.
+    fn check_room(&mut self) -> Result<(), RelayError> {
+        loop {
+            let reason = self.lack_of_room()?;
+            let (count, seal) = {
+                let mut log = self.core.shared.log();
+                if reason.is_none() || !log.armed {
+                    let changed = log.full != reason;
+                    log.full = reason;
+                    drop(log);
+                    if changed {
+                        self.core.shared.ring();
+                    }
+                    return Ok(());
+                }
+                let segments: Vec<_> = log.segments.values().collect();
+                let passed = |boundary: &Boundary| purge::passed_by_all(boundary, &log.tasks, &log.readers);
+                let allowed = purge::removable(&segments, passed);
+                let end_passed = segments.last().is_some_and(|last| !last.sealed && passed(&last.end));
+                (purge::oldest_group(&segments, allowed), end_passed)
+            };
+            match (count, seal) {
+                (0, true) => self.seal_all()?,
+                (0, false) => {
+                    let changed = std::mem::replace(&mut self.core.shared.log().full, reason) != reason;
+                    if changed {
+                        self.core.shared.ring();
+                    }
+                    return Ok(());
+                }
+                (count, _) => drop(self.remove_oldest(count)?),
+            }
+        }
+    }
+
+    /// Ends the active segment with the open chunk.
+    fn seal_all(&mut self) -> Result<(), RelayError> {
+        if let Some(intake) = &mut self.core.gate.lock().intake {
+            intake.close_open();
+        }
+        self.store_pending(usize::MAX)?;
+        self.seal()
+    }
+
+    fn lack_of_room(&self) -> Result<Option<FullReason>, StoreError> {
+        let config = &self.core.config;
+        let fail = |error| StoreError::from_io("measure", &config.dir, error);
+        let free = store::free_bytes(&config.dir).map_err(fail)?;
+        let log = self.core.shared.log();
+        // Once full, it stays so until there is room for more than a moment.
+        let margin = if log.full.is_some() { config.flush_bytes } else { 0 };
+        let used = log.disk_bytes() + (log.received_lsn.0 - log.stored_lsn.0) + margin;
+        let (budget, floor) = (config.budget_bytes, config.free_floor_bytes);
+        Ok(match () {
+            () if used >= budget => Some(FullReason::Budget { used: used - margin, budget }),
+            () if free < floor.saturating_add(margin) => Some(FullReason::FreeFloor { free, floor }),
+            () => None,
+        })
+    }
+
+    /// Removes the oldest `count` segments; the bytes they took.
+    fn remove_oldest(&mut self, count: usize) -> Result<u64, RelayError> {
+        if count == 0 {
+            return Ok(0);
+        }
+        let (gone, bytes) = {
+            let mut log = self.core.shared.log();
+            let gone: Vec<u64> = log.segments.keys().take(count).copied().collect();
+            let mut bytes = 0;
+            for seq in &gone {
+                if let Some(segment) = log.segments.remove(seq) {
+                    bytes += segment.disk_bytes;
+                    log.origin = Some(segment.end);
+                }
+            }
+            (gone, bytes)
+        };
+        self.write_manifest()?;
+        self.remove_dirs(gone);
+        Ok(bytes)
+    }
+
+    /// The reading thread has the directories open, so it removes them. Waits for it: room counts when it is there.
+    fn remove_dirs(&self, seqs: Vec<u64>) {
+        let (done, removed) = tokio::sync::oneshot::channel();
+        if self.core.reads.blocking_send(ReadRequest::Remove { seqs, done }).is_ok() {
+            let _ = removed.blocking_recv();
+        }
+        self.core.shared.ring();
+    }
+
+    fn purge_before(&mut self, file: &BinlogFile) -> Result<PurgeReport, RelayError> {
+        let (count, held) = {
+            let log = self.core.shared.log();
+            let segments: Vec<_> = log.segments.values().collect();
+            let asked = purge::removable(&segments, |boundary| purge::before_file(boundary, file));
+            let count = purge::removable(&segments, |boundary| {
+                purge::before_file(boundary, file) && purge::passed_by_all(boundary, &log.tasks, &log.readers)
+            });
+            let limit = segments.get(asked).map(|next| &next.begin).or(segments.last().map(|last| &last.end));
+            let held = limit.filter(|_| count < asked).and_then(|limit| {
+                let holder = |(_, at): &(&String, &Location)| !at.covers(&limit.location);
+                let (task, at) = log.tasks.iter().find(holder)?;
+                Some(Held { task: task.clone(), at: at.clone() })
+            });
+            (count, held)
+        };
+        if let (0, Some(held)) = (count, &held) {
+            return Err(RelayError::Protected { task: held.task.clone(), at: Box::new(held.at.clone()) });
+        }
+        let bytes = self.remove_oldest(count)?;
+        Ok(PurgeReport { segments: count as u64, bytes, held })
+    }
+
+    fn start_at(&mut self, location: Location, identity: &str) -> Result<(), RelayError> {
+        let at = Boundary { location, lsn: Lsn(0), checksum: false };
+        self.begin_anew(None, at, identity.into())
+    }
+
+    fn cut(&mut self, lsn: Lsn, at: Boundary) -> Result<(), RelayError> {
+        let (held, identity) = {
+            let log = self.core.shared.log();
+            (log.start_lsn() <= lsn && lsn <= log.stored_lsn && at.lsn <= lsn, log.identity.clone())
+        };
+        if !held {
+            return Err(self.core.not_covered(&at.location));
+        }
+        self.begin_anew(Some(lsn), at, identity)
+    }
+
+    /// Drops everything from `cut` on, all of it for `None`, and goes on behind `at`. Bytes get new numbers, so that no
+    /// reader takes them for the old ones.
+    fn begin_anew(&mut self, cut: Option<Lsn>, at: Boundary, identity: Arc<str>) -> Result<(), RelayError> {
+        let flavor = self.core.config.flavor;
+        let active = self.active.take();
+        self.unflushed = 0;
+        self.stored = None;
+        let removed = {
+            let mut gate = self.core.gate.lock();
+            let mut log = self.core.shared.log();
+            let start = log.received.as_ref().map_or(Lsn(0), |_| Lsn(log.received_lsn.0 + 1));
+            let at = Boundary { lsn: at.lsn.min(start), ..at };
+            let fresh = Boundary { lsn: start, ..at.clone() };
+            let tracker = StreamTracker::new(flavor, at.location.clone(), at.checksum);
+            let mut intake = Intake::new(tracker, fresh.clone(), start, cut.is_some(), identity.clone());
+            if let Some(old) = &gate.intake {
+                (intake.epoch, intake.taken) = (old.epoch + 1, old.taken);
+            }
+            gate.intake = Some(intake);
+            let keep = cut.unwrap_or_default();
+            let removed: Vec<u64> = log.segments.values().filter(|s| s.start >= keep).map(|s| s.seq).collect();
+            log.segments.retain(|_, segment| segment.start < keep);
+            if let Some(last) = log.segments.values_mut().next_back() {
+                (last.end_lsn, last.end, last.sealed) = (keep.min(last.end_lsn), at, true);
+            }
+            log.origin = Some(fresh.clone());
+            log.identity = identity;
+            log.cut(fresh, start);
+            removed
+        };
+        self.write_manifest()?;
+        if let Some(active) = active {
+            self.release(active)?;
+        }
+        self.remove_dirs(removed);
+        Ok(())
+    }
+
+    /// Flushes, seals, and removes the segment that was not needed.
+    fn finish(&mut self) -> Result<(), RelayError> {
+        if !self.failed {
+            self.seal_all()?;
+        }
+        if let Some(spare) = self.spare.take() {
+            let dir = segment_dir(&self.core.config.dir, spare.seq);
+            drop(joined(spare.opening, &self.core)?);
+            std::fs::remove_dir_all(&dir).map_err(|error| StoreError::from_io("remove", &dir, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn joined(opening: JoinHandle<Result<Box<dyn Table>, StoreError>>, core: &Core) -> Result<Box<dyn Table>, StoreError> {
+    opening.join().unwrap_or_else(|_| {
+        let source = std::io::Error::other("the thread that opened it panicked");
+        Err(StoreError::Io { doing: "open", path: core.config.dir.clone(), source })
+    })
+}
+
+/// Answers, and passes on what makes the store unusable.
+fn answer<T>(reply: Reply<T>, result: Result<T, RelayError>) -> Result<(), RelayError> {
+    let failed = match &result {
+        Err(error @ RelayError::Store(_)) => Err(error.clone()),
+        _ => Ok(()),
+    };
+    drop(reply.send(result));
+    failed
+}

@@ -1,0 +1,22 @@
+//! What is kept of a subtask on this machine: why it is parked, and where it was.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::status::{Park, ParkReason};
+use crate::error::Failure;
+use crate::meta::StoredMark;
+
+/// Stored under the subtask's key. Locations are for the status only: what a restart goes on from is stored downstream.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ParkRecord {
+    /// Why it is parked.
+    pub parks: BTreeMap<ParkReason, Park>,
+    /// What it failed with.
+    pub failures: Vec<Failure>,
+    /// Applied for certain.
+    pub applied: Option<StoredMark>,
+    /// In DM's row.
+    pub flushed: Option<StoredMark>,
+}
