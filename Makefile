@@ -30,8 +30,9 @@ fmt: ## is every file formatted?
 clippy: ## lints, warnings are errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
+# tests/*.rs are tests that need no server.
 unit: ## unit and property tests, no server needed
-	$(CARGO) test --locked --lib --bins
+	$(CARGO) test --locked --lib --bins $(addprefix --test ,$(basename $(notdir $(wildcard tests/*.rs))))
 
 # Each test runs servers of its own beside the shared ones, so more tests at once than this only wait for each other.
 integration: servers ## end to end on real servers; one of them: make integration T=fifty_pauses

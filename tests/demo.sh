@@ -67,7 +67,7 @@ cleanup() {
   local code=$?
   if [ "$code" = 0 ] && [ -n "$KEEP" ]; then return; fi
   local pid
-  for pid in "${LOAD_PIDS[@]}" ${AGENT_PID:+"$AGENT_PID"} "${PIDS[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+  for pid in "${LOAD_PIDS[@]}" ${AGENT_PID:+"$AGENT_PID"} "${PIDS[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
   wait 2>/dev/null || true
   if [ "$code" = 0 ]; then
     rm -rf "$FOLDER"
@@ -78,14 +78,15 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# background LOG COMMAND…: in the background; ends with this script unless it is to stay. Its process id is in $!.
+# background LOG COMMAND…: in the background, as a process group of its own; ends with this script unless it is to stay. Its process id
+# is in $!.
 background() {
   local log=$1
   shift
   if [ -n "$KEEP" ]; then
     setsid -- "$@" >>"$log" 2>&1 </dev/null &
   else
-    setpriv --pdeathsig KILL -- "$@" >>"$log" 2>&1 </dev/null &
+    setpriv --pdeathsig KILL -- setsid -- "$@" >>"$log" 2>&1 </dev/null &
   fi
 }
 
@@ -211,8 +212,8 @@ start_load() {
 stop_load() {
   local pid
   for pid in "${LOAD_PIDS[@]}"; do
-    # The loop and its client are one job; the client ends with its input.
-    kill -TERM "$pid" 2>/dev/null || true
+    # The whole group: the writer of pairs is a loop and a client.
+    kill -TERM -- "-$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
   LOAD_PIDS=()
@@ -225,8 +226,10 @@ no_writers() {
 
 # ---- what the agent and the servers say ----
 
-# The value of a key of the one task (or source) in the agent's own status, which has a key a line.
-status_value() { dm-agentctl status --json | sed -n "s/^ *\"$1\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p" | head -n 1; }
+# The value of a key of the one task (or source) in the agent's own status, which has a key a line; nothing where it is not known.
+status_value() {
+  dm-agentctl status --json | sed -n "s/^ *\"$1\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p" | sed -n '1{/^null$/!p}'
+}
 
 # location_value received|applied|… file|offset
 location_value() {
@@ -420,9 +423,13 @@ tour_6_stop() {
 say_what_to_play_with() {
   start_load again
   cat >"$FOLDER/stop.sh" <<STOP
-#!/bin/sh
+#!/usr/bin/env bash
 # Ends the demo that was left running.
-kill -TERM ${LOAD_PIDS[*]} $AGENT_PID 2>/dev/null; sleep 2; kill -TERM ${PIDS[*]} 2>/dev/null; sleep 2; rm -rf "$FOLDER"
+for pid in ${LOAD_PIDS[*]} $AGENT_PID ${PIDS[*]}; do
+  kill -TERM -- "-\$pid" 2>/dev/null
+  while kill -0 "\$pid" 2>/dev/null; do sleep 0.2; done
+done
+rm -rf "$FOLDER"
 STOP
   chmod 755 "$FOLDER/stop.sh"
   step "Left running, with load. To play with it:"

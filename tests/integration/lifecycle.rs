@@ -1,6 +1,7 @@
 //! The daemon itself: start, stop, a second instance, the socket.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -8,10 +9,13 @@ use rustix::process::Signal;
 use crate::support::agent::{Agent, AgentOptions, run_ctl};
 use crate::support::eventually;
 use crate::support::fixture::{Link, LinkOptions, shared_pair};
-use crate::support::process::{Process, fresh_folder};
+use crate::support::process::{Process, free_port, fresh_folder};
 use crate::support::servers::Kind;
 use crate::support::socket;
 use crate::support::workload::{Mix, Workload};
+
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
 
 #[tokio::test]
 async fn answers_before_it_has_any_source() {
@@ -78,23 +82,36 @@ async fn a_stop_under_load_loses_nothing() {
     link.agent.assert_quiet_log();
 }
 
-/// With no argument at all, as an ordinary user would: XDG folders, and `dm-agentctl` finds the socket by the same rule.
+/// With defaults, as an ordinary user would run it: XDG folders, the socket among them.
 #[tokio::test]
-async fn runs_without_arguments() {
+async fn runs_with_defaults_as_an_ordinary_user() {
     let home = fresh_folder("home");
     let runtime = home.join("run");
     std::fs::create_dir_all(&runtime).expect("create a runtime folder");
     std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o700)).expect("set permissions");
-    let text = |path: &std::path::Path| path.display().to_string();
+    // The build folder may be closed to others.
+    let program = home.join("dm-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_dm-agent"), &program).expect("copy the agent");
+    let text = |path: &Path| path.display().to_string();
     let envs = [
         ("HOME".to_owned(), text(&home)),
         ("XDG_STATE_HOME".to_owned(), text(&home.join("state"))),
         ("XDG_RUNTIME_DIR".to_owned(), text(&runtime)),
     ];
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_dm-agent"));
-    let mut process = Process::start("dm-agent", program, &[], &envs, &home.join("log"));
+    // Only the port is named: another run may have the default one.
+    let mut args = vec!["--worker-addr".to_owned(), format!("127.0.0.1:{}", free_port())];
+    let mut command = program.clone();
+    if rustix::process::geteuid().is_root() {
+        for path in [&home, &runtime] {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("give the folder away");
+        }
+        let become_nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--pdeathsig", "KILL", "--"];
+        args.splice(0..0, become_nobody.iter().map(|word| word.to_string()).chain([text(&program)]));
+        command = "setpriv".into();
+    }
+    let mut process = Process::start("dm-agent", &command, &args, &envs, &home.join("log"));
     let socket = runtime.join("dm-agent/admin.sock");
-    eventually("an agent without arguments answers", Duration::from_secs(20), async || {
+    eventually("an agent with defaults answers", Duration::from_secs(20), async || {
         assert!(process.exit_status().is_none(), "it ended");
         socket::get(&socket, "/readyz").await
     })
