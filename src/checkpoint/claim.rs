@@ -148,12 +148,17 @@ async fn read_lanes(conn: &mut Conn, tables: &MetaTables) -> Result<(Option<Lane
 }
 
 async fn read_dm_row(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DmRow>, Failure> {
-    type Columns = (String, u64, String, String, u64, String);
-    let row: Option<Columns> = limited(conn.query_first(tables.select_dm_row())).await?;
-    Ok(row.map(|(file, offset, gtids, exit_file, exit_offset, exit_gtids)| DmRow {
+    let row: Option<DmColumns> = limited(conn.query_first(tables.select_dm_row())).await?;
+    Ok(row.map(dm_row))
+}
+
+type DmColumns = (String, u64, String, String, u64, String);
+
+fn dm_row((file, offset, gtids, exit_file, exit_offset, exit_gtids): DmColumns) -> DmRow {
+    DmRow {
         location: StoredMark { file, offset, gtids, ordinal: 0 },
         exit_safe: StoredMark { file: exit_file, offset: exit_offset, gtids: exit_gtids, ordinal: 0 },
-    }))
+    }
 }
 
 async fn read_intent(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DdlIntent>, Failure> {
@@ -163,6 +168,26 @@ async fn read_intent(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DdlI
         step,
         fingerprint,
     }))
+}
+
+/// Where DM's row says a start goes on; `None` where there is no row, or no table yet. Claims nothing.
+pub async fn peek(conn: &mut Conn, tables: &MetaTables, flavor: Flavor) -> Result<Option<Location>, Failure> {
+    let row: Result<Option<DmColumns>, _> =
+        match tokio::time::timeout(LIMIT, conn.query_first(tables.select_dm_row())).await {
+            Ok(row) => row,
+            Err(_) => return Err(Failure::new(Code::InvalidConnection, "read the checkpoint: no answer within 60 s")),
+        };
+    match row {
+        Ok(Some(row)) => {
+            let mark = dm_row(row).location.to_mark(flavor);
+            mark.map(|mark| Some(mark.location))
+                .map_err(|text| Failure::new(Code::Checkpoint, format!("read the checkpoint: {text}")))
+        }
+        Ok(None) => Ok(None),
+        // Unknown database, unknown table.
+        Err(mysql_async::Error::Server(error)) if matches!(error.code, 1049 | 1146) => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 /// `--remove-meta`: forgets everything stored for this task and source.

@@ -10,6 +10,6 @@ mod claim;
 mod decide;
 mod save;
 
-pub use claim::{Claim, Claimed, claim, forget};
+pub use claim::{Claim, Claimed, claim, forget, peek};
 pub use decide::{Decision, SafeWindow, decide};
 pub use save::{SaveError, save};

@@ -66,6 +66,8 @@ pub struct Former {
     after_ddl: bool,
     /// Row changes in the queue.
     rows: u64,
+    /// DDL statements in the queue, at most one: intake waits for it, so the end of its transaction is still to come.
+    ddls: usize,
 }
 
 impl Former {
@@ -84,6 +86,7 @@ impl Former {
             at: start,
             after_ddl: false,
             rows: 0,
+            ddls: 0,
         }
     }
 
@@ -111,6 +114,7 @@ impl Former {
         self.bytes += queued.bytes;
         self.rows += rows_of(&queued);
         self.commits += usize::from(matches!(queued.item, Ok(Item::Commit { .. })));
+        self.ddls += usize::from(matches!(queued.item, Ok(Item::Ddl(_))));
         self.queue.push_back(queued);
     }
 
@@ -121,6 +125,7 @@ impl Former {
             if let Some(queued) = self.queue.pop_back() {
                 self.bytes -= queued.bytes;
                 self.rows -= rows_of(&queued);
+                self.ddls -= usize::from(matches!(queued.item, Ok(Item::Ddl(_))));
             }
         }
         if self.queue.is_empty() && self.open.take().is_some() {
@@ -157,7 +162,7 @@ impl Former {
                 continue;
             }
             self.front_room = None;
-            if self.commits == 0 && !may_cut {
+            if self.commits == 0 && self.ddls == 0 && !may_cut {
                 break;
             }
             match self.pop(builder.rows() > 0, want) {
@@ -210,6 +215,7 @@ impl Former {
             }
             Ok(Item::Ddl(ddl)) => {
                 self.after_ddl = true;
+                self.ddls -= 1;
                 Popped::Ddl(ddl)
             }
             Ok(Item::Commit { location, timestamp, lsn }) => {

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Conn;
-
 use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
 use super::endpoint::{endpoint, rules};
 use super::records::TaskRecord;
 use super::source::Source;
 use super::start::StartQuestion;
 use super::{Actor, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
-use crate::checkpoint::forget as forget_checkpoint;
+use crate::checkpoint::{forget as forget_checkpoint, peek};
 use crate::config::{SubtaskConfig, TaskConfig};
 use crate::error::{Code, Failure, Scope};
 use crate::meta::{MetaTables, StoredMark};
@@ -146,6 +144,14 @@ impl Supervisor {
         subtask.inherit(&source.config);
         // Everything that can be refused is refused before anything is stored.
         Transform::new(&rules(&subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
+        let anew = request.remove_meta || config.remove_meta || !request.start_time.is_empty();
+        let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
+        let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
+        let mut conn = connector.connect().await.map_err(|error| connector.failure(&error, Scope::Downstream));
+        let stored = match &mut conn {
+            Ok(conn) if !anew => peek(conn, &tables, source.flavor).await?,
+            _ => None,
+        };
         let question = StartQuestion {
             endpoint: &source.endpoint,
             flavor: source.flavor,
@@ -153,14 +159,14 @@ impl Supervisor {
             enable_gtid: source.config.enable_gtid,
             subtask: &subtask,
             start_time: &request.start_time,
+            stored,
         };
         let begin = question.answer().await?;
-        if request.remove_meta || config.remove_meta || !request.start_time.is_empty() {
-            let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
-            let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
-            let connected = connector.connect().await;
-            let mut conn: Conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
-            forget_checkpoint(&mut conn, &tables).await?;
+        // A downstream that is down stops only what cannot be done later.
+        match conn {
+            Ok(mut conn) if anew => forget_checkpoint(&mut conn, &tables).await?,
+            Err(failure) if anew => return Err(failure),
+            Ok(_) | Err(_) => {}
         }
         let record = TaskRecord { yaml: config.to_stored_yaml(), start: StoredMark::from(&RowMark::at(begin.clone())) };
         let record_key = record_key(&subtask.source_id, &subtask.name);
@@ -271,6 +277,7 @@ impl Supervisor {
                 enable_gtid: source.config.enable_gtid,
                 subtask,
                 start_time,
+                stored: None,
             };
             problems.extend(question.answer().await.err());
             let connector = Connector::new(endpoint(&subtask.to, self.key().as_ref()));
