@@ -278,7 +278,7 @@ fn task_problems_come_all_at_once() {
     let expected = [
         "task-mode: \"incrementel\" is not known; give `all`, `full`, `incremental`, `dump`, `load`, `load&sync`",
         "shadow-table-rules: \"^_x$\" has 0 groups; put the table's name into exactly one `(…)`",
-        "block-allow-list.ba.do-dbs: \"(\" is not a regular expression (unclosed group); correct it",
+        "block-allow-list.ba.do-dbs: \"~(\" is not a regular expression (unclosed group); correct it",
         "routes.r1x.schema-pattern: is missing; give the source schemas, such as `shop*`",
         "routes.r1x.target-schema: is missing; give the schema to write to",
         "syncers.s.worker-count: \"many\" is not a whole number in range; give a number from 0 to 4096",

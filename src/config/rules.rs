@@ -261,18 +261,23 @@ impl TablePattern {
 /// A leading `~` makes the rest a regular expression.
 fn check_pattern(section: &Section<'_>, key: &str, pattern: &str) {
     if let Some(expression) = pattern.strip_prefix('~') {
-        check_regex(section, key, expression, None);
+        check_shown(section, key, pattern, expression, None);
     }
 }
 
 /// Reports an expression that does not compile, or has another number of groups than it should.
 pub(super) fn check_regex(section: &Section<'_>, key: &str, expression: &str, groups: Option<usize>) {
+    check_shown(section, key, expression, expression, groups);
+}
+
+/// `shown` is the value as the file has it.
+fn check_shown(section: &Section<'_>, key: &str, shown: &str, expression: &str, groups: Option<usize>) {
     match Regex::new(expression) {
         Err(error) => {
             // The last line says what is wrong; those before draw the place.
             let text = error.to_string();
             let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            section.problem(key, format!("{expression:?} is not a regular expression ({reason}); correct it"));
+            section.problem(key, format!("{shown:?} is not a regular expression ({reason}); correct it"));
         }
         Ok(regex) => {
             let found = regex.captures_len() - 1;

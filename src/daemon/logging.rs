@@ -116,7 +116,13 @@ fn targets(level: LogLevel) -> Targets {
         // There is nothing above an error here: what would be fatal ends the process with a line of its own.
         LogLevel::Error | LogLevel::Fatal => LevelFilter::ERROR,
     };
-    Targets::new().with_default(ours.min(LevelFilter::WARN)).with_target("dm_agent", ours)
+    Targets::new()
+        .with_default(ours.min(LevelFilter::WARN))
+        // It calls its own orderly end an error; what matters of its errors comes back to us as results.
+        .with_target("sled", LevelFilter::OFF)
+        // Who changed what is kept at every level.
+        .with_target("audit", LevelFilter::INFO)
+        .with_target("dm_agent", ours)
 }
 
 /// The place and form of lines: a file, the journal, or standard error.

@@ -23,9 +23,21 @@ pub fn server_error_code(error: &Error) -> Option<u16> {
 pub fn driver_failure(error: &Error, refused: Code, scope: Scope, doing: &str) -> Failure {
     match error {
         Error::Server(server) => Failure::new(refused, doing).scope(scope).cause(render_server_error(server)),
-        Error::Driver(DriverError::ConnectionClosed) | Error::Io(_) => {
-            Failure::new(Code::InvalidConnection, doing).scope(scope).cause(format!("invalid connection: {error}"))
+        // While connecting nothing was in use yet.
+        Error::Driver(DriverError::ConnectionClosed) | Error::Io(_) if refused != Code::DriverError => {
+            Failure::new(Code::InvalidConnection, doing)
+                .scope(scope)
+                .cause(format!("invalid connection: {}", root(error)))
         }
-        other => Failure::new(Code::DriverError, doing).scope(scope).cause(other.to_string()),
+        other => Failure::new(Code::DriverError, doing).scope(scope).cause(root(other)),
     }
+}
+
+/// The innermost cause: the outer ones only repeat it.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::former::{Formed, Former, Want};
-use super::item::{DdlItem, Queued};
+use super::item::{DdlItem, IntakeEnd, Queued};
 use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
 use crate::apply::{ApplyError, DdlRun, Downstream, Lane, LaneDone, LaneJob};
@@ -21,6 +21,7 @@ use crate::dispatch::Group;
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::meta::{DdlIntent, DmRow, MetaTables, SafeNote, StoredMark};
 use crate::model::{Location, RowMark, RowOrdinal};
+use crate::relay::RelayError;
 
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ pub struct CoordinatorOptions {
 /// Why the loop ended before a stop.
 enum Ended {
     Failed(Failure),
+    Intake(IntakeEnd),
     Fenced,
 }
 
@@ -112,7 +114,7 @@ pub struct Coordinator {
     safe_until: Option<Safe>,
     intent: Option<DdlIntent>,
     ddl_ran: bool,
-    intake_failure: Option<Failure>,
+    intake_end: Option<IntakeEnd>,
     progress: watch::Sender<Progress>,
 }
 
@@ -171,7 +173,7 @@ impl Coordinator {
             safe_until,
             intent: claimed.intent.clone(),
             ddl_ran: false,
-            intake_failure: None,
+            intake_end: None,
             progress,
             options,
         }
@@ -190,11 +192,12 @@ impl Coordinator {
             if let Err(ended) = self.advance(&mut stop).await {
                 return self.end(ended).await;
             }
-            if self.at_work.is_none() && self.intake_failure.is_some() {
-                let failure = self.intake_failure.take().unwrap_or_else(|| Failure::new(Code::NotSet, "intake ended"));
-                return self.end(Ended::Failed(failure)).await;
+            if self.at_work.is_none()
+                && let Some(end) = self.intake_end.take()
+            {
+                return self.end(Ended::Intake(end)).await;
             }
-            let wants_more = !self.former.is_full() && self.intake_failure.is_none();
+            let wants_more = !self.former.is_full() && self.intake_end.is_none();
             tokio::select! {
                 biased;
                 changed = stop.changed() => {
@@ -215,9 +218,9 @@ impl Coordinator {
 
     fn take(&mut self, queued: Option<Queued>) {
         match queued {
-            Some(Queued { item: Err(failure), .. }) => self.intake_failure = Some(failure),
+            Some(Queued { item: Err(end), .. }) => self.intake_end = Some(end),
             Some(queued) => self.former.take(queued),
-            None => self.intake_failure = Some(Failure::new(Code::StreamEvent, "reading the relay log ended")),
+            None => self.intake_end = Some(ended_early()),
         }
     }
 
@@ -490,7 +493,7 @@ impl Coordinator {
                     Err(ended) => return self.end(ended).await,
                 }
             }
-            let wants_more = inside && !self.former.is_full() && self.intake_failure.is_none();
+            let wants_more = inside && !self.former.is_full() && self.intake_end.is_none();
             if self.at_work.is_none() && !wants_more {
                 return self.park().await;
             }
@@ -520,7 +523,7 @@ impl Coordinator {
     /// What was formed and will not be applied takes the queue behind it along.
     fn former_is_void(&mut self) {
         self.former = Former::new(self.options.claimed.marks.clone(), self.applied.clone(), false);
-        self.intake_failure = Some(Failure::new(Code::NotSet, "draining"));
+        self.intake_end = Some(ended_early());
     }
 
     /// All lanes stand at one mark: stores it, and DM's row with it.
@@ -568,7 +571,21 @@ impl Coordinator {
         }
         match ended {
             Ended::Fenced => Outcome::Fenced,
-            Ended::Failed(failure) => Outcome::Failed { failure, applied: Some(self.applied) },
+            Ended::Intake(IntakeEnd::Relay(error @ RelayError::Damaged { .. })) => Outcome::RelayDamaged(error),
+            Ended::Intake(IntakeEnd::Relay(RelayError::NotCovered { .. })) => {
+                Outcome::RelayTooShort(self.applied.location)
+            }
+            Ended::Intake(IntakeEnd::Relay(error)) => {
+                Outcome::Failed { failure: Failure::from(&error), applied: Some(self.applied) }
+            }
+            Ended::Intake(IntakeEnd::Failed(failure)) | Ended::Failed(failure) => {
+                Outcome::Failed { failure, applied: Some(self.applied) }
+            }
         }
     }
+}
+
+/// Intake is gone without a word: a panic in it, or a drain that needs it no more.
+fn ended_early() -> IntakeEnd {
+    IntakeEnd::Failed(Failure::new(Code::StreamEvent, "reading the relay log ended"))
 }

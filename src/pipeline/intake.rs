@@ -12,14 +12,14 @@ use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use super::former::skip;
-use super::item::{DdlItem, Item, ItemSender};
+use super::item::{DdlItem, IntakeEnd, Item, ItemSender};
 use crate::apply::{DdlStep, Downstream, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
-use crate::relay::{ReadItem, RelayError, RelayReader};
+use crate::relay::{ReadItem, RelayReader};
 use crate::row::{ChangeKind, TableLayout};
 use crate::schema::{BoundTable, bind};
 use crate::transform::{DdlInput, DdlPlan, Transform};
@@ -63,7 +63,7 @@ struct Gone;
 
 enum End {
     Gone,
-    Failed(Failure),
+    Ended(IntakeEnd),
 }
 
 impl From<Gone> for End {
@@ -74,7 +74,7 @@ impl From<Gone> for End {
 
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
-        End::Failed(failure)
+        End::Ended(IntakeEnd::Failed(failure))
     }
 }
 
@@ -107,20 +107,20 @@ impl Intake {
     /// Runs until nobody takes its items, or until a failure, which is its last item.
     pub async fn run(mut self) {
         let transform = Arc::clone(&self.transform);
-        let failure = loop {
+        let end = loop {
             let step = match self.reader.next().await {
                 Ok(ReadItem::Events { events, end_lsn }) => self.events(events, end_lsn.0, &transform).await,
                 Ok(ReadItem::Restart) => self.restart().await,
-                Err(error) => Err(End::Failed(read_failure(&error))),
+                Err(error) => Err(End::Ended(IntakeEnd::Relay(error))),
             };
             match step {
                 Ok(()) => {}
                 Err(End::Gone) => return,
-                Err(End::Failed(failure)) => break failure,
+                Err(End::Ended(end)) => break end,
             }
         };
         // Whether anyone still listens does not matter now.
-        let _ = self.items.send(Err(failure), 0).await;
+        let _ = self.items.send(Err(end), 0).await;
     }
 
     async fn events(&mut self, events: Vec<Bytes>, end_lsn: u64, transform: &Transform) -> Result<(), End> {
@@ -129,7 +129,7 @@ impl Intake {
         let mut out = Vec::new();
         for event in events {
             lsn += event.len() as u64;
-            let failure = |error: crate::decode::DecodeError| End::Failed(error.failure());
+            let failure = |error: crate::decode::DecodeError| End::from(error.failure());
             let mut state = self.decoder.feed(event, &Wanted(transform), &mut out).map_err(failure)?;
             loop {
                 for decoded in out.drain(..) {
@@ -308,8 +308,4 @@ impl Intake {
 fn place(start: &crate::model::BinlogPosition, end: &crate::model::BinlogPosition, open: &Location) -> String {
     let at = |position| format!("[position: {position}, gtid-set: {}]", open.gtids);
     format!("startLocation: {}, endLocation: {}", at(start), at(end))
-}
-
-fn read_failure(error: &RelayError) -> Failure {
-    Failure::from(error)
 }

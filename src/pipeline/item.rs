@@ -8,12 +8,13 @@ use crate::apply::DdlStep;
 use crate::dispatch::Change;
 use crate::error::Failure;
 use crate::model::{Gtid, Location};
+use crate::relay::RelayError;
 
 /// Bytes of row images between intake and lanes, in KiB; with the group at work and the one prepared this bounds memory.
-const QUEUE_KIB: u32 = 24 * 1024;
+const QUEUE_KIB: u32 = 12 * 1024;
 /// The most that one item takes of it. What is left when a queue is not full is always enough for it, so that a large
 /// row cannot wait for room that only it could make.
-const ITEM_KIB: u32 = 8 * 1024;
+const ITEM_KIB: u32 = 4 * 1024;
 /// Items between intake and coordinator.
 const QUEUE_ITEMS: usize = 1024;
 
@@ -57,10 +58,19 @@ pub struct DdlItem {
     pub done: oneshot::Sender<()>,
 }
 
+/// Why intake ended.
+#[derive(Debug)]
+pub enum IntakeEnd {
+    /// Something cannot be decoded, routed or bound.
+    Failed(Failure),
+    /// The relay log does not give what it should.
+    Relay(RelayError),
+}
+
 /// An item and the room it takes.
 pub struct Queued {
     /// The item, or why intake ended.
-    pub item: Result<Item, Failure>,
+    pub item: Result<Item, IntakeEnd>,
     /// Bytes of row images in it.
     pub bytes: usize,
     /// Given back when the item's changes are done with.
@@ -82,7 +92,7 @@ pub fn channel() -> (ItemSender, mpsc::Receiver<Queued>) {
 
 impl ItemSender {
     /// Waits for room, then sends. `false` when nobody receives any more.
-    pub async fn send(&self, item: Result<Item, Failure>, bytes: usize) -> bool {
+    pub async fn send(&self, item: Result<Item, IntakeEnd>, bytes: usize) -> bool {
         let kib = u32::try_from(bytes / 1024).unwrap_or(ITEM_KIB).min(ITEM_KIB);
         let room = match kib {
             0 => None,

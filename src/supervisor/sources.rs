@@ -68,12 +68,13 @@ impl Supervisor {
             return Err(Failure::new(Code::SourceExists, format!("source config with ID {id} already exists")));
         }
         let from = endpoint(&config.from, self.key().as_ref());
-        let mut conn = connect(&from).await?;
+        let named = |failure: Failure| failure.at(format!("source {id}"));
+        let mut conn = connect(&from).await.map_err(named)?;
         let server_id = config.server_id.unwrap_or_else(|| 429_496_729 + rand::random_range(0..100_000));
         let want = Want { flavor: config.flavor, server_id, enable_gtid: config.enable_gtid, start: None };
-        let preflight = Preflight::read(&mut conn, &want).await?;
+        let preflight = Preflight::read(&mut conn, &want).await.map_err(named)?;
         if let Some(failure) = failure_of(&preflight.check(&want)) {
-            return Err(failure);
+            return Err(named(failure));
         }
         let record = SourceRecord {
             yaml: config.to_stored_yaml(),

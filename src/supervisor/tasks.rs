@@ -25,6 +25,8 @@ use crate::transform::Transform;
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A pipeline that has not moved for this long when it is paused waits for a downstream that does not answer.
+const STALL: Duration = Duration::from_millis(700);
 
 impl Supervisor {
     pub(super) async fn load_tasks(&self) -> Result<(), Failure> {
@@ -106,13 +108,13 @@ impl Supervisor {
         for subtask in chosen {
             let source_id = subtask.source_id.clone();
             let started = self.start_subtask(&config, subtask, request).await;
-            results.push(self.result(&source_id, started));
+            results.push(self.result(&source_id, started.map(|()| String::new())));
         }
         Ok(results)
     }
 
-    fn result(&self, source_id: &str, outcome: Result<(), Failure>) -> SourceResult {
-        SourceResult { result: outcome.map(|()| String::new()), ..self.done(source_id) }
+    fn result(&self, source_id: &str, result: Result<String, Failure>) -> SourceResult {
+        SourceResult { result, ..self.done(source_id) }
     }
 
     /// Takes the names, or says which of them are taken.
@@ -214,20 +216,29 @@ impl Supervisor {
         for (source_id, handle) in chosen {
             let outcome = match request.op {
                 TaskOp::Pause => self.pause(&handle, actor).await,
-                TaskOp::Resume => self.resume(&source_id, &handle).await,
-                TaskOp::Stop => self.stop(&source_id, &request.name, &handle).await,
+                TaskOp::Resume => self.resume(&source_id, &handle).await.map(|()| String::new()),
+                TaskOp::Stop => self.stop(&source_id, &request.name, &handle).await.map(|()| String::new()),
             };
             results.push(self.result(&source_id, outcome));
         }
         Ok(results)
     }
 
-    async fn pause(&self, handle: &TaskHandle, actor: &Actor) -> Result<(), Failure> {
+    async fn pause(&self, handle: &TaskHandle, actor: &Actor) -> Result<String, Failure> {
+        let before = handle.status();
         handle.park(ParkReason::Operator, &actor.name).await?;
-        let limit = self.inner.options.drain_limit + PATIENCE;
-        let status = wait_for(handle, limit, |status| status.stage == Stage::Paused).await;
-        if status.stage == Stage::Paused {
-            return Ok(());
+        let parked = |status: &TaskStatus| status.stage == Stage::Paused;
+        let early = wait_for(handle, STALL, parked).await;
+        if !parked(&early) && early.applied == before.applied && early.inside_transaction == before.inside_transaction {
+            // Nothing has moved since: the downstream does not answer, and the operator need not wait for that.
+            return Ok(
+                "accepted; the downstream does not answer, so the task is cut off and parks within the drain limit"
+                    .to_owned(),
+            );
+        }
+        let status = wait_for(handle, self.inner.options.drain_limit + PATIENCE, parked).await;
+        if parked(&status) {
+            return Ok(String::new());
         }
         let stage = status.stage.as_str();
         Err(Failure::new(Code::NotRunning, format!("the task is still {stage} ({}); it will pause", status.activity)))
@@ -350,6 +361,5 @@ fn all(code: Code, problems: &[Failure]) -> Failure {
 async fn wait_for(handle: &TaskHandle, limit: Duration, settled: impl Fn(&TaskStatus) -> bool) -> TaskStatus {
     let mut watch = handle.watch();
     let _ = tokio::time::timeout(limit, watch.wait_for(|status| settled(status))).await;
-    let status = watch.borrow().clone();
-    status
+    watch.borrow().clone()
 }

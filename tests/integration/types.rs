@@ -47,7 +47,7 @@ fn on_target(definition: &str, target: Kind) -> String {
 async fn create(db: &mut Db, schema: &str, column: &Column, definition: &str) -> bool {
     // A text key beside the number keeps the column away from the row's end and the key away from its start.
     let sql = format!(
-        "CREATE TABLE {schema}.{} (lead VARCHAR(10) DEFAULT 'lead', id INT NOT NULL PRIMARY KEY, v {definition} NULL, \
+        "CREATE TABLE {schema}.{} (front VARCHAR(10) DEFAULT 'front', id INT NOT NULL PRIMARY KEY, v {definition} NULL, \
          tail INT DEFAULT 7) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
         column.table
     );

@@ -65,6 +65,8 @@ pub async fn serve(stream: UnixStream, peer: Peer, router: axum::Router, limits:
     let activity = Arc::new(Activity::default());
     let service = PerConnection { router, peer, activity: activity.clone(), limit: limits.request };
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    // A client may say that it has said everything, and still wants the answer.
+    builder.http1().half_close(true);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(HEAD_LIMIT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEADER_LIST_LIMIT);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
