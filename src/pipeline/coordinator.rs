@@ -113,7 +113,8 @@ pub struct Coordinator {
     rows_a_group: u64,
     safe_until: Option<Safe>,
     intent: Option<DdlIntent>,
-    ddl_ran: bool,
+    /// Start of a DDL statement that ran and whose end is not stored yet.
+    ddl_start: Option<RowMark>,
     intake_end: Option<IntakeEnd>,
     progress: watch::Sender<Progress>,
 }
@@ -172,7 +173,7 @@ impl Coordinator {
             rows_a_group: 2_000,
             safe_until,
             intent: claimed.intent.clone(),
-            ddl_ran: false,
+            ddl_start: None,
             intake_end: None,
             progress,
             options,
@@ -368,12 +369,12 @@ impl Coordinator {
     /// Moves the stored marks along now and then, and DM's row at its own interval. A connection that is lost meanwhile
     /// costs nothing: the next time will do.
     async fn store_if_due(&mut self) -> Result<(), Ended> {
-        if self.ddl_ran && self.applied != self.stored {
+        if self.ddl_start.as_ref().is_some_and(|start| *start != self.applied) {
             // Nothing behind a DDL statement may be applied before its end is stored: its replay could undo that.
             let row = self.row();
             return match self.store(Some(row), true).await {
                 Ok(()) => {
-                    self.ddl_ran = false;
+                    self.ddl_start = None;
                     Ok(())
                 }
                 Err(SaveError::Fenced) => Err(Ended::Fenced),
@@ -442,7 +443,7 @@ impl Coordinator {
         let shown: String = first.chars().take(200).collect();
         self.progress.send_modify(|progress| progress.activity = format!("running DDL: {shown}"));
         tracing::info!(statement = %shown, "DDL");
-        let start = StoredMark::from(self.former.at());
+        let start = StoredMark::from(&self.applied);
         let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
         let epoch = self.options.claimed.epoch;
         let mut intent = self.intent.take();
@@ -452,7 +453,7 @@ impl Coordinator {
         for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
             run.run(conn, number, step, &mut intent).await?;
         }
-        (self.intent, self.ddl_ran) = (intent, true);
+        (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.
         let _ = ddl.done.send(());
         self.publish();

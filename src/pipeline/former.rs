@@ -165,7 +165,7 @@ impl Former {
             if self.commits == 0 && self.ddls == 0 && !may_cut {
                 break;
             }
-            match self.pop(builder.rows() > 0, want) {
+            match self.pop(builder.rows() > 0, moved, want) {
                 Some(Popped::Begin) => {}
                 Some(Popped::Changes(held)) => room.extend(held),
                 Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
@@ -191,12 +191,13 @@ impl Former {
     }
 
     /// Takes the next item off the queue; `None` where a group must end before it.
-    fn pop(&mut self, has_rows: bool, want: Want) -> Option<Popped> {
+    fn pop(&mut self, has_rows: bool, moved: bool, want: Want) -> Option<Popped> {
         match &self.queue.front()?.item {
             Ok(Item::Begin { .. }) if want == Want::OnlyOpen && self.open.is_none() => return None,
             // A group ends with a transaction rather than inside the next one.
             Ok(Item::Begin { .. }) if has_rows && self.commits == 0 => return None,
-            Ok(Item::Ddl(_)) if has_rows || want == Want::OnlyRows => return None,
+            // What is before it must be applied, were it only a location: its own start is stored with it.
+            Ok(Item::Ddl(_)) if moved || want == Want::OnlyRows => return None,
             Err(_) => return None,
             _ => {}
         }

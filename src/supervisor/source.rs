@@ -277,6 +277,8 @@ impl RelayKeeper for Source {
     async fn repair(&self, damage: RelayError) -> Result<(), Failure> {
         let RelayError::Damaged { lsn, at, .. } = damage else { return Err(Failure::from(&damage)) };
         let _moving = self.moving.lock().await;
+        // The stream that is open goes on behind the damage: another one must begin at it.
+        self.stop_receiving().await;
         self.relay.drop_from(lsn, *at).await.map_err(|error| Failure::from(&error))?;
         self.start_receiving();
         Ok(())

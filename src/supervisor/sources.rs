@@ -88,6 +88,7 @@ impl Supervisor {
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         let source = self.open(config, &record).await?;
+        source.relay.arm_purge();
         if let (true, Some(now)) = (record.relay_wanted, now) {
             source.reach_back_to(&now).await?;
         }
@@ -115,6 +116,7 @@ impl Supervisor {
             old.source.close(false).await?;
         }
         let source = self.open(config, &record).await?;
+        source.relay.arm_purge();
         write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
         Ok(self.done(&id))
     }

@@ -149,11 +149,9 @@ impl Supervisor {
         let anew = request.remove_meta || config.remove_meta || !request.start_time.is_empty();
         let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
         let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
-        let mut conn = connector.connect().await.map_err(|error| connector.failure(&error, Scope::Downstream));
-        let stored = match &mut conn {
-            Ok(conn) if !anew => peek(conn, &tables, source.flavor).await?,
-            _ => None,
-        };
+        let connected = connector.connect().await;
+        let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
+        let stored = if anew { None } else { peek(&mut conn, &tables, source.flavor).await? };
         let question = StartQuestion {
             endpoint: &source.endpoint,
             flavor: source.flavor,
@@ -164,11 +162,8 @@ impl Supervisor {
             stored,
         };
         let begin = question.answer().await?;
-        // A downstream that is down stops only what cannot be done later.
-        match conn {
-            Ok(mut conn) if anew => forget_checkpoint(&mut conn, &tables).await?,
-            Err(failure) if anew => return Err(failure),
-            Ok(_) | Err(_) => {}
+        if anew {
+            forget_checkpoint(&mut conn, &tables).await?;
         }
         let record = TaskRecord { yaml: config.to_stored_yaml(), start: StoredMark::from(&RowMark::at(begin.clone())) };
         let record_key = record_key(&subtask.source_id, &subtask.name);

@@ -328,12 +328,11 @@ async fn a_full_relay_budget() {
     link.wait_equal().await;
     link.pause().await;
     link.source.run("SET SESSION group_concat_max_len = 67108864").await;
-    for id in 0..40 {
-        // Random, so that a compressing store cannot make it small.
-        link.source
-            .run(&format!("INSERT INTO t SELECT {id}, GROUP_CONCAT(RANDOM_BYTES(1000) SEPARATOR '') FROM information_schema.COLUMNS"))
-            .await;
-        link.source.run(&format!("UPDATE t SET b = REPEAT(CONCAT(b, RANDOM_BYTES(1000)), 1500) WHERE id = {id}")).await;
+    for id in 0..60 {
+        // Random, so that a compressing store cannot make it small; about 2 MB each.
+        let rows = "(SELECT 1 FROM information_schema.COLUMNS LIMIT 2000) r";
+        let bytes = "GROUP_CONCAT(RANDOM_BYTES(1000) SEPARATOR '')";
+        link.source.run(&format!("INSERT INTO t SELECT {id}, {bytes} FROM {rows}")).await;
     }
     crate::support::eventually(
         "the status says that the budget is full",

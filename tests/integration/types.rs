@@ -97,6 +97,9 @@ async fn write_all(link: &mut Link, target: Kind) -> usize {
     for db in [&mut link.source, &mut link.target] {
         db.run(LOOSE_MODE).await;
     }
+    // The file's TIMESTAMP values are meant three hours east of Greenwich: elsewhere some are out of range, which MariaDB stores as
+    // something that MySQL has no value for.
+    link.source.run("SET SESSION time_zone = '+03:00'").await;
     // The target's tables are made by hand, with types of its own: the source's CREATE must not follow.
     let mut stored = 0;
     for column in columns() {
@@ -125,7 +128,7 @@ async fn write_values(db: &mut Db, column: &Column) -> usize {
         db.run_all([
             format!("INSERT INTO {table} (id, v) VALUES ({id} + 1, NULL), ({id} + 2, NULL)"),
             format!("UPDATE {table} SET v = {value} WHERE id = {id} + 1"),
-            format!("INSERT INTO {table} (id, v, lead) VALUES ({id} + 3, {value}, NULL), ({id} + 4, {value}, 'gone')"),
+            format!("INSERT INTO {table} (id, v, front) VALUES ({id} + 3, {value}, NULL), ({id} + 4, {value}, 'gone')"),
             format!("UPDATE {table} SET v = NULL WHERE id = {id} + 3"),
             format!("UPDATE {table} SET tail = NULL WHERE id = {id}"),
             format!("DELETE FROM {table} WHERE id = {id} + 4"),
