@@ -95,11 +95,6 @@ impl Former {
         self.bytes >= FULL_BYTES || self.queue.len() >= 8192
     }
 
-    /// End of what was formed.
-    pub fn at(&self) -> &RowMark {
-        &self.at
-    }
-
     /// Whether complete transactions with about that many changes wait, or nothing more fits.
     pub fn has_a_group(&self, rows: u64) -> bool {
         self.is_full() || (self.commits > 0 && self.rows >= rows)

@@ -113,6 +113,7 @@ async fn write_all(link: &mut Link, target: Kind) -> usize {
         assert!(create(&mut link.target, &schema, &column, &twin).await, "the target refuses {twin}");
         stored += write_values(&mut link.source, &column).await;
     }
+    link.source.run("SET SESSION time_zone = DEFAULT").await;
     stored
 }
 
