@@ -27,6 +27,10 @@ use crate::relay::RelayError;
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 /// What a group should take downstream.
 const GROUP_TIME: Duration = Duration::from_millis(100);
+/// How long a park waits for its checkpoint to be stored; without it the lanes' positions hold.
+const PARK_STORE: Duration = Duration::from_millis(500);
+/// What the last group of a drain may take.
+const LAST_GROUP: Duration = Duration::from_millis(150);
 /// Row changes a group, at least and at most.
 const GROUP_ROWS: (u64, u64) = (256, 20_000);
 
@@ -463,7 +467,10 @@ impl Coordinator {
     /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.
     async fn drain(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
         self.progress.send_modify(|progress| progress.activity = "draining".to_owned());
-        let limit = tokio::time::Instant::now() + self.options.drain_limit;
+        let begun = tokio::time::Instant::now();
+        // Nothing new is dealt out that could not end within the limit; what is at work then has a little longer.
+        let limit = begun + self.options.drain_limit.saturating_sub(LAST_GROUP);
+        let give_up = begun + self.options.drain_limit + LAST_GROUP;
         // A group that is ready but not dealt out is simply not applied.
         if let Some(ready) = self.ready.take_if(|ready| ready.group.start.next == RowOrdinal::default()) {
             drop(ready);
@@ -512,11 +519,11 @@ impl Coordinator {
                 }
                 queued = items.recv(), if wants_more => self.take(queued),
                 // Lanes that do not answer in time are given up; their stored positions will tell what they did.
-                () = tokio::time::sleep_until(limit) => {
-                    if self.at_work.is_some() {
-                        return Outcome::Parked(self.inexact());
-                    }
+                () = tokio::time::sleep_until(give_up), if self.at_work.is_some() => {
+                    return Outcome::Parked(self.inexact());
                 }
+                // More of the open transaction is waited for only as long.
+                () = tokio::time::sleep_until(limit), if self.at_work.is_none() => {}
             }
         }
     }
@@ -537,7 +544,7 @@ impl Coordinator {
             row = self.row();
             row.exit_safe = behind.map_or(row.exit_safe, |end| StoredMark::from(&RowMark::at(end)));
         }
-        let stored = tokio::time::timeout(self.options.drain_limit, self.store(Some(row), false)).await;
+        let stored = tokio::time::timeout(PARK_STORE, self.store(Some(row), false)).await;
         let exact = match stored {
             Ok(Ok(())) => true,
             Ok(Err(SaveError::Fenced)) => return Outcome::Fenced,

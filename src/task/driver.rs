@@ -21,7 +21,7 @@ use crate::runtime::{Owned, spawn};
 use crate::store::{Changes, CheckpointDb, Namespace};
 
 /// How long beyond the drain limit a pipeline may take to end before it is cut off.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(700);
 /// How often rates, lag and backlog are brought up to date.
 const TICK: Duration = Duration::from_millis(100);
 /// How often the applied location is kept on disk, for the status after a restart.
@@ -155,7 +155,8 @@ struct Driver {
     resume_at: Option<Instant>,
     meter: Meter,
     status: watch::Sender<TaskStatus>,
-    kept: Option<Location>,
+    /// What was stored last: applied, and whether anything waited.
+    kept: (Option<Location>, bool),
     shutdown: Option<oneshot::Sender<()>>,
 }
 
@@ -163,7 +164,9 @@ struct Driver {
 pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (status, watch) = watch::channel(first_status(&spec, &record));
-    let meter = Meter::new(spec.pipeline.relay.clone());
+    let mut meter = Meter::new(spec.pipeline.relay.clone());
+    let applied = watch.borrow().applied.as_ref().map(|applied| applied.0.clone());
+    meter.restore(record.waiting_since, applied.as_ref());
     let driver = Driver {
         spec,
         record,
@@ -174,7 +177,7 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
         resume_at: None,
         meter,
         status,
-        kept: None,
+        kept: (None, false),
         shutdown: None,
     };
     (TaskHandle { commands, status: watch }, spawn("subtask", driver.run(inbox)))
@@ -440,6 +443,7 @@ impl Driver {
         self.take_progress();
         let (offset, heard) = self.spec.keeper.pulse();
         let reading = self.meter.read(self.stage == Stage::Running, offset, heard);
+        self.record.waiting_since = self.meter.waiting_since();
         let progress = self.running.as_ref().map(|running| running.progress.borrow().clone());
         let activity = match (&progress, self.stage, &self.repair) {
             (_, _, Some(_)) => "waiting for the relay log".to_owned(),
@@ -500,9 +504,10 @@ impl Driver {
     /// What was applied last, for the status after a restart.
     async fn keep(&mut self) {
         let applied = self.status.borrow().applied.as_ref().map(|applied| applied.0.clone());
-        if applied != self.kept && self.stage != Stage::Stopped {
+        let now = (applied, self.record.waiting_since.is_some());
+        if now != self.kept && self.stage != Stage::Stopped {
             self.store_quietly().await;
-            self.kept = applied;
+            self.kept = now;
         }
     }
 }

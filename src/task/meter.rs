@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::model::Location;
 use crate::pipeline::Progress;
 use crate::relay::Relay;
 
@@ -40,6 +41,8 @@ pub struct Meter {
     applied_at: Option<u32>,
     /// The source's clock at the oldest change that waits.
     waiting_since: Option<f64>,
+    /// Where it was before the restart.
+    kept: Option<Location>,
     sampled: Instant,
     sampled_rows: u64,
     sampled_lsn: u64,
@@ -57,12 +60,24 @@ impl Meter {
             lsn: None,
             applied_at: None,
             waiting_since: None,
+            kept: None,
             sampled: Instant::now(),
             sampled_rows: 0,
             sampled_lsn: 0,
             rows_per_second: 0.0,
             bytes_per_second: 0.0,
         }
+    }
+
+    /// Goes on from what was kept over a restart: since when something waits, and where it was.
+    pub fn restore(&mut self, waiting_since: Option<f64>, applied: Option<&Location>) {
+        self.waiting_since = waiting_since;
+        self.kept = applied.cloned();
+    }
+
+    /// Since when something waits, by the source's clock in seconds since the epoch.
+    pub fn waiting_since(&self) -> Option<f64> {
+        self.waiting_since
     }
 
     /// Takes in how far a pipeline is.
@@ -77,16 +92,16 @@ impl Meter {
         if let Some(timestamp) = progress.applied_timestamp {
             self.applied_at = Some(timestamp);
         }
-        if self.lsn.is_none()
-            && let Some(mark) = &progress.applied
-        {
-            self.lsn = self.relay.lsn_of(&mark.location).map(|lsn| lsn.0);
-        }
     }
 
     /// Reads. `offset` is the source's clock minus ours in seconds, `heard` when the source was last heard of.
     pub fn read(&mut self, running: bool, offset: f64, heard: Option<SystemTime>) -> Reading {
         let state = self.relay.state();
+        if self.lsn.is_none()
+            && let Some(kept) = &self.kept
+        {
+            self.lsn = self.relay.lsn_of(kept).map(|lsn| lsn.0);
+        }
         let rows_total = self.rows_before + self.rows;
         let backlog_bytes = self.lsn.map(|lsn| state.received_lsn.0.saturating_sub(lsn));
         self.sample(rows_total);

@@ -19,4 +19,7 @@ pub struct ParkRecord {
     pub applied: Option<StoredMark>,
     /// In DM's row.
     pub flushed: Option<StoredMark>,
+    /// The source's clock at the oldest change that waited, seconds since the epoch; `None` when nothing did.
+    #[serde(default)]
+    pub waiting_since: Option<f64>,
 }
