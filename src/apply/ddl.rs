@@ -12,7 +12,7 @@ use mysql_async::prelude::Queryable;
 use super::introspect::fingerprint;
 use super::lane::ApplyError;
 use super::session::{Downstream, limited};
-use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::TargetTable;
 
@@ -66,13 +66,26 @@ impl DdlRun<'_> {
                 // It may still be at work on the server, and done by the time that ours gets its turn.
                 return match self.execute(conn, step).await {
                     Err(failure) if says_already_done(&failure) => Ok(()),
-                    result => result.map_err(ApplyError::from),
+                    Err(failure) => Err(self.withdraw(conn, failure).await),
+                    Ok(()) => Ok(()),
                 };
             }
         }
         let before = self.fingerprint(conn, step).await?;
         self.store_intent(conn, number, step, &before).await?;
-        self.execute(conn, step).await.map_err(ApplyError::from)
+        match self.execute(conn, step).await {
+            Err(failure) => Err(self.withdraw(conn, failure).await),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A statement that the server refused has not run: what is found there later must not be taken for its effect.
+    async fn withdraw(&self, conn: &mut Conn, failure: Failure) -> ApplyError {
+        let refused = failure.raw_cause.starts_with("Error ") && retry_of(&failure) != Retry::InPlace;
+        if refused && let Err(error) = limited(conn.query_drop(self.tables.delete_intent())).await {
+            tracing::warn!(%error, "the intent of a refused statement stays stored");
+        }
+        failure.into()
     }
 
     async fn fingerprint(&self, conn: &mut Conn, step: &DdlStep) -> Result<String, Failure> {

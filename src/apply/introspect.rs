@@ -27,6 +27,7 @@ pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<Tab
             .cause(cause)
             .workaround("Please create the table downstream, or leave it out by the block-allow-list."));
     }
+    refuse_engines_without_transactions(conn, table, &filter).await?;
     let columns: Vec<ColumnStructure> = columns.into_iter().map(column).collect();
     let parts: Vec<(String, Option<String>, Option<u64>)> = limited(conn.query(format!(
         "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND non_unique=0 \
@@ -35,6 +36,28 @@ pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<Tab
     .await
     .map_err(failed)?;
     Ok(TableStructure { unique_keys: unique_keys(&columns, parts), columns })
+}
+
+/// Rows of such a table stay when the transaction with the lane's position is rolled back, and would come twice.
+async fn refuse_engines_without_transactions(
+    conn: &mut Conn,
+    table: &TargetTable,
+    filter: &str,
+) -> Result<(), Failure> {
+    const WITHOUT: [&str; 7] = ["myisam", "aria", "memory", "csv", "archive", "mrg_myisam", "blackhole"];
+    let engine: Result<Option<Option<String>>, _> =
+        limited(conn.query_first(format!("SELECT engine FROM information_schema.tables WHERE {filter}"))).await;
+    let doing = format!("read the engine of {table}");
+    let engine = engine
+        .map_err(|error| driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing))?
+        .flatten()
+        .unwrap_or_default();
+    if WITHOUT.contains(&engine.to_lowercase().as_str()) {
+        let message = format!("downstream table {table} has engine {engine}, which has no transactions");
+        let remedy = format!("Please run ALTER TABLE {table} ENGINE=InnoDB downstream, then resume-task.");
+        return Err(Failure::new(Code::ConfigTask, message).scope(Scope::Downstream).workaround(remedy));
+    }
+    Ok(())
 }
 
 fn column(row: Row) -> ColumnStructure {
@@ -69,6 +92,12 @@ fn unique_keys(columns: &[ColumnStructure], parts: Vec<(String, Option<String>, 
     keys
 }
 
+/// The definition without its AUTO_INCREMENT counter, which moves for other reasons than DDL.
+fn without_counter(definition: &str) -> String {
+    let Some((head, tail)) = definition.split_once(" AUTO_INCREMENT=") else { return definition.to_owned() };
+    format!("{head}{}", tail.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
 /// What a table, or a database where the table name is empty, is like now, in one text; absence is a text too.
 pub async fn fingerprint(conn: &mut Conn, table: &TargetTable) -> Result<String, Failure> {
     let statement = match table.0.table.is_empty() {
@@ -77,7 +106,10 @@ pub async fn fingerprint(conn: &mut Conn, table: &TargetTable) -> Result<String,
     };
     let row: Result<Option<Row>, _> = limited(conn.query_first(statement)).await;
     match row {
-        Ok(row) => Ok(row.and_then(|row| row.get_opt::<String, _>(1)).and_then(Result::ok).unwrap_or_default()),
+        Ok(row) => {
+            let text = row.and_then(|row| row.get_opt::<String, _>(1)).and_then(Result::ok).unwrap_or_default();
+            Ok(without_counter(&text))
+        }
         // Unknown database, unknown table.
         Err(mysql_async::Error::Server(error)) if matches!(error.code, 1049 | 1146) => Ok("absent".to_owned()),
         Err(error) => {

@@ -39,16 +39,25 @@ pub struct Downstream {
 impl Downstream {
     /// Connects once to learn the dialect.
     pub async fn open(options: DownstreamOptions) -> Result<Self, Failure> {
-        let session = &options.endpoint.session;
-        let of =
-            |name: &str| session.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
-        let checks_foreign_keys =
-            of("foreign_key_checks").is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("on"));
-        let strict_mode = of("sql_mode").unwrap_or_else(|| STRICT_MODE.to_owned());
-        let connector = Connector::new(options.endpoint)
+        let mut endpoint = options.endpoint;
+        let mut taken = |name: &str| {
+            let key = endpoint.session.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned()?;
+            endpoint.session.remove(&key)
+        };
+        // What literals are written for is not the task's to change: UTC, utf8mb4, backslash escapes.
+        for fixed in
+            ["time_zone", "character_set_client", "character_set_connection", "collation_connection", "autocommit"]
+        {
+            let _ = taken(fixed);
+        }
+        let strict_mode = taken("sql_mode").map_or_else(|| STRICT_MODE.to_owned(), |mode| without_escapes_off(&mode));
+        let checks = endpoint.session.iter().find(|(key, _)| key.eq_ignore_ascii_case("foreign_key_checks"));
+        let checks_foreign_keys = checks.is_some_and(|(_, value)| value == "1" || value.eq_ignore_ascii_case("on"));
+        let connector = Connector::new(endpoint)
             .with_session("SET NAMES utf8mb4")
             .with_session(format!(
-                "SET SESSION sql_mode='{STRICT_MODE}', time_zone='+00:00', foreign_key_checks=0, autocommit=1"
+                "SET SESSION sql_mode='{}', time_zone='+00:00', foreign_key_checks=0, autocommit=1",
+                strict_mode.replace('\'', "")
             ))
             .with_session("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
         let mut downstream = Downstream { connector, dialect: Dialect::MySql, strict_mode, checks_foreign_keys };
@@ -84,6 +93,12 @@ impl Downstream {
     ) -> Result<T, mysql_async::Error> {
         limited(answer).await
     }
+}
+
+/// The modes without the one that would change what our literals mean.
+fn without_escapes_off(modes: &str) -> String {
+    let kept = modes.split(',').filter(|mode| !mode.trim().eq_ignore_ascii_case("NO_BACKSLASH_ESCAPES"));
+    kept.collect::<Vec<_>>().join(",")
 }
 
 /// Waits for an answer for [`STATEMENT_TIMEOUT`] at most.

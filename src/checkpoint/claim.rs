@@ -60,6 +60,8 @@ pub async fn claim(conn: &mut Conn, claim: &Claim) -> Result<Claimed, Failure> {
     for statement in claim.tables.create() {
         limited(conn.query_drop(statement)).await?;
     }
+    // Without a row there would be nothing to lock, and two first claims would not see each other.
+    limited(conn.query_drop(claim.tables.insert_shadow())).await?;
     limited(conn.query_drop("BEGIN")).await?;
     match claim_in_transaction(conn, claim).await {
         Ok(claimed) => {
@@ -115,6 +117,7 @@ async fn claim_in_transaction(conn: &mut Conn, claim: &Claim) -> Result<Claimed,
     for sql in tables.write_dm_row(&row, note, epoch) {
         limited(conn.query_drop(sql)).await?;
     }
+    limited(conn.query_drop(tables.delete_table_rows())).await?;
     if intent.is_none() {
         limited(conn.query_drop(tables.delete_intent())).await?;
     }

@@ -116,8 +116,6 @@ pub struct AgentConfig {
     pub relay_budget: u64,
     /// Free bytes to leave on the disk under the state directory. Below it the readers stop.
     pub free_disk_floor: u64,
-    /// Bytes of events and rows in flight, all tasks together.
-    pub memory_limit: u64,
     /// How long a pause lets a large transaction finish before it parks inside it.
     pub pause_drain_limit: Duration,
     /// Key of encrypted passwords in source and task files, read from `secret-key-path`.
@@ -153,7 +151,6 @@ impl AgentConfig {
             admin_socket,
             relay_budget: section.size("relay-budget").unwrap_or(64 << 30),
             free_disk_floor: section.size("free-disk-floor").unwrap_or(1 << 30),
-            memory_limit: section.size("memory-limit").unwrap_or(128 << 20),
             pause_drain_limit: section.duration("pause-drain-limit").unwrap_or(Duration::from_secs(2)),
             secret_key: read_secret_key(section, path("secret-key-path"), environment),
             log_target: section
@@ -174,9 +171,6 @@ fn check_limits(section: &Section<'_>, config: &AgentConfig) {
     if config.relay_budget < 64 << 20 {
         section
             .problem("relay-budget", "is less than 64MiB, so that not even one segment of relay log fits; give more");
-    }
-    if config.memory_limit < 16 << 20 {
-        section.problem("memory-limit", "is less than 16MiB, so that a large row could not be handled; give more");
     }
     if config.pause_drain_limit > Duration::from_secs(3600) {
         section.problem("pause-drain-limit", "is longer than an hour; give a shorter one, such as `2s`");

@@ -138,17 +138,20 @@ struct LaneBuilder {
 pub struct GroupBuilder {
     lanes: Vec<LaneBuilder>,
     one_sequence: bool,
+    /// What was done of the changes already is not known: none may be left out because another undoes it.
+    safe: bool,
     rows: u64,
     bytes: usize,
 }
 
 impl GroupBuilder {
     /// For this many lanes. `one_sequence` keeps all changes of all tables in source order on one lane, as checked
-    /// foreign keys demand.
-    pub fn new(lanes: usize, one_sequence: bool) -> Self {
+    /// foreign keys demand. `safe` is for groups applied in safe mode.
+    pub fn new(lanes: usize, one_sequence: bool, safe: bool) -> Self {
         GroupBuilder {
             lanes: (0..lanes.max(1)).map(|_| LaneBuilder::default()).collect(),
             one_sequence,
+            safe,
             rows: 0,
             bytes: 0,
         }
@@ -218,7 +221,8 @@ impl GroupBuilder {
         let lane = lane_of(&net.table, image, self.lanes.len())?;
         if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
             let table = Arc::clone(&net.table);
-            self.lanes[lane].table(&table, false).push(key, net);
+            let safe = self.safe;
+            self.lanes[lane].table(&table, false).push(key, net, safe);
         }
         Ok(())
     }
@@ -259,8 +263,13 @@ impl TableBuilder {
         TableBuilder { target, steps: Vec::new(), wave: Wave::default(), in_order: Vec::new() }
     }
 
-    fn push(&mut self, key: Vec<u8>, net: Net) {
-        if let Some(refused) = self.wave.merge(key, net) {
+    fn push(&mut self, key: Vec<u8>, net: Net, safe: bool) {
+        // In safe mode each change of a key is sent: deletes and replaces, which may meet their own effect.
+        let refused = match safe && self.wave.nets.contains_key(&key) {
+            true => Some((key, net)),
+            false => self.wave.merge(key, net),
+        };
+        if let Some(refused) = refused {
             let wave = std::mem::take(&mut self.wave);
             self.steps.extend(wave.finish());
             self.wave.nets.insert(refused.0, refused.1);

@@ -14,7 +14,9 @@ pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result
     let mut parts: Vec<Option<Vec<u8>>> = vec![None; columns.len()];
     let read = image.visit(&table.layout, |column, value| {
         if let Some(at) = columns.iter().position(|&wanted| wanted == column) {
+            // NULL and the empty string are two values.
             let mut bytes = Vec::with_capacity(10);
+            bytes.push(u8::from(value != Value::Null));
             encode(&value, &mut bytes);
             parts[at] = Some(bytes);
         }

@@ -104,6 +104,22 @@ impl MetaTables {
         ]
     }
 
+    /// Makes sure that there is a row to lock for whoever claims the task.
+    pub fn insert_shadow(&self) -> String {
+        format!(
+            "INSERT IGNORE INTO {} (id, lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal) \
+             VALUES ({}, {SHADOW_LANE}, 0, 0, '', 0, '', 0)",
+            self.lane(),
+            quote(&self.source)
+        )
+    }
+
+    /// Removes DM's rows for single tables: their structures would be older than what we made of the tables, and a
+    /// dm-worker reads them anew where there are none.
+    pub fn delete_table_rows(&self) -> String {
+        format!("DELETE FROM {} WHERE id={} AND is_global=0", self.checkpoint(), quote(&self.source))
+    }
+
     /// Statements that forget everything about this source (`--remove-meta`). The tables stay: another source may use them.
     pub fn forget(&self) -> Vec<String> {
         let id = quote(&self.source);
@@ -136,10 +152,10 @@ impl MetaTables {
         )
     }
 
-    /// Reads one lane's row as [`Self::select_lanes`] does, without locking it.
+    /// Reads one lane's row as [`Self::select_lanes`] does. Locks it: a transaction whose COMMIT is under way is waited for.
     pub fn select_lane(&self, lane: u32) -> String {
         format!(
-            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} AND lane={lane}",
+            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} AND lane={lane} FOR UPDATE",
             self.lane(),
             quote(&self.source)
         )

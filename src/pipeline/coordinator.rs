@@ -127,6 +127,8 @@ pub struct Coordinator {
 enum Safe {
     Always,
     At(RowMark),
+    /// For as long from the first group on.
+    For(Duration),
     When(Instant),
 }
 
@@ -137,8 +139,10 @@ impl Coordinator {
         let flavor = claimed.start.location.gtids.flavor();
         let safe_until = match (&claimed.safe, options.always_safe) {
             (_, true) => Some(Safe::Always),
-            (Some(SafeWindow::Until(mark)), _) => mark.to_mark(flavor).ok().map(Safe::At),
-            (Some(SafeWindow::Unknown), _) => Some(Safe::When(Instant::now() + options.safe_duration)),
+            (Some(SafeWindow::Until(mark)), _) => {
+                Some(mark.to_mark(flavor).map_or(Safe::For(options.safe_duration), Safe::At))
+            }
+            (Some(SafeWindow::Unknown), _) => Some(Safe::For(options.safe_duration)),
             (None, _) => None,
         };
         let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
@@ -257,7 +261,7 @@ impl Coordinator {
 
     /// Forms the next group, or gives back the DDL that is next.
     fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
-        let formed = self.former.form(self.rows_a_group, want);
+        let formed = self.former.form(self.rows_a_group, want, self.safe_until.is_some());
         match formed.map_err(|error| Failure::new(Code::StreamEvent, error.to_string()))? {
             Formed::Group { group, lsn, room } => self.ready = Some(Ready { group, lsn, room }),
             Formed::Ddl(ddl) => return Ok(Some(ddl)),
@@ -301,8 +305,11 @@ impl Coordinator {
     }
 
     fn is_safe(&mut self, start: &RowMark) -> bool {
+        if let Some(Safe::For(duration)) = self.safe_until {
+            self.safe_until = Some(Safe::When(Instant::now() + duration));
+        }
         let over = match &self.safe_until {
-            None | Some(Safe::Always) => false,
+            None | Some(Safe::Always | Safe::For(_)) => false,
             Some(Safe::At(mark)) => start.location.covers(&mark.location),
             Some(Safe::When(at)) => Instant::now() >= *at,
         };
@@ -353,7 +360,7 @@ impl Coordinator {
         let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
             Safe::Always => "the task's configuration asks for it".to_owned(),
             Safe::At(mark) => format!("replaying what another worker may have applied, until {}", mark.location),
-            Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
+            Safe::For(_) | Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
         });
         self.progress.send_modify(|progress| {
             progress.activity = "applying".to_owned();
@@ -417,7 +424,7 @@ impl Coordinator {
     fn safe_note(&self) -> SafeNote {
         match self.safe_until {
             Some(Safe::At(_)) => SafeNote::UntilExitSafe,
-            Some(Safe::When(_)) => SafeNote::Unknown,
+            Some(Safe::For(_) | Safe::When(_)) => SafeNote::Unknown,
             None | Some(Safe::Always) => SafeNote::None,
         }
     }
@@ -477,7 +484,9 @@ impl Coordinator {
             self.former_is_void();
         }
         loop {
-            let inside = self.applied.next != RowOrdinal::default()
+            // DDL that ran is inside too, until its transaction's end is applied.
+            let inside = self.ddl_start.as_ref() == Some(&self.applied)
+                || self.applied.next != RowOrdinal::default()
                 || self.at_work.as_ref().is_some_and(|work| work.end.next != RowOrdinal::default());
             if self.at_work.is_none() {
                 if !inside || tokio::time::Instant::now() >= limit {
@@ -544,7 +553,8 @@ impl Coordinator {
             row = self.row();
             row.exit_safe = behind.map_or(row.exit_safe, |end| StoredMark::from(&RowMark::at(end)));
         }
-        let stored = tokio::time::timeout(PARK_STORE, self.store(Some(row), false)).await;
+        let past_ddl = self.ddl_start.as_ref().is_some_and(|start| *start != self.applied);
+        let stored = tokio::time::timeout(PARK_STORE, self.store(Some(row), past_ddl)).await;
         let exact = match stored {
             Ok(Ok(())) => true,
             Ok(Err(SaveError::Fenced)) => return Outcome::Fenced,

@@ -4,7 +4,6 @@
 //! where the one before ended, and every change that went in is in exactly one group, unless its lane had it already.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -55,7 +54,6 @@ pub struct Former {
     commits: usize,
     /// Changes of the item at the front that was taken apart.
     front: VecDeque<Change>,
-    front_room: Option<Arc<OwnedSemaphorePermit>>,
     /// Start of the transaction that is being formed, and what its lanes have done of it already.
     open: Option<(Location, Vec<LaneSkip>)>,
     /// Where lanes stood at the start, until all of them are passed.
@@ -80,7 +78,6 @@ impl Former {
             bytes: 0,
             commits: 0,
             front: VecDeque::new(),
-            front_room: None,
             open: None,
             marks: Some(marks),
             at: start,
@@ -123,16 +120,26 @@ impl Former {
                 self.ddls -= usize::from(matches!(queued.item, Ok(Item::Ddl(_))));
             }
         }
-        if self.queue.is_empty() && self.open.take().is_some() {
-            self.front.clear();
-            self.front_room = None;
-            self.marks = Some(vec![self.at.clone(); self.lanes]);
+        if !self.queue.is_empty() {
+            return;
         }
+        let Some((_, skips)) = self.open.take() else { return };
+        self.front.clear();
+        // What lanes have done beyond this place stays done.
+        let at = &self.at;
+        let skips = skips.into_iter().chain(std::iter::repeat(LaneSkip::Nothing));
+        let old = self.marks.take().unwrap_or_else(|| vec![at.clone(); self.lanes]);
+        let raised = old.into_iter().zip(skips).map(|(mark, skip)| match skip {
+            LaneSkip::All => mark,
+            LaneSkip::Below(next) if next > at.next => mark,
+            _ => at.clone(),
+        });
+        self.marks = Some(raised.collect());
     }
 
     /// Forms the next group of about `rows` changes, whole transactions while they fit.
-    pub fn form(&mut self, rows: u64, want: Want) -> Result<Formed, DispatchError> {
-        let mut builder = GroupBuilder::new(self.lanes, self.one_sequence);
+    pub fn form(&mut self, rows: u64, want: Want, safe: bool) -> Result<Formed, DispatchError> {
+        let mut builder = GroupBuilder::new(self.lanes, self.one_sequence, safe);
         let start = self.at.clone();
         let (mut transactions, mut timestamp, mut lsn, mut room) = (0, 0, None, Vec::new());
         let mut moved = false;
@@ -156,12 +163,11 @@ impl Former {
                 }
                 continue;
             }
-            self.front_room = None;
             if self.commits == 0 && self.ddls == 0 && !may_cut {
                 break;
             }
             match self.pop(builder.rows() > 0, moved, want) {
-                Some(Popped::Begin) => {}
+                Some(Popped::Begin | Popped::Nothing) => {}
                 Some(Popped::Changes(held)) => room.extend(held),
                 Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
                 Some(Popped::Commit { timestamp: at, lsn: end }) => {
@@ -210,8 +216,13 @@ impl Former {
                 Popped::Changes(queued.room)
             }
             Ok(Item::Ddl(ddl)) => {
-                self.after_ddl = true;
                 self.ddls -= 1;
+                if self.at.next != RowOrdinal::default() {
+                    // Rows behind it are applied already: this is a replay of a transaction that was cut.
+                    let _ = ddl.done.send(());
+                    return Some(Popped::Nothing);
+                }
+                self.after_ddl = true;
                 Popped::Ddl(ddl)
             }
             Ok(Item::Commit { location, timestamp, lsn }) => {
@@ -245,6 +256,7 @@ fn rows_of(queued: &Queued) -> u64 {
 
 enum Popped {
     Begin,
+    Nothing,
     Changes(Option<OwnedSemaphorePermit>),
     Ddl(DdlItem),
     Commit { timestamp: u32, lsn: u64 },
@@ -256,7 +268,8 @@ pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
         Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
         _ => mark.location.position > start.position,
     };
-    let same_set = !start.gtids.is_empty() && mark.location.gtids == start.gtids;
+    // Anonymous transactions leave the set as it is: there only the place tells them apart.
+    let same_set = gtid.is_some() && !start.gtids.is_empty() && mark.location.gtids == start.gtids;
     let inside = mark.next != RowOrdinal::default() && (same_set || mark.location.position == start.position);
     match (done, inside) {
         (true, _) => LaneSkip::All,

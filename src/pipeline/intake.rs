@@ -274,8 +274,11 @@ impl Intake {
     async fn statement(&mut self, statement: Statement) -> Result<(), End> {
         let text = &statement.text;
         let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
-        let place = format!("{}, origin SQL: [{text}]", place(&statement.start, &statement.end, &self.open));
-        let statements = match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
+        // A statement that cannot be replicated may hold rows or passwords: only its place is told.
+        let place = place(&statement.start, &statement.end, &self.open);
+        let planned = self.transform.statement(&input).map_err(|failure| failure.at(&place))?;
+        let place = format!("{place}, origin SQL: [{text}]");
+        let statements = match planned {
             DdlPlan::Skip { reason } => {
                 tracing::debug!(pos = %statement.start, reason, "statement left out");
                 return Ok(());

@@ -17,7 +17,7 @@ mod receive;
 
 pub use build::{PipelineSpec, run};
 pub use progress::Progress;
-pub use receive::{Receive, ReceiveSpec, ReceiveState, receive};
+pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;
 use crate::model::{Location, RowMark};

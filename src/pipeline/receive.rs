@@ -185,7 +185,8 @@ async fn store(writer: &mut RelayWriter, events: Vec<Bytes>) -> Result<(), Relay
     if events.is_empty() { Ok(()) } else { writer.append(events).await }
 }
 
-fn start_of(spec: &ReceiveSpec, from: &Location) -> DumpStart {
+/// How the source is asked for what follows `from`.
+pub fn start_of(spec: &ReceiveSpec, from: &Location) -> DumpStart {
     let unknown = from.position.file.name().is_empty();
     if !from.gtids.is_empty() && (spec.enable_gtid || unknown) {
         DumpStart::Gtids(from.gtids.clone())
@@ -195,7 +196,7 @@ fn start_of(spec: &ReceiveSpec, from: &Location) -> DumpStart {
 }
 
 /// Asks the source what it is, and refuses to go on where it cannot work.
-async fn check(spec: &ReceiveSpec, start: &DumpStart) -> Result<ServerFacts, Failure> {
+pub async fn check(spec: &ReceiveSpec, start: &DumpStart) -> Result<ServerFacts, Failure> {
     let connector = Connector::new(spec.endpoint.clone());
     let mut conn: Conn = connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))?;
     let want = Want {

@@ -1,6 +1,7 @@
 //! One source of the agent: its relay log, its receiver, and a look at the source itself every few seconds.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,11 +12,11 @@ use crate::config::SourceConfig;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, Location};
 use crate::mysql::{Connector, Endpoint};
-use crate::pipeline::{Receive, ReceiveSpec, ReceiveState, receive};
+use crate::pipeline::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 use crate::relay::{Relay, RelayConfig, RelayError, runway};
 use crate::runtime::{Owned, spawn};
 use crate::store::free_bytes;
-use crate::task::RelayKeeper;
+use crate::task::{Pulse, RelayKeeper};
 use crate::upstream::{ServerFacts, location_now};
 
 /// How often the source is asked where it stands.
@@ -56,6 +57,8 @@ pub struct Source {
     _look: Mutex<Option<Owned<()>>>,
     /// One at a time moves the relay log's start.
     moving: tokio::sync::Mutex<()>,
+    /// Subtasks that need the relay log.
+    tasks: AtomicUsize,
 }
 
 impl Source {
@@ -80,6 +83,7 @@ impl Source {
             free: watch::channel(0).0,
             _look: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
+            tasks: AtomicUsize::new(0),
         });
         let weak = Arc::downgrade(&source);
         let look = spawn("look-at-source", async move {
@@ -92,6 +96,16 @@ impl Source {
         });
         *lock(&source._look) = Some(look);
         Ok(source)
+    }
+
+    /// One more subtask needs the relay log.
+    pub fn task_added(&self) {
+        self.tasks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One subtask less does.
+    pub fn task_removed(&self) {
+        self.tasks.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Starts to receive, if the relay log has a beginning and nobody paused it.
@@ -116,7 +130,7 @@ impl Source {
 
     /// Connects anew at once, instead of after the present pause.
     pub async fn kick(&self) {
-        if !matches!(self.state.borrow().doing, Receive::Running) && lock(&self.receiver).is_some() {
+        if !matches!(self.state.borrow().doing, Receive::Running) {
             self.stop_receiving().await;
             self.start_receiving();
         }
@@ -133,7 +147,15 @@ impl Source {
     pub async fn reach_back_to(&self, location: &Location) -> Result<(), Failure> {
         let _moving = self.moving.lock().await;
         let state = self.relay.state();
-        if !state.start.as_ref().is_some_and(|start| location.covers(start)) {
+        let alone = self.tasks.load(Ordering::Relaxed) <= 1;
+        let too_late = !state.start.as_ref().is_some_and(|start| location.covers(start));
+        let too_early = !state.received.as_ref().is_some_and(|received| received.0.covers(location));
+        if too_late && !alone {
+            // Others need what would be dropped: only a source that can give all of it again may replace it.
+            check(&self.receive, &start_of(&self.receive, location)).await?;
+        }
+        // A gap that nobody needs is not fetched.
+        if too_late || (too_early && alone) {
             self.stop_receiving().await;
             let identity = self.state.borrow().facts.as_ref().map(|facts| facts.identity.clone()).unwrap_or_default();
             self.relay.start_at(location.clone(), &identity).await.map_err(|error| Failure::from(&error))?;
@@ -240,6 +262,10 @@ struct Eye {
 impl Eye {
     async fn look(&mut self, source: &Source) {
         let dir = source.limits.dir.clone();
+        // Whatever stopped the receiver, a task that needs it gets it back.
+        if source.tasks.load(Ordering::Relaxed) > 0 && source.moving.try_lock().is_ok() {
+            source.start_receiving();
+        }
         if let Ok(Ok(free)) = tokio::task::spawn_blocking(move || free_bytes(&dir)).await {
             source.free.send_replace(free);
         }
@@ -284,8 +310,12 @@ impl RelayKeeper for Source {
         Ok(())
     }
 
-    fn pulse(&self) -> (f64, Option<SystemTime>) {
+    fn pulse(&self) -> Pulse {
         let state = self.state.borrow();
-        (state.facts.as_ref().map_or(0.0, |facts| facts.clock_offset), state.last_contact)
+        Pulse {
+            offset: state.facts.as_ref().map_or(0.0, |facts| facts.clock_offset),
+            heard: state.last_contact,
+            master: self.master.borrow().clone(),
+        }
     }
 }

@@ -35,9 +35,17 @@ impl Supervisor {
         let doing = "read the stored sources";
         let stored = self.inner.db.list::<SourceRecord>(Namespace::Source, "").await;
         for (source_id, record) in stored.map_err(|error| store_failure(&error, doing))? {
-            let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored source {source_id}")))?;
-            let source = self.open(config, &record).await?;
-            write(&self.inner.sources).insert(source_id, SourceEntry { source, record });
+            let opened = match parse(&record.yaml) {
+                Ok(config) => self.open(config, &record).await,
+                Err(failure) => Err(failure),
+            };
+            // One that cannot be opened stops no other; its record stays for the next start.
+            match opened {
+                Ok(source) => drop(write(&self.inner.sources).insert(source_id, SourceEntry { source, record })),
+                Err(failure) => {
+                    tracing::error!(source = %source_id, error = %failure, "a stored source cannot be opened")
+                }
+            }
         }
         Ok(())
     }
@@ -112,8 +120,10 @@ impl Supervisor {
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         let old = write(&self.inner.sources).remove(&id);
-        if let Some(old) = old {
-            old.source.close(false).await?;
+        if let Some(old) = old
+            && let Err(failure) = old.source.close(false).await
+        {
+            tracing::warn!(error = %failure, "the relay log was not closed in order");
         }
         let source = self.open(config, &record).await?;
         source.relay.arm_purge();
@@ -128,13 +138,18 @@ impl Supervisor {
         let removed = self.inner.db.remove(Namespace::Source, source_id).await;
         removed.map_err(|error| store_failure(&error, "forget the source"))?;
         write(&self.inner.sources).remove(source_id);
-        source.close(true).await?;
+        if let Err(failure) = source.close(true).await {
+            tracing::warn!(error = %failure, "the relay log of a removed source was not closed in order");
+        }
         Ok(self.done(source_id))
     }
 
     fn refuse_with_tasks(&self, source_id: &str) -> Result<(), Failure> {
         let tasks: Vec<String> =
             read(&self.inner.tasks).keys().filter(|key| key.0 == source_id).map(|key| key.1.clone()).collect();
+        let starting = self.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let starting = starting.iter().filter(|key| key.0 == source_id).map(|key| key.1.clone());
+        let tasks: Vec<String> = tasks.into_iter().chain(starting).collect();
         if tasks.is_empty() {
             return Ok(());
         }

@@ -19,14 +19,15 @@ use crate::pipeline::PipelineSpec;
 use crate::runtime::Owned;
 use crate::store::{Changes, Namespace};
 use crate::task::{
-    AutoResume, ParkReason, ParkRecord, Stage, TaskHandle, TaskSpec, TaskStatus, forget, record_key, start,
+    AutoResume, KEY_SEPARATOR, ParkReason, ParkRecord, Stage, TaskHandle, TaskSpec, TaskStatus, forget, record_key,
+    start,
 };
 use crate::transform::Transform;
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A pipeline that has not moved for this long when it is paused waits for a downstream that does not answer.
-const STALL: Duration = Duration::from_millis(700);
+const STALL: Duration = Duration::from_millis(900);
 
 impl Supervisor {
     pub(super) async fn load_tasks(&self) -> Result<(), Failure> {
@@ -34,23 +35,32 @@ impl Supervisor {
         let stored = self.inner.db.list::<TaskRecord>(Namespace::Task, "").await;
         let stored = stored.map_err(|error| store_failure(&error, doing))?;
         for (key, record) in stored {
-            let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, &key).await;
-            let parks = parks.map_err(|error| store_failure(&error, doing))?.unwrap_or_default();
-            let Some((source_id, name)) = key.split_once('/') else { continue };
-            let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {name}")))?;
-            let source = self.source(source_id)?;
-            let subtask = config.subtask(source_id).map_err(|error| error.to_failure(Code::ConfigTask))?.clone();
-            let mark = record.start.to_mark(source.flavor);
-            let begin = mark.map_err(|text| Failure::new(Code::Checkpoint, format!("stored task {name}: {text}")))?;
-            // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
-            let safe = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
-            source.relay.protect(&protected(&subtask), safe.as_ref().map_or(&begin.location, |mark| &mark.location));
-            let (handle, driver) = self.start_driver(&source, &subtask, begin.location, parks)?;
-            source.start_receiving();
-            let entry = TaskEntry { handle, _driver: driver, config };
-            write(&self.inner.tasks).insert((source_id.to_owned(), name.to_owned()), entry);
+            // One that cannot be loaded stops no other; its record stays for the next start.
+            if let Err(failure) = self.load_task(&key, &record).await {
+                tracing::error!(task = %key.replace(KEY_SEPARATOR, "@"), error = %failure, "a stored task cannot be loaded");
+            }
         }
         self.all_sources().iter().for_each(|source| source.relay.arm_purge());
+        Ok(())
+    }
+
+    async fn load_task(&self, key: &str, record: &TaskRecord) -> Result<(), Failure> {
+        let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, key).await;
+        let parks = parks.map_err(|error| store_failure(&error, "read the stored task"))?.unwrap_or_default();
+        let Some((source_id, name)) = key.split_once(KEY_SEPARATOR) else { return Ok(()) };
+        let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {name}")))?;
+        let source = self.source(source_id)?;
+        let subtask = config.subtask(source_id).map_err(|error| error.to_failure(Code::ConfigTask))?.clone();
+        let mark = record.start.to_mark(source.flavor);
+        let begin = mark.map_err(|text| Failure::new(Code::Checkpoint, format!("stored task {name}: {text}")))?;
+        // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
+        let safe = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
+        source.relay.protect(&protected(&subtask), safe.as_ref().map_or(&begin.location, |mark| &mark.location));
+        let (handle, driver) = self.start_driver(&source, &subtask, begin.location, parks)?;
+        source.task_added();
+        source.start_receiving();
+        let entry = TaskEntry { handle, _driver: driver, config };
+        write(&self.inner.tasks).insert((source_id.to_owned(), name.to_owned()), entry);
         Ok(())
     }
 
@@ -61,6 +71,9 @@ impl Supervisor {
         fresh_start: Location,
         parks: ParkRecord,
     ) -> Result<(TaskHandle, Owned<()>), Failure> {
+        let mut subtask = subtask.clone();
+        subtask.inherit(&source.config);
+        let subtask = &subtask;
         let transform =
             Transform::new(&rules(subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
         let checker = &source.config.checker;
@@ -172,12 +185,26 @@ impl Supervisor {
         let stored = self.inner.db.write(changes).await;
         stored.map_err(|error| store_failure(&error, "store the task"))?;
         source.relay.protect(&protected(&subtask), &begin);
+        source.task_added();
         // Where a checkpoint lies before this, the pipeline finds out and asks for it.
-        if source.relay.state().start.is_none() {
-            source.reach_back_to(&begin).await?;
-        }
-        source.start_receiving();
-        let (handle, driver) = self.start_driver(&source, &subtask, begin, ParkRecord::default())?;
+        let begun = match source.relay.state().start {
+            None => source.reach_back_to(&begin).await,
+            Some(_) => Ok(source.start_receiving()),
+        };
+        let started = begun.and_then(|()| self.start_driver(&source, &subtask, begin, ParkRecord::default()));
+        let (handle, driver) = match started {
+            Ok(started) => started,
+            Err(failure) => {
+                source.relay.release(&protected(&subtask));
+                source.task_removed();
+                let changes =
+                    forget(Changes::new(), &subtask.source_id, &subtask.name).remove(Namespace::Task, &record_key);
+                if let Err(error) = self.inner.db.write(changes).await {
+                    tracing::error!(%error, "the record of a task that was not started stays");
+                }
+                return Err(failure);
+            }
+        };
         let entry = TaskEntry { handle: handle.clone(), _driver: driver, config: config.clone() };
         write(&self.inner.tasks).insert((subtask.source_id.clone(), subtask.name.clone()), entry);
         self.wait_until_running(&handle).await
@@ -246,10 +273,11 @@ impl Supervisor {
     }
 
     async fn stop(&self, source_id: &str, name: &str, handle: &TaskHandle) -> Result<(), Failure> {
-        handle.stop().await?;
-        let limit = self.inner.options.drain_limit + PATIENCE;
+        // A driver that is gone has stopped, perhaps in an earlier try.
+        let gone = handle.stop().await.is_err();
+        let limit = if gone { Duration::ZERO } else { self.inner.options.drain_limit + PATIENCE };
         let status = wait_for(handle, limit, |status| status.stage == Stage::Stopped).await;
-        if status.stage != Stage::Stopped {
+        if !gone && status.stage != Stage::Stopped {
             return Err(Failure::new(Code::NotRunning, format!("the task is still {}", status.stage.as_str())));
         }
         let key = record_key(source_id, name);
@@ -259,6 +287,7 @@ impl Supervisor {
         write(&self.inner.tasks).remove(&(source_id.to_owned(), name.to_owned()));
         let source = self.source(source_id)?;
         source.relay.release(&format!("{name}@{source_id}"));
+        source.task_removed();
         let wanted = read(&self.inner.sources).get(source_id).is_some_and(|entry| entry.record.relay_wanted);
         let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
         if !wanted && !needed {
@@ -273,6 +302,9 @@ impl Supervisor {
         let mut problems = Vec::new();
         for subtask in &config.subtasks {
             let source = self.source(&subtask.source_id)?;
+            let mut subtask = subtask.clone();
+            subtask.inherit(&source.config);
+            let subtask = &subtask;
             if let Err(found) = Transform::new(&rules(subtask, source.flavor)) {
                 problems.extend(found);
             }

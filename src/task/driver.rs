@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::lifecycle::{Effect, Event, step};
-use super::meter::Meter;
+use super::meter::{Meter, Pulse};
 use super::record::ParkRecord;
 use super::status::{Park, ParkReason, Stage, TaskStatus};
 use crate::error::{Code, Failure, Retry, retry_of};
@@ -26,6 +26,8 @@ const GRACE: Duration = Duration::from_millis(700);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the applied location is kept on disk, for the status after a restart.
 const KEEP: Duration = Duration::from_secs(1);
+/// A pipeline that applies for this long has got over what failed before.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Commands that wait.
 const COMMANDS: usize = 16;
 /// The first pause before a failed task is resumed by itself.
@@ -51,8 +53,8 @@ pub trait RelayKeeper: Send + Sync + 'static {
     async fn reach_back(&self, location: Location) -> Result<(), Failure>;
     /// Makes room to fetch a damaged part again.
     async fn repair(&self, damage: RelayError) -> Result<(), Failure>;
-    /// The source's clock minus ours in seconds, and when it was last heard of.
-    fn pulse(&self) -> (f64, Option<SystemTime>);
+    /// What is known of the source now.
+    fn pulse(&self) -> Pulse;
 }
 
 /// How a failed task is resumed by itself.
@@ -432,8 +434,9 @@ impl Driver {
         if let Some(location) = &progress.flushed {
             self.record.flushed = Some((&RowMark::at(location.clone())).into());
         }
-        // Once rows are applied, what it failed with is over.
-        if progress.rows > 0 {
+        // Once rows are applied, or it has been at it for a while, what it failed with is over.
+        let settled = running.since.elapsed() >= SETTLED && progress.activity == "applying";
+        if progress.rows > 0 || settled {
             self.record.failures.clear();
         }
         self.meter.take(&progress);
@@ -441,8 +444,9 @@ impl Driver {
 
     fn publish(&mut self) {
         self.take_progress();
-        let (offset, heard) = self.spec.keeper.pulse();
-        let reading = self.meter.read(self.stage == Stage::Running, offset, heard);
+        let pulse = self.spec.keeper.pulse();
+        let applied = self.status.borrow().applied.as_ref().map(|applied| applied.0.clone());
+        let reading = self.meter.read(self.stage == Stage::Running, &pulse, applied.as_ref());
         self.record.waiting_since = self.meter.waiting_since();
         let progress = self.running.as_ref().map(|running| running.progress.borrow().clone());
         let activity = match (&progress, self.stage, &self.repair) {
@@ -512,9 +516,12 @@ impl Driver {
     }
 }
 
+/// Between source id and task name in a key: a character that neither has.
+pub const KEY_SEPARATOR: char = '\u{1f}';
+
 /// Where a subtask's records stand in a namespace.
 pub fn record_key(source_id: &str, task: &str) -> String {
-    format!("{source_id}/{task}")
+    format!("{source_id}{KEY_SEPARATOR}{task}")
 }
 
 /// Removes what a driver kept of a subtask.
@@ -522,9 +529,18 @@ pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
     changes.remove(Namespace::Park, &record_key(source_id, task))
 }
 
+/// `None` where it was cut off.
 async fn ended(running: &mut Option<Running>) -> Option<Outcome> {
     match running {
-        Some(running) => (&mut running.outcome).await.ok(),
+        Some(running) => match (&mut running.outcome).await {
+            Ok(outcome) => Some(outcome),
+            Err(error) if error.is_panic() => {
+                let failure = Failure::new(Code::NotSet, "the pipeline broke off by a fault of the agent itself")
+                    .workaround("Please report it with the agent's log, then resume-task.");
+                Some(Outcome::Failed { failure, applied: None })
+            }
+            Err(_) => None,
+        },
         None => std::future::pending().await,
     }
 }

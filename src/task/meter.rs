@@ -14,6 +14,17 @@ const WINDOW: f64 = 5.0;
 /// A source that was heard of within this time has nothing that we have not received.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// What is known of a source now.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    /// Its clock minus ours, in seconds.
+    pub offset: f64,
+    /// When it was last heard of.
+    pub heard: Option<SystemTime>,
+    /// Where it says that its binlog ends; `None` while it cannot be asked.
+    pub master: Option<Location>,
+}
+
 /// The readings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
@@ -94,8 +105,8 @@ impl Meter {
         }
     }
 
-    /// Reads. `offset` is the source's clock minus ours in seconds, `heard` when the source was last heard of.
-    pub fn read(&mut self, running: bool, offset: f64, heard: Option<SystemTime>) -> Reading {
+    /// Reads, for a subtask that is applied up to `applied`.
+    pub fn read(&mut self, running: bool, pulse: &Pulse, applied: Option<&Location>) -> Reading {
         let state = self.relay.state();
         if self.lsn.is_none()
             && let Some(kept) = &self.kept
@@ -103,17 +114,27 @@ impl Meter {
             self.lsn = self.relay.lsn_of(kept).map(|lsn| lsn.0);
         }
         let rows_total = self.rows_before + self.rows;
-        let backlog_bytes = self.lsn.map(|lsn| state.received_lsn.0.saturating_sub(lsn));
+        let received = state.received.as_ref().map(|received| &received.0);
+        // Bytes alone mislead: what the source sends at a connect is no change, and moves no location.
+        let all_received = matches!((applied, received), (Some(applied), Some(received)) if applied.covers(received));
+        let backlog_bytes = match all_received {
+            true => Some(0),
+            false => self.lsn.map(|lsn| state.received_lsn.0.saturating_sub(lsn)),
+        };
         self.sample(rows_total);
-        let now = clock(SystemTime::now()) + offset;
-        let caught_up = backlog_bytes == Some(0);
+        let now = clock(SystemTime::now()) + pulse.offset;
+        // What the source has and we have not received waits as well.
+        let behind_master =
+            matches!((&pulse.master, received), (Some(master), Some(received)) if !received.covers(master));
+        let caught_up = backlog_bytes == Some(0) && !behind_master;
         if caught_up {
             self.waiting_since = None;
         } else if backlog_bytes.is_some() {
             // What a running task applied last is older than what waits; a parked one found it waiting at some time.
             let seen = match self.applied_at {
                 Some(at) if running => f64::from(at),
-                _ => f64::from(state.newest_timestamp),
+                _ if state.newest_timestamp > 0 => f64::from(state.newest_timestamp),
+                _ => now,
             };
             let since = self.waiting_since.get_or_insert(seen);
             if running {
@@ -121,13 +142,13 @@ impl Meter {
             }
         }
         let age = |since: f64| Duration::try_from_secs_f64((now - since).max(0.0)).ok();
-        let lag = match (caught_up, heard) {
-            (_, None) => None,
+        let lag = match (caught_up, pulse.heard) {
+            (true, None) => None,
             (true, Some(at)) => {
                 let silent = SystemTime::now().duration_since(at).unwrap_or_default();
                 Some(if silent <= FRESH { Duration::ZERO } else { silent })
             }
-            (false, Some(_)) => self.waiting_since.and_then(age),
+            (false, _) => self.waiting_since.and_then(age),
         };
         let nearing = self.bytes_per_second - state.bytes_per_second;
         let eta = match backlog_bytes {

@@ -6,7 +6,8 @@ mod meter;
 mod record;
 mod status;
 
-pub use driver::{AutoResume, RelayKeeper, TaskHandle, TaskSpec, forget, record_key, start};
+pub use driver::{AutoResume, KEY_SEPARATOR, RelayKeeper, TaskHandle, TaskSpec, forget, record_key, start};
 pub use lifecycle::{Effect, Event, step};
+pub use meter::Pulse;
 pub use record::ParkRecord;
 pub use status::{Park, ParkReason, Stage, TaskStatus};
