@@ -189,7 +189,10 @@ impl Supervisor {
         // Where a checkpoint lies before this, the pipeline finds out and asks for it.
         let begun = match source.relay.state().start {
             None => source.reach_back_to(&begin).await,
-            Some(_) => Ok(source.start_receiving()),
+            Some(_) => {
+                source.start_receiving();
+                Ok(())
+            }
         };
         let started = begun.and_then(|()| self.start_driver(&source, &subtask, begin, ParkRecord::default()));
         let (handle, driver) = match started {
