@@ -1,6 +1,6 @@
 //! Groups: what is waiting is taken at once, compacted by key, and dealt out to lanes.
 //!
-//! Invariants, held by the property test in `group`:
+//! Invariants, held by the property tests in `model_tests`:
 //! - Applying a group's lanes in any interleaving gives the same table as applying its changes one by one.
 //! - A change's lane depends on nothing but its table's structure, its key and the number of lanes, so that a replay
 //!   after a crash finds each change in the lane whose mark tells whether it is done.
@@ -10,6 +10,10 @@
 mod change;
 mod group;
 mod key;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use change::{Change, DispatchError, EventSpan, LaneSkip};
 pub use group::{Group, GroupBuilder, LaneWork, NetDelete, NetInsert, NetUpdate, Step, TableWork};
