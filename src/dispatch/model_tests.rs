@@ -314,13 +314,13 @@ fn groups(
     mut cut: impl FnMut(usize) -> bool,
 ) -> Vec<(usize, Vec<LaneWork>)> {
     let mut groups = Vec::new();
-    let mut builder = GroupBuilder::new(lanes, one_sequence);
+    let mut builder = GroupBuilder::new(lanes, one_sequence, false);
     let changes = &history.changes;
     for (at, (transaction, change)) in changes.iter().enumerate().skip(from) {
         builder.push(change.clone(), &skips(*transaction)).expect("push a change");
         let alone = |at: usize| changes.get(at).is_none_or(|(_, change)| change.must_stand_alone());
         if cut(at) || alone(at) || alone(at + 1) {
-            let full = std::mem::replace(&mut builder, GroupBuilder::new(lanes, one_sequence));
+            let full = std::mem::replace(&mut builder, GroupBuilder::new(lanes, one_sequence, false));
             groups.push((at + 1, full.finish(no_mark(), no_mark(), 0, 0).lanes));
         }
     }

@@ -99,7 +99,7 @@ impl RelayConfig {
             flavor,
             budget_bytes: 100 << 30,
             free_floor_bytes: 2 << 30,
-            segment_bytes: 256 << 20,
+            segment_bytes: 128 << 20,
             flush_interval: Duration::from_millis(100),
             flush_bytes: 8 << 20,
             tail_bytes: 12 << 20,

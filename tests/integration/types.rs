@@ -32,12 +32,16 @@ fn columns() -> Vec<Column> {
     TYPES.lines().filter(|line| !line.trim().is_empty()).enumerate().map(line).collect()
 }
 
+/// A type that the target's make has no counterpart for.
+const NOT_THERE: &str = "";
+
 /// The type on the target: its own, or one that holds the same where the target's make does not know it.
 fn on_target(definition: &str, target: Kind) -> String {
     match (target, definition) {
         (Kind::MariaDb, vector) if vector.starts_with("VECTOR") => "VARBINARY(1000)".into(),
         (Kind::MySql, packed) if packed.ends_with(" COMPRESSED") => packed.trim_end_matches(" COMPRESSED").into(),
-        (Kind::MySql, "UUID" | "INET6" | "INET4") => "VARCHAR(60)".into(),
+        // Their bytes do not tell that they are no text, and the target's column cannot either: the target keeps the bytes.
+        (Kind::MySql, "UUID" | "INET6" | "INET4") => NOT_THERE.into(),
         // MySQL's strict SRID handling is of no interest here.
         _ => definition.into(),
     }
@@ -110,6 +114,9 @@ async fn write_all(link: &mut Link, target: Kind) -> usize {
             continue;
         }
         let twin = on_target(column.definition, target);
+        if twin == NOT_THERE {
+            continue;
+        }
         assert!(create(&mut link.target, &schema, &column, &twin).await, "the target refuses {twin}");
         stored += write_values(&mut link.source, &column).await;
     }

@@ -201,6 +201,8 @@ fn base_args(kind: Kind, folder: &Path, port: u16) -> Vec<String> {
         // Read first, or not at all: keeps the machine's own configuration out.
         "--no-defaults".to_owned(),
         format!("--datadir={folder}/data"),
+        // Servers that share one folder for temporary tables meet each other's.
+        format!("--tmpdir={folder}/data"),
         format!("--port={port}"),
         "--bind-address=127.0.0.1".into(),
         format!("--socket={folder}/s.sock"),
