@@ -107,14 +107,14 @@ async fn write_all(link: &mut Link, target: Kind) -> usize {
     // The target's tables are made by hand, with types of its own: the source's CREATE must not follow.
     let mut stored = 0;
     for column in columns() {
+        let twin = on_target(column.definition, target);
+        if twin == NOT_THERE {
+            continue;
+        }
         link.source.run("SET SESSION sql_log_bin = 0").await;
         let known = create(&mut link.source, &schema, &column, column.definition).await;
         link.source.run("SET SESSION sql_log_bin = 1").await;
         if !known {
-            continue;
-        }
-        let twin = on_target(column.definition, target);
-        if twin == NOT_THERE {
             continue;
         }
         assert!(create(&mut link.target, &schema, &column, &twin).await, "the target refuses {twin}");
