@@ -1,4 +1,4 @@
-//! Holds the `crate::` paths of `src/` to the dependency rule of `design.md`, and a few habits to their places.
+//! Holds the `crate::` paths of `src/` to the dependency rule of the crate documentation, and a few habits to their places.
 //!
 //! Comments, strings and what stands under `#[cfg(test)]` do not count. A module that is not in [`RULES`], or one that
 //! names what its rule does not allow, fails with the place and what would be right.

@@ -1,4 +1,4 @@
-//! Which of the stored checkpoints wins. Pure, so that the table in `design.md` can be tested line by line.
+//! Which of the stored checkpoints wins. Pure, so that the table in the crate documentation can be tested line by line.
 
 use crate::meta::{DmRow, LaneRow, SafeNote, StoredMark};
 

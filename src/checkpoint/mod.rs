@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A stored location never passes what is applied, and never goes back while one owner runs.
-//! - At start DM's row decides (see `design.md`, "Which checkpoint wins"): ours, and the lanes hold; another's, and it
+//! - At start DM's row decides (see "Which checkpoint wins" in the crate documentation): ours, and the lanes hold; another's, and it
 //!   wins; missing, and everything starts over.
 //! - Whoever claims the task raises the epoch in the transaction that reads the rows, so that what it read is final.
 

@@ -1,7 +1,7 @@
 //! What an agent answers to dmctl's commands: the part of `pb.Master` that one agent can answer for itself.
 //!
 //! Owns the semantics of the answers and their texts: what makes the top-level `result` false and what only one
-//! source's, and DM's wording (`dm-worker-protocol.md` §5.10, `tests/golden/dmctl`). Knows nothing of sockets, peers or
+//! source's, and DM's wording (recorded in `tests/golden/dmctl`). Knows nothing of sockets, peers or
 //! permissions. Every call into the backend has a limit, so that an answer always comes.
 
 mod sources;

@@ -248,3 +248,40 @@ impl MetaTables {
         format!("DELETE FROM {} WHERE id={}", self.ddl(), quote(&self.source))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = include_str!("../../tests/golden/meta/60-t3-gtid-just-started.txt");
+
+    /// Column names of a table that a stock dm-worker made, as `SHOW CREATE TABLE` lists them.
+    fn recorded_columns(table: &str) -> Vec<&'static str> {
+        let begin = RECORDED.find(&format!("CREATE TABLE `{table}`")).expect("the table is recorded");
+        let lines = RECORDED[begin..].lines().skip(1).take_while(|line| line.starts_with("  `"));
+        lines.filter_map(|line| line.split('`').nth(1)).collect()
+    }
+
+    fn our_columns(create: &str) -> Vec<&str> {
+        let inside = create.split_once('(').expect("a list").1;
+        let lines = inside.lines().map(str::trim).filter(|line| !line.is_empty());
+        let names = lines.map(|line| line.split(' ').next().unwrap_or_default());
+        names.take_while(|name| *name != "UNIQUE").collect()
+    }
+
+    #[test]
+    fn dms_tables_have_dms_columns() {
+        let created = MetaTables::new("dm_meta", "t3", "mysql-02").create();
+        for (table, suffix) in [("t3_syncer_checkpoint", "syncer_checkpoint"), ("t3_onlineddl", "onlineddl")] {
+            let ours = created.iter().find(|sql| sql.contains(suffix)).expect("we make it");
+            assert_eq!(our_columns(ours), recorded_columns(table), "{table}");
+        }
+    }
+
+    #[test]
+    fn names_with_quotes_stay_names() {
+        let tables = MetaTables::new("a`b", "t`x", "it's");
+        let sql = tables.select_dm_row();
+        assert!(sql.contains("`a``b`.`t``x_syncer_checkpoint`") && sql.contains("id='it''s'"), "{sql}");
+    }
+}
