@@ -8,22 +8,26 @@ use super::change::DispatchError;
 use crate::row::{ReadRow, RowImage, Value};
 use crate::schema::{BoundTable, LaneRule};
 
-/// The identity columns of `image`, each with its length in front, in the key's order. Integers keep their order, so
-/// that sorting by these bytes sorts most keys as the index does.
+/// The values of `columns` in `image`, each with its length in front, in the order given; NULL has a length of its own. The
+/// only column of an identity, which is never NULL, stands alone. Integers keep their order, so that sorting by these bytes
+/// sorts most keys as the index does.
 pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<Vec<u8>, DispatchError> {
-    let mut parts: Vec<Option<Vec<u8>>> = vec![None; columns.len()];
+    let mut parts: Vec<Option<(u32, Vec<u8>)>> = vec![None; columns.len()];
     let read = image.visit(&table.layout, |column, value| {
         if let Some(at) = columns.iter().position(|&wanted| wanted == column) {
             // NULL and the empty string are two values.
             let mut bytes = Vec::with_capacity(10);
             bytes.push(u8::from(value != Value::Null));
             encode(&value, &mut bytes);
-            parts[at] = Some(bytes);
+            let len = if value == Value::Null { u32::MAX } else { bytes.len() as u32 };
+            parts[at] = Some((len, bytes));
         }
         Ok(())
     });
     read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
-    if let [Some(only)] = parts.as_mut_slice() {
+    if let [Some((_, only))] = parts.as_mut_slice()
+        && table.identity.as_deref() == Some(columns)
+    {
         return Ok(std::mem::take(only));
     }
     let mut key = Vec::with_capacity(parts.len() * 12);
@@ -32,8 +36,8 @@ pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result
             table: table.source.to_string(),
             column: table.columns[column].quoted.clone(),
         };
-        let part = part.as_ref().ok_or_else(missing)?;
-        key.extend((part.len() as u32).to_be_bytes());
+        let (len, part) = part.as_ref().ok_or_else(missing)?;
+        key.extend(len.to_be_bytes());
         key.extend(part);
     }
     Ok(key)
@@ -97,4 +101,48 @@ pub fn encode(value: &Value<'_>, out: &mut Vec<u8>) {
 fn date(year: u16, month: u8, day: u8) -> [u8; 4] {
     let [high, low] = year.to_be_bytes();
     [high, low, month, day]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{SourceTable, TableName, TargetTable};
+    use crate::row::{Column, ColumnKind, TableLayout};
+    use crate::schema::{Dialect, Encoding};
+
+    #[test]
+    fn null_is_no_empty_text() {
+        let kind = ColumnKind::VarChar { max_bytes: 40 };
+        let column = Column { kind, nullable: true, unsigned: None, collation: None };
+        let bound = crate::schema::BoundColumn {
+            quoted: "`u`".into(),
+            encoding: Encoding::Text("utf8mb4"),
+            writable: true,
+            text_charset: None,
+            compares_by_bytes: true,
+        };
+        let layout =
+            TableLayout { source: SourceTable(TableName::new("s", "t")), columns: vec![column; 2], names: None };
+        let table = BoundTable {
+            source: layout.source.clone(),
+            target: TargetTable(TableName::new("d", "t")),
+            layout: Arc::new(layout),
+            columns: vec![bound; 2],
+            identity: Some(vec![0]),
+            other_unique: vec![1],
+            lane_rule: LaneRule::Pinned,
+            dialect: Dialect::MySql,
+        };
+        let image =
+            |bytes: &'static [u8]| RowImage { present: None, bytes: Bytes::from_static(bytes), resolved_json: None };
+        let key = |bytes, columns: &[usize]| key_of(&table, &image(bytes), columns).unwrap();
+        let (null, empty) = (b"\x02\x01k", b"\x00\x01k\x00");
+        assert_ne!(key(null, &[1]), key(empty, &[1]));
+        assert_ne!(key(null, &[0, 1]), key(empty, &[0, 1]));
+        assert_eq!(key(null, &[0]), b"k");
+    }
 }

@@ -332,14 +332,13 @@ fn no_mark() -> RowMark {
     RowMark::at(Location::new(start, GtidSet::empty(Flavor::MySql)))
 }
 
-/// A statement, to be run when its turn comes.
 type Statement<'w> = Box<dyn Fn(&mut Server) + 'w>;
 
 /// A lane's statements in an order it may send them in: rows of one statement, and tables, in any.
 fn statements<'w>(work: &'w LaneWork, random: &mut StdRng) -> Vec<Statement<'w>> {
     let mut tables: Vec<_> = work.tables.iter().collect();
     tables.shuffle(random);
-    let mut all: Vec<Statement<'_>> = Vec::new();
+    let mut all: Vec<Statement<'w>> = Vec::new();
     for step in tables.into_iter().flat_map(|table| &table.steps) {
         match step {
             Step::Keyed { deletes, updates, inserts } => {

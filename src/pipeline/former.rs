@@ -54,8 +54,9 @@ pub struct Former {
     commits: usize,
     /// Changes of the item at the front that was taken apart.
     front: VecDeque<Change>,
-    /// Start of the transaction that is being formed, and what its lanes have done of it already.
-    open: Option<(Location, Vec<LaneSkip>)>,
+    front_room: Option<Arc<OwnedSemaphorePermit>>,
+    /// The transaction that is being formed.
+    open: Option<Open>,
     /// Where lanes stood at the start, until all of them are passed.
     marks: Option<Vec<RowMark>>,
     /// End of what was formed.
@@ -66,6 +67,15 @@ pub struct Former {
     rows: u64,
     /// DDL statements in the queue, at most one: intake waits for it, so the end of its transaction is still to come.
     ddls: usize,
+}
+
+/// A transaction that is being formed.
+struct Open {
+    start: Location,
+    /// What each lane has done of it already; empty where none has.
+    skips: Vec<LaneSkip>,
+    /// All lanes have done what is below.
+    floor: RowOrdinal,
 }
 
 impl Former {
@@ -120,8 +130,20 @@ impl Former {
                 self.ddls -= usize::from(matches!(queued.item, Ok(Item::Ddl(_))));
             }
         }
-        if !self.queue.is_empty() {
-            return;
+        if self.queue.is_empty()
+            && let Some(open) = self.open.take()
+        {
+            self.front.clear();
+            self.front_room = None;
+            let mut marks = self.marks.take().unwrap_or_else(|| vec![self.at.clone(); self.lanes]);
+            for (lane, mark) in marks.iter_mut().enumerate() {
+                // A lane that was ahead of what is formed still is.
+                let ahead = open.skips.get(lane).is_some_and(|skip| skip.covers(self.at.next));
+                if !ahead {
+                    *mark = self.at.clone();
+                }
+            }
+            self.marks = Some(marks);
         }
         let Some((_, skips)) = self.open.take() else { return };
         self.front.clear();
@@ -152,11 +174,11 @@ impl Former {
                     self.front.push_front(change);
                     break;
                 }
-                let (next, skip) = (change.ordinal.next(), self.open.as_ref());
-                if let Some((location, _)) = skip {
-                    self.at = RowMark { location: location.clone(), next };
+                let (next, open) = (change.ordinal.next(), self.open.as_ref());
+                if let Some(open) = open {
+                    self.at = RowMark { location: open.start.clone(), next: next.max(open.floor) };
                 }
-                builder.push(change, skip.map_or(&[], |(_, skip)| skip.as_slice()))?;
+                builder.push(change, open.map_or(&[], |open| open.skips.as_slice()))?;
                 (moved, lsn) = (true, None);
                 if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
                     break;
@@ -167,12 +189,12 @@ impl Former {
                 break;
             }
             match self.pop(builder.rows() > 0, moved, want) {
-                Some(Popped::Begin | Popped::Nothing) => {}
+                Some(Popped::Mark) => {}
                 Some(Popped::Changes(held)) => room.extend(held),
                 Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
-                Some(Popped::Commit { timestamp: at, lsn: end }) => {
+                Some(Popped::Commit { timestamp: at, lsn: end, whole }) => {
                     (moved, timestamp, lsn) = (true, timestamp.max(at), Some(end));
-                    transactions += 1;
+                    transactions += u64::from(whole);
                     if want == Want::OnlyOpen
                         || std::mem::take(&mut self.after_ddl)
                         || builder.rows() >= rows
@@ -208,8 +230,14 @@ impl Former {
         Some(match queued.item {
             Ok(Item::Begin { gtid, start }) => {
                 let skips = self.skips(gtid.as_ref(), &start);
-                self.open = Some((start, skips));
-                Popped::Begin
+                let done = |skip: &LaneSkip| match skip {
+                    LaneSkip::Nothing => Some(RowOrdinal::default()),
+                    LaneSkip::Below(next) => Some(*next),
+                    LaneSkip::All => None,
+                };
+                let floor = skips.iter().filter_map(done).min().unwrap_or_default();
+                self.open = Some(Open { start, skips, floor });
+                Popped::Mark
             }
             Ok(Item::Changes(changes)) => {
                 self.front = changes.into();
@@ -227,9 +255,13 @@ impl Former {
             }
             Ok(Item::Commit { location, timestamp, lsn }) => {
                 self.commits -= 1;
-                self.open = None;
+                let whole = self.open.take().is_some();
+                if !whole && self.at.next != RowOrdinal::default() {
+                    // A location on the way to the replay of what is partly done.
+                    return Some(Popped::Mark);
+                }
                 self.at = RowMark::at(location);
-                Popped::Commit { timestamp, lsn }
+                Popped::Commit { timestamp, lsn, whole }
             }
             Ok(Item::Restart) | Err(_) => return None,
         })
@@ -255,11 +287,16 @@ fn rows_of(queued: &Queued) -> u64 {
 }
 
 enum Popped {
-    Begin,
-    Nothing,
+    /// Nothing that a group would hold.
+    Mark,
     Changes(Option<OwnedSemaphorePermit>),
     Ddl(DdlItem),
-    Commit { timestamp: u32, lsn: u64 },
+    /// `whole`: of a transaction, rather than a location that moved without one.
+    Commit {
+        timestamp: u32,
+        lsn: u64,
+        whole: bool,
+    },
 }
 
 /// What a lane at `mark` has done of the transaction behind `start`.
@@ -277,3 +314,7 @@ pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
         (false, false) => LaneSkip::Nothing,
     }
 }
+
+#[cfg(test)]
+#[path = "former_tests.rs"]
+mod tests;

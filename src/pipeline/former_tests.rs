@@ -1,0 +1,591 @@
+//! Forming groups: what each rule says, one by one, and random streams with crashes in which no change may get lost or
+//! be applied twice.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::oneshot;
+
+use super::super::item::{DdlItem, Item, Queued};
+use super::*;
+use crate::dispatch::Step;
+use crate::dispatch::testing::{cells, change, table};
+use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtid};
+use crate::schema::BoundTable;
+
+const SOURCE: uuid::Uuid = uuid::Uuid::from_u128(7);
+/// As large as makes the queue full.
+const LARGE: usize = 9 << 20;
+
+fn ordinal(event: u32, row: u32) -> RowOrdinal {
+    RowOrdinal { event, row }
+}
+
+/// `bin.00000<file>` at `offset`, after `gtids` transactions; 0 for a source without GTIDs.
+fn at(file: u32, offset: u64, gtids: u64) -> Location {
+    let mut set = GtidSet::empty(Flavor::MySql);
+    (1..=gtids).for_each(|number| set.add(&gtid(number)));
+    Location::new(BinlogPosition::parse(&format!("bin.00000{file}"), offset).expect("a position"), set)
+}
+
+fn gtid(number: u64) -> Gtid {
+    Gtid::MySql(MysqlGtid { sid: SOURCE, tag: String::new(), number })
+}
+
+fn mark(location: Location, event: u32, row: u32) -> RowMark {
+    RowMark { location, next: ordinal(event, row) }
+}
+
+fn queued(item: Item, bytes: usize) -> Queued {
+    Queued { item: Ok(item), bytes, room: None }
+}
+
+fn begin(start: Location) -> Queued {
+    queued(Item::Begin { gtid: None, start }, 0)
+}
+
+fn commit(location: Location) -> Queued {
+    let lsn = location.position.offset;
+    queued(Item::Commit { location, timestamp: 77, lsn }, 0)
+}
+
+fn ddl() -> (Queued, oneshot::Receiver<()>) {
+    let (done, ran) = oneshot::channel();
+    (queued(Item::Ddl(DdlItem { steps: Vec::new(), first_step: 0, place: "here".into(), done }), 0), ran)
+}
+
+/// A rows event that inserts these keys.
+fn inserts(table: &Arc<BoundTable>, event: u32, ids: std::ops::Range<i32>, bytes: usize) -> Queued {
+    let insert = |(row, id): (u32, i32)| {
+        change(table, None, Some([Some(Some(id)), Some(None), Some(Some(0))]), ordinal(event, row))
+    };
+    queued(Item::Changes((0..).zip(ids).map(insert).collect()), bytes)
+}
+
+fn keyed() -> Arc<BoundTable> {
+    table("t", "t", &[("PRIMARY", &[0])])
+}
+
+/// Keys that each lane inserts.
+fn keys(group: &Group) -> Vec<Vec<i32>> {
+    let of_lane = |lane: &crate::dispatch::LaneWork| {
+        let mut keys = Vec::new();
+        for step in lane.tables.iter().flat_map(|table| &table.steps) {
+            let Step::Keyed { inserts, updates, .. } = step else { panic!("{step:?}") };
+            let inserts = inserts.iter().map(|row| (&row.table, &row.after));
+            for (table, image) in inserts.chain(updates.iter().map(|row| (&row.table, &row.before))) {
+                keys.push(cells(table, image)[0].flatten().expect("a key"));
+            }
+        }
+        keys.sort_unstable();
+        keys
+    };
+    group.lanes.iter().map(of_lane).collect()
+}
+
+fn all_keys(group: &Group) -> Vec<i32> {
+    let mut keys = keys(group).concat();
+    keys.sort_unstable();
+    keys
+}
+
+fn group(formed: Result<Formed, DispatchError>) -> (Group, Option<u64>) {
+    match formed.expect("form") {
+        Formed::Group { group, lsn, .. } => (group, lsn),
+        Formed::Ddl(_) => panic!("DDL came"),
+        Formed::Nothing => panic!("nothing came"),
+    }
+}
+
+fn is_nothing(formed: Result<Formed, DispatchError>) -> bool {
+    matches!(formed, Ok(Formed::Nothing))
+}
+
+fn fresh(lanes: usize) -> Former {
+    Former::new(vec![RowMark::at(at(1, 4, 0)); lanes], RowMark::at(at(1, 4, 0)), false)
+}
+
+#[test]
+fn whole_transactions_until_there_are_enough() {
+    let (table, mut former) = (keyed(), fresh(3));
+    for number in 0..3u64 {
+        let first = number as i32 * 10;
+        former.take(begin(at(1, 4 + number, 0)));
+        former.take(inserts(&table, 0, first..first + 3, 100));
+        assert!(!former.has_a_group(3 * number + 4));
+        former.take(commit(at(1, 5 + number, 0)));
+        assert!(former.has_a_group(3 * number + 3));
+    }
+    let (first, lsn) = group(former.form(4, Want::OnlyRows));
+    assert_eq!((first.start, first.end, lsn), (RowMark::at(at(1, 4, 0)), RowMark::at(at(1, 6, 0)), Some(6)));
+    assert_eq!((first.rows, first.transactions, first.timestamp), (6, 2, 77));
+    let (second, lsn) = group(former.form(4, Want::Next));
+    assert_eq!((all_keys(&second), lsn), (vec![20, 21, 22], Some(7)));
+    assert_eq!((second.start, second.end), (RowMark::at(at(1, 6, 0)), RowMark::at(at(1, 7, 0))));
+    assert!(is_nothing(former.form(4, Want::Next)));
+}
+
+#[test]
+fn an_incomplete_transaction_waits_and_is_no_part_of_a_group() {
+    let (table, mut former) = (keyed(), fresh(2));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..3, 100));
+    assert!(is_nothing(former.form(100, Want::Next)));
+    former.take(commit(at(1, 5, 0)));
+    former.take(begin(at(1, 5, 0)));
+    former.take(inserts(&table, 0, 3..6, 100));
+    let (first, _) = group(former.form(100, Want::Next));
+    assert_eq!((all_keys(&first), first.end), (vec![0, 1, 2], RowMark::at(at(1, 5, 0))));
+    assert!(is_nothing(former.form(100, Want::Next)));
+    former.take(commit(at(1, 6, 0)));
+    assert_eq!(all_keys(&group(former.form(100, Want::Next)).0), [3, 4, 5]);
+}
+
+#[test]
+fn a_transaction_too_large_is_cut_to_the_row() {
+    let (table, mut former) = (keyed(), fresh(2));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..5, LARGE / 2));
+    former.take(inserts(&table, 3, 5..8, LARGE));
+    assert!(former.is_full());
+    let mut from = RowMark::at(at(1, 4, 0));
+    for (keys, next) in [(0..4, ordinal(0, 4)), (4..8, ordinal(3, 3))] {
+        let (part, lsn) = group(former.form(2, Want::Next));
+        assert_eq!((all_keys(&part), lsn, part.transactions), (keys.collect(), None, 0));
+        assert_eq!((part.start, &part.end), (from, &RowMark { location: at(1, 4, 0), next }));
+        from = part.end;
+    }
+    assert!(!former.is_full() && is_nothing(former.form(2, Want::Next)));
+    // What is left goes as it comes.
+    former.take(inserts(&table, 4, 8..9, 10));
+    let (part, _) = group(former.form(2, Want::Next));
+    assert_eq!((all_keys(&part), part.end), (vec![8], mark(at(1, 4, 0), 4, 1)));
+    former.take(commit(at(1, 9, 0)));
+    let (last, lsn) = group(former.form(2, Want::Next));
+    assert_eq!((last.rows, last.end, last.transactions, lsn), (0, RowMark::at(at(1, 9, 0)), 1, Some(9)));
+}
+
+#[test]
+fn ddl_goes_alone_behind_all_that_is_before_it() {
+    let (table, mut former) = (keyed(), fresh(2));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..2, 10));
+    former.take(commit(at(1, 5, 0)));
+    former.take(commit(at(2, 4, 0)));
+    former.take(begin(at(2, 4, 0)));
+    former.take(ddl().0);
+    let (before, _) = group(former.form(2, Want::OnlyRows));
+    assert_eq!((before.rows, before.end), (2, RowMark::at(at(1, 5, 0))));
+    // Its own start is stored with it, so it must have been reached.
+    let (moved, _) = group(former.form(2, Want::OnlyRows));
+    assert_eq!((moved.rows, moved.end), (0, RowMark::at(at(2, 4, 0))));
+    assert!(is_nothing(former.form(2, Want::OnlyRows)));
+    assert!(matches!(former.form(2, Want::Next), Ok(Formed::Ddl(_))));
+    assert!(is_nothing(former.form(2, Want::Next)));
+    former.take(commit(at(2, 9, 0)));
+    former.take(begin(at(2, 9, 0)));
+    former.take(inserts(&table, 0, 5..6, 10));
+    former.take(commit(at(2, 12, 0)));
+    // Its end must be stored before anything behind it.
+    let (end, _) = group(former.form(100, Want::Next));
+    assert_eq!((end.rows, end.start, end.end), (0, RowMark::at(at(2, 4, 0)), RowMark::at(at(2, 9, 0))));
+    assert_eq!(all_keys(&group(former.form(100, Want::Next)).0), [5]);
+}
+
+#[test]
+fn a_change_that_must_stand_alone_does() {
+    let (table, mut former) = (keyed(), fresh(2));
+    let moves = change(&table, Some([Some(Some(2)), None, None]), Some([Some(Some(9)), None, None]), ordinal(1, 0));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..2, 10));
+    former.take(queued(Item::Changes(vec![moves.clone(), Change { ordinal: ordinal(1, 1), ..moves }]), 10));
+    former.take(inserts(&table, 2, 4..6, 10));
+    former.take(commit(at(1, 5, 0)));
+    let ends = [ordinal(0, 2), ordinal(1, 1), ordinal(1, 2)].map(|next| RowMark { location: at(1, 4, 0), next });
+    for (rows, end) in [2, 1, 1, 2].into_iter().zip(ends.into_iter().chain([RowMark::at(at(1, 5, 0))])) {
+        let (part, _) = group(former.form(100, Want::Next));
+        assert_eq!((part.rows, part.end), (rows, end));
+    }
+}
+
+#[test]
+fn a_restart_forgets_what_is_incomplete() {
+    let (table, mut former) = (keyed(), fresh(2));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..2, 10));
+    former.take(commit(at(1, 5, 0)));
+    former.take(begin(at(1, 5, 0)));
+    former.take(inserts(&table, 0, 2..4, LARGE));
+    former.take(queued(Item::Restart, 0));
+    assert!(!former.is_full());
+    assert_eq!(all_keys(&group(former.form(100, Want::Next)).0), [0, 1]);
+    assert!(is_nothing(former.form(100, Want::Next)));
+    // Another transaction may come in its place.
+    former.take(begin(at(1, 5, 0)));
+    former.take(inserts(&table, 0, 7..8, 10));
+    former.take(commit(at(1, 6, 0)));
+    assert_eq!(all_keys(&group(former.form(100, Want::Next)).0), [7]);
+}
+
+/// Takes a cut transaction behind `start` up to its fourth row, of which one group of four is formed.
+fn cut_in_the_middle(former: &mut Former, table: &Arc<BoundTable>, start: &Location) -> Group {
+    former.take(begin(start.clone()));
+    former.take(inserts(table, 0, 0..6, LARGE));
+    let (part, _) = group(former.form(2, Want::Next));
+    assert_eq!(part.end, RowMark { location: start.clone(), next: ordinal(0, 4) });
+    part
+}
+
+#[test]
+fn what_was_formed_before_a_restart_is_skipped_in_its_replay() {
+    let (table, mut former) = (keyed(), fresh(3));
+    let start = at(1, 4, 0);
+    cut_in_the_middle(&mut former, &table, &start);
+    former.take(queued(Item::Restart, 0));
+    assert!(is_nothing(former.form(2, Want::Next)));
+    for _ in 0..2 {
+        // Once more, and only in part.
+        former.take(begin(start.clone()));
+        former.take(inserts(&table, 0, 0..3, 10));
+        former.take(queued(Item::Restart, 0));
+    }
+    former.take(begin(start));
+    former.take(inserts(&table, 0, 0..6, 10));
+    former.take(commit(at(1, 9, 0)));
+    let (rest, _) = group(former.form(100, Want::Next));
+    assert_eq!((all_keys(&rest), &rest.start.next), (vec![4, 5], &ordinal(0, 4)));
+    assert_eq!(rest.end, RowMark::at(at(1, 9, 0)));
+}
+
+#[test]
+fn a_restart_does_not_forget_that_some_lanes_are_ahead() {
+    let table = keyed();
+    let start = RowMark::at(at(1, 4, 0));
+    // Lane 0 has done this transaction and the next before a crash, lane 1 some more of it than will be formed.
+    let marks = vec![RowMark::at(at(1, 12, 0)), mark(at(1, 4, 0), 0, 5), start.clone()];
+    let mut former = Former::new(marks, start.clone(), false);
+    let first = cut_in_the_middle(&mut former, &table, &start.location);
+    former.take(queued(Item::Restart, 0));
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..20, 10));
+    former.take(commit(at(1, 9, 0)));
+    former.take(begin(at(1, 9, 0)));
+    former.take(inserts(&table, 0, 20..40, 10));
+    former.take(commit(at(1, 12, 0)));
+    let (rest, _) = group(former.form(100, Want::Next));
+    let whole = fresh(3);
+    let all = formed_at_once(whole, &table);
+    let [_, second, third] = keys(&rest).try_into().expect("three lanes");
+    assert!(rest.lanes[0].tables.is_empty() && first.lanes[0].tables.is_empty());
+    assert_eq!(second, all[1].iter().copied().filter(|&key| key >= 5).collect::<Vec<_>>());
+    let both = [keys(&first)[2].clone(), third].concat();
+    assert_eq!(both, all[2]);
+}
+
+/// Keys 0..40, by lane.
+fn formed_at_once(mut former: Former, table: &Arc<BoundTable>) -> Vec<Vec<i32>> {
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(table, 0, 0..40, 10));
+    former.take(commit(at(1, 12, 0)));
+    keys(&group(former.form(100, Want::Next)).0)
+}
+
+#[test]
+fn only_what_is_open_goes_on() {
+    let (table, mut former) = (keyed(), fresh(2));
+    cut_in_the_middle(&mut former, &table, &at(1, 4, 0));
+    former.take(commit(at(1, 5, 0)));
+    former.take(begin(at(1, 5, 0)));
+    former.take(inserts(&table, 0, 6..8, 10));
+    former.take(commit(at(1, 6, 0)));
+    let (rest, lsn) = group(former.form(100, Want::OnlyOpen));
+    assert_eq!((all_keys(&rest), rest.end, lsn), (vec![4, 5], RowMark::at(at(1, 5, 0)), Some(5)));
+    assert!(is_nothing(former.form(100, Want::OnlyOpen)));
+    assert_eq!(all_keys(&group(former.form(100, Want::Next)).0), [6, 7]);
+}
+
+#[test]
+fn a_mark_tells_what_is_done() {
+    use LaneSkip::{All, Below, Nothing};
+    let (inside, next) = (ordinal(2, 7), |location| mark(location, 2, 7));
+    let cases = [
+        // By GTID: what is in the set is done, whatever the positions are.
+        (RowMark::at(at(1, 50, 3)), Some(3), at(1, 40, 2), All),
+        (RowMark::at(at(1, 50, 3)), Some(4), at(1, 50, 3), Nothing),
+        (RowMark::at(at(9, 50, 3)), Some(4), at(1, 50, 3), Nothing),
+        (RowMark::at(at(1, 50, 3)), Some(2), at(9, 40, 1), All),
+        (next(at(1, 50, 3)), Some(4), at(1, 50, 3), Below(inside)),
+        (next(at(1, 50, 3)), Some(4), at(2, 4, 3), Below(inside)),
+        (next(at(1, 50, 3)), Some(5), at(1, 60, 4), Nothing),
+        (next(at(1, 50, 3)), Some(3), at(1, 40, 2), All),
+        // By position.
+        (RowMark::at(at(1, 50, 0)), None, at(1, 40, 0), All),
+        (RowMark::at(at(1, 50, 0)), None, at(1, 50, 0), Nothing),
+        (RowMark::at(at(1, 50, 0)), Some(1), at(1, 40, 0), All),
+        (next(at(1, 50, 0)), None, at(1, 50, 0), Below(inside)),
+        (next(at(1, 50, 0)), None, at(1, 60, 0), Nothing),
+        // Across a rotate.
+        (RowMark::at(at(1, 50, 0)), None, at(2, 4, 0), Nothing),
+        (RowMark::at(at(2, 4, 0)), None, at(1, 900, 0), All),
+        (RowMark::at(at(2, 4, 0)), None, at(2, 4, 0), Nothing),
+        (next(at(2, 4, 0)), None, at(1, 900, 0), All),
+    ];
+    for (mark, number, start, wanted) in cases {
+        let got = skip(&mark, number.map(gtid).as_ref(), &start);
+        assert_eq!(got, wanted, "{mark:?} {number:?} {start:?}");
+    }
+}
+
+#[test]
+fn a_location_told_again_does_not_undo_the_rows_behind_it() {
+    // A mark inside the first transaction of a file: the events before it move the location to where it is.
+    let (table, inside) = (keyed(), mark(at(2, 126, 0), 0, 4));
+    let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
+    former.take(commit(at(2, 126, 0)));
+    match former.form(1, Want::Next).expect("form") {
+        Formed::Nothing => {}
+        Formed::Group { group, .. } => assert_eq!(group.end, inside),
+        Formed::Ddl(_) => panic!("DDL came"),
+    }
+    former.take(begin(at(2, 126, 0)));
+    former.take(inserts(&table, 0, 0..6, 10));
+    former.take(commit(at(2, 500, 0)));
+    let (rest, _) = group(former.form(100, Want::Next));
+    assert_eq!((all_keys(&rest), rest.start, rest.end), (vec![4, 5], inside, RowMark::at(at(2, 500, 0))));
+}
+
+#[test]
+fn a_group_of_skipped_rows_does_not_go_back() {
+    let (table, inside) = (keyed(), mark(at(1, 4, 0), 0, 50));
+    let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
+    former.take(begin(at(1, 4, 0)));
+    former.take(inserts(&table, 0, 0..60, LARGE));
+    let (skipped, _) = group(former.form(5, Want::Next));
+    assert_eq!((all_keys(&skipped), skipped.start, &skipped.end), (vec![], inside.clone(), &inside));
+}
+
+/// One step of a source's history.
+#[derive(Debug, Clone)]
+enum Past {
+    Rows { gtid: Option<Gtid>, start: Location, end: Location, events: Vec<Vec<Change>> },
+    Ddl { gtid: Option<Gtid>, start: Location, end: Location, number: usize },
+    Moved { end: Location },
+}
+
+/// A history drawn from numbers: each is one step, of that many rows events.
+fn history(drafts: &[(u8, Vec<u8>)], gtids: bool) -> (Vec<Past>, i32, usize) {
+    let table = keyed();
+    let (mut file, mut offset, mut number) = (1, 4, 0);
+    let (mut id, mut ddls) = (0, 0);
+    let mut past = Vec::new();
+    for (kind, sizes) in drafts {
+        let start = at(file, offset, if gtids { number } else { 0 });
+        offset += 10;
+        match kind {
+            0..=1 => {
+                (file, offset) = (file + u32::from(*kind == 0), if *kind == 0 { 4 } else { offset });
+                past.push(Past::Moved { end: at(file, offset, if gtids { number } else { 0 }) });
+                continue;
+            }
+            _ => number += 1,
+        }
+        let (gtid, end) = (gtids.then(|| gtid(number)), at(file, offset, if gtids { number } else { 0 }));
+        if *kind == 2 {
+            past.push(Past::Ddl { gtid, start, end, number: ddls });
+            ddls += 1;
+            continue;
+        }
+        let events = (0..).zip(sizes).map(|(event, &size)| {
+            let row = |row: u32| {
+                id += 1;
+                let (key, new) = ([Some(Some(id - 1)), None, None], [Some(Some(id - 1)), Some(None), Some(Some(0))]);
+                match size {
+                    // It moves its row to another key, and must stand alone.
+                    7 => change(&table, Some(key), Some([Some(Some(-id)), None, None]), ordinal(event, row)),
+                    _ => change(&table, None, Some(new), ordinal(event, row)),
+                }
+            };
+            (0..u32::from(size)).map(row).collect()
+        });
+        let events = events.collect();
+        past.push(Past::Rows { gtid, start, end, events });
+    }
+    (past, id, ddls)
+}
+
+/// Items as intake makes them for a start at `start`, as (step of the history, item in it).
+fn stream(past: &[Past], start: &RowMark, from: usize) -> Vec<(usize, usize)> {
+    let mut done = Some(start);
+    let mut stream = Vec::new();
+    for (number, step) in past.iter().enumerate().skip(from) {
+        let items = match step {
+            Past::Moved { end } => {
+                if done.is_some_and(|done| !end.covers(&done.location)) {
+                    continue;
+                }
+                1
+            }
+            Past::Rows { gtid, start, .. } | Past::Ddl { gtid, start, .. } => {
+                if done.is_some_and(|done| skip(done, gtid.as_ref(), start) == LaneSkip::All) {
+                    continue;
+                }
+                done = None;
+                match step {
+                    Past::Rows { events, .. } => events.len() + 2,
+                    _ => 3,
+                }
+            }
+        };
+        stream.extend((0..items).map(|item| (number, item)));
+    }
+    stream
+}
+
+fn item(past: &Past, number: usize) -> Item {
+    let commit = |location: &Location| Item::Commit { location: location.clone(), timestamp: 0, lsn: 1 };
+    match (past, number) {
+        (Past::Moved { end }, _) => commit(end),
+        (Past::Rows { gtid, start, .. } | Past::Ddl { gtid, start, .. }, 0) => {
+            Item::Begin { gtid: gtid.clone(), start: start.clone() }
+        }
+        (Past::Rows { events, .. }, number) if number <= events.len() => Item::Changes(events[number - 1].clone()),
+        (Past::Ddl { number, .. }, 1) => {
+            let (done, _) = oneshot::channel();
+            Item::Ddl(DdlItem { steps: Vec::new(), first_step: *number as u32, place: "".into(), done })
+        }
+        (Past::Rows { end, .. } | Past::Ddl { end, .. }, _) => commit(end),
+    }
+}
+
+fn order(mark: &RowMark) -> (BinlogPosition, RowOrdinal) {
+    (mark.location.position.clone(), mark.next)
+}
+
+/// What is stored downstream, and how often each change was applied.
+struct Downstream {
+    marks: Vec<RowMark>,
+    rows: BTreeMap<i32, usize>,
+    ddls: BTreeMap<u32, usize>,
+}
+
+impl Downstream {
+    fn apply(&mut self, group: &Group, lanes: impl Fn(usize) -> bool) {
+        for (lane, keys) in keys(group).into_iter().enumerate() {
+            if !group.lanes[lane].tables.is_empty() && lanes(lane) {
+                keys.into_iter().for_each(|key| *self.rows.entry(key).or_default() += 1);
+                assert!(order(&self.marks[lane]) <= order(&group.end), "a lane goes back");
+                self.marks[lane] = group.end.clone();
+            }
+        }
+    }
+
+    /// Moves idle lanes along; never back.
+    fn store(&mut self, applied: &RowMark) {
+        for mark in &mut self.marks {
+            if order(mark) < order(applied) {
+                *mark = applied.clone();
+            }
+        }
+    }
+}
+
+/// One run from the stored marks, which a crash ends where `crashes`; else it comes to the end of the history.
+fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool) {
+    let start = down.marks.iter().min_by_key(|mark| order(mark)).expect("a lane").clone();
+    let passed = |step: &Past| match step {
+        Past::Rows { end, .. } | Past::Ddl { end, .. } | Past::Moved { end } => end.position <= start.location.position,
+    };
+    let first = past.iter().position(|step| !passed(step)).unwrap_or(past.len());
+    let stream = stream(past, &start, random.random_range(0..=first));
+    let mut former = Former::new(down.marks.clone(), start.clone(), false);
+    let (mut next, mut applied, mut wait_for_ddl, mut ddl_ran) = (0, start, false, false);
+    let (mut restarts, mut idle) = (0, 0);
+    loop {
+        for _ in 0..random.random_range(0..4) {
+            let Some(&(step, number)) = stream.get(next).filter(|_| !former.is_full() && !wait_for_ddl) else { break };
+            if number > 0 && matches!(past[step], Past::Rows { .. }) && restarts < 6 && random.random_bool(0.2) {
+                former.take(queued(Item::Restart, 0));
+                (next, restarts) = (next - number, restarts + 1);
+                break;
+            }
+            let item = item(&past[step], number);
+            wait_for_ddl = matches!(item, Item::Ddl(_));
+            let bytes = if matches!(item, Item::Changes(_)) { random.random_range(0..LARGE) } else { 0 };
+            former.take(queued(item, bytes));
+            (next, idle) = (next + 1, 0);
+        }
+        let inside = applied.next != RowOrdinal::default();
+        let (want, rows) = match random.random_range(0..6) {
+            0 => (Want::OnlyRows, 3),
+            1 if inside => (Want::OnlyOpen, 3),
+            _ => (Want::Next, random.random_range(1..8)),
+        };
+        match former.form(rows, want).expect("form") {
+            Formed::Group { group, .. } => {
+                assert_eq!(group.start, applied, "a gap between groups");
+                assert!(order(&group.end) >= order(&group.start), "{:?} to {:?}", group.start, group.end);
+                assert!(group.rows <= 2 * rows);
+                assert!(want != Want::OnlyOpen || group.transactions <= 1);
+                if crashes && random.random_bool(0.1) {
+                    let done: Vec<bool> = down.marks.iter().map(|_| random.random()).collect();
+                    return down.apply(&group, |lane| done[lane]);
+                }
+                down.apply(&group, |_| true);
+                applied = group.end;
+                if std::mem::take(&mut ddl_ran) || random.random_bool(0.1) {
+                    down.store(&applied);
+                }
+            }
+            Formed::Ddl(ddl) => {
+                assert!(want == Want::Next && !ddl_ran);
+                *down.ddls.entry(ddl.first_step).or_default() += 1;
+                (wait_for_ddl, ddl_ran) = (false, true);
+            }
+            Formed::Nothing => {
+                idle += 1;
+                assert!(
+                    idle < 200,
+                    "stuck at {applied:?}, full: {}, item {next} of {}",
+                    former.is_full(),
+                    stream.len()
+                );
+                if want == Want::Next && next == stream.len() {
+                    break;
+                }
+            }
+        }
+    }
+    down.store(&applied);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_change_is_lost_or_doubled(
+        drafts in prop::collection::vec((0..10u8, prop::collection::vec(0..8u8, 0..4)), 0..12),
+        (gtids, lanes, crashes) in (any::<bool>(), 1..=4usize, 0..4usize),
+        seed in any::<u64>(),
+    ) {
+        let (past, changes, ddls) = history(&drafts, gtids);
+        let mut random = StdRng::seed_from_u64(seed);
+        let marks = vec![RowMark::at(at(1, 4, 0)); lanes];
+        let mut down = Downstream { marks, rows: BTreeMap::new(), ddls: BTreeMap::new() };
+        for _ in 0..crashes {
+            live(&past, &mut down, &mut random, true);
+        }
+        live(&past, &mut down, &mut random, false);
+        for key in 0..changes {
+            prop_assert_eq!(down.rows.get(&key), Some(&1), "key {}", key);
+        }
+        prop_assert_eq!(down.rows.len(), changes as usize);
+        // A crash between a statement and the end of its transaction repeats it; that is for its intent to tell.
+        prop_assert!((0..ddls as u32).all(|ddl| down.ddls.contains_key(&ddl)));
+        let end = past.last().map_or(at(1, 4, 0), |last| match last {
+            Past::Rows { end, .. } | Past::Ddl { end, .. } | Past::Moved { end } => end.clone(),
+        });
+        prop_assert!(down.marks.iter().all(|mark| *mark == RowMark::at(end.clone())));
+    }
+}
