@@ -15,9 +15,7 @@ pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result
     let mut parts: Vec<Option<(u32, Vec<u8>)>> = vec![None; columns.len()];
     let read = image.visit(&table.layout, |column, value| {
         if let Some(at) = columns.iter().position(|&wanted| wanted == column) {
-            // NULL and the empty string are two values.
             let mut bytes = Vec::with_capacity(10);
-            bytes.push(u8::from(value != Value::Null));
             encode(&value, &mut bytes);
             let len = if value == Value::Null { u32::MAX } else { bytes.len() as u32 };
             parts[at] = Some((len, bytes));

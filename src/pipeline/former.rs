@@ -54,7 +54,6 @@ pub struct Former {
     commits: usize,
     /// Changes of the item at the front that was taken apart.
     front: VecDeque<Change>,
-    front_room: Option<Arc<OwnedSemaphorePermit>>,
     /// The transaction that is being formed.
     open: Option<Open>,
     /// Where lanes stood at the start, until all of them are passed.
@@ -134,7 +133,6 @@ impl Former {
             && let Some(open) = self.open.take()
         {
             self.front.clear();
-            self.front_room = None;
             let mut marks = self.marks.take().unwrap_or_else(|| vec![self.at.clone(); self.lanes]);
             for (lane, mark) in marks.iter_mut().enumerate() {
                 // A lane that was ahead of what is formed still is.
@@ -145,18 +143,6 @@ impl Former {
             }
             self.marks = Some(marks);
         }
-        let Some((_, skips)) = self.open.take() else { return };
-        self.front.clear();
-        // What lanes have done beyond this place stays done.
-        let at = &self.at;
-        let skips = skips.into_iter().chain(std::iter::repeat(LaneSkip::Nothing));
-        let old = self.marks.take().unwrap_or_else(|| vec![at.clone(); self.lanes]);
-        let raised = old.into_iter().zip(skips).map(|(mark, skip)| match skip {
-            LaneSkip::All => mark,
-            LaneSkip::Below(next) if next > at.next => mark,
-            _ => at.clone(),
-        });
-        self.marks = Some(raised.collect());
     }
 
     /// Forms the next group of about `rows` changes, whole transactions while they fit.
@@ -248,7 +234,7 @@ impl Former {
                 if self.at.next != RowOrdinal::default() {
                     // Rows behind it are applied already: this is a replay of a transaction that was cut.
                     let _ = ddl.done.send(());
-                    return Some(Popped::Nothing);
+                    return Some(Popped::Mark);
                 }
                 self.after_ddl = true;
                 Popped::Ddl(ddl)
