@@ -19,7 +19,7 @@ use crate::meta::{MetaTables, StoredMark};
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// Rows a statement, bytes of SQL a statement.
 const ROWS: usize = 500;
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 512 << 10;
 
 /// Why a lane gave up.
 #[derive(Debug, Clone, thiserror::Error)]
