@@ -12,9 +12,9 @@ use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal};
 
 /// Bytes of row images a group at most, about.
-const GROUP_BYTES: usize = 4 << 20;
+const GROUP_BYTES: usize = 3 << 20;
 /// A queue this full means that the transaction at its front will not fit: it is cut.
-const FULL_BYTES: usize = 8 << 20;
+const FULL_BYTES: usize = 6 << 20;
 
 /// What may be formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

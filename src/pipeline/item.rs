@@ -11,10 +11,10 @@ use crate::model::{Gtid, Location};
 use crate::relay::RelayError;
 
 /// Bytes of row images between intake and lanes, in KiB; with the group at work and the one prepared this bounds memory.
-const QUEUE_KIB: u32 = 12 * 1024;
+const QUEUE_KIB: u32 = 9 * 1024;
 /// The most that one item takes of it. What is left when a queue is not full is always enough for it, so that a large
 /// row cannot wait for room that only it could make.
-const ITEM_KIB: u32 = 4 * 1024;
+const ITEM_KIB: u32 = 3 * 1024;
 /// Items between intake and coordinator.
 const QUEUE_ITEMS: usize = 1024;
 

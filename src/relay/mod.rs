@@ -99,9 +99,9 @@ impl RelayConfig {
             flavor,
             budget_bytes: 100 << 30,
             free_floor_bytes: 2 << 30,
-            segment_bytes: 96 << 20,
+            segment_bytes: 64 << 20,
             flush_interval: Duration::from_millis(100),
-            flush_bytes: 8 << 20,
+            flush_bytes: 4 << 20,
             tail_bytes: 8 << 20,
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path, profile: Profile) -> Result<Box<dyn Table>, Stor
 
 fn config(path: &Path, profile: Profile) -> sled::Config {
     let (cache, level, fill) = match profile {
-        Profile::Chunks => (16 << 20, -50, 0.9),
+        Profile::Chunks => (8 << 20, -50, 0.9),
         // A fill ratio of zero: closing a table that was only read must not rewrite it.
         Profile::ChunksReadOnly => (16 << 20, -50, 0.0),
         Profile::Records => (8 << 20, 1, 0.9),
