@@ -35,6 +35,10 @@ pub struct Group {
 pub struct LaneWork {
     /// The tables.
     pub tables: Vec<TableWork>,
+    /// Whether changes came to the lane, were it only such that undo each other. Then its stored mark must pass them
+    /// before any other group begins: a replay may cut groups elsewhere, and what undid itself here would show for a
+    /// moment there, when another lane has moved a row to that key.
+    pub taken: bool,
 }
 
 /// One table's part, step after step.
@@ -129,6 +133,7 @@ struct TableBuilder {
 #[derive(Debug, Default)]
 struct LaneBuilder {
     tables: Vec<TableBuilder>,
+    taken: bool,
     /// From a binding's address to its table's place.
     by_binding: HashMap<usize, usize, Xxh3Builder>,
 }
@@ -235,7 +240,9 @@ impl GroupBuilder {
 }
 
 impl LaneBuilder {
+    /// Where a change of this table goes.
     fn table(&mut self, table: &Arc<BoundTable>, one_sequence: bool) -> &mut TableBuilder {
+        self.taken = true;
         if one_sequence {
             if self.tables.is_empty() {
                 self.tables.push(TableBuilder::new(table.target.clone()));
@@ -254,7 +261,8 @@ impl LaneBuilder {
     }
 
     fn finish(self) -> LaneWork {
-        LaneWork { tables: self.tables.into_iter().filter_map(TableBuilder::finish).collect() }
+        let tables = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
+        LaneWork { tables, taken: self.taken }
     }
 }
 

@@ -394,7 +394,7 @@ fn crash_and_replay(keys: Keys, history: &History, lanes: usize, one_sequence: b
         apply(&mut server, works.iter().zip(&committed).filter(|(_, done)| **done).map(|(work, _)| work), random);
         for lane in 0..lanes {
             // A lane without work does not move its row along at once.
-            if committed[lane] && (!works[lane].tables.is_empty() || number < done && random.random_bool(0.3)) {
+            if committed[lane] && (works[lane].taken || number < done && random.random_bool(0.3)) {
                 marks[lane] = *end;
             }
         }
@@ -463,6 +463,20 @@ proptest! {
         let server = crash_and_replay(keys, &history, lanes, one_sequence, &mut StdRng::seed_from_u64(seed));
         prop_assert_eq!(server.sorted(), wanted.sorted());
     }
+}
+
+#[test]
+fn a_lane_whose_changes_undo_each_other_passes_them() {
+    let table = table("a", "t", Keys::Primary.list());
+    let row = [Some(Some(1)), Some(None), Some(Some(0))];
+    let mut builder = GroupBuilder::new(4, false, false);
+    for (number, (before, after)) in [(None, Some(row)), (Some(row), None)].into_iter().enumerate() {
+        let ordinal = RowOrdinal { event: number as u32, row: 0 };
+        builder.push(change(&table, before, after, ordinal), &[]).expect("push a change");
+    }
+    let works = builder.finish(no_mark(), no_mark(), 0, 0).lanes;
+    assert!(works.iter().all(|work| work.tables.is_empty()));
+    assert_eq!(works.iter().filter(|work| work.taken).count(), 1);
 }
 
 #[test]

@@ -110,6 +110,9 @@ pub struct Coordinator {
     at_work: Option<AtWork>,
     ready: Option<Ready>,
     applied: RowMark,
+    /// Stored marks of lanes that a crash left ahead of `applied`. While there are any, nothing is stored: it would set
+    /// those lanes back, and their rows would come twice.
+    ahead: Vec<RowMark>,
     stored: RowMark,
     last_mark: Instant,
     last_flush: Instant,
@@ -174,6 +177,7 @@ impl Coordinator {
             at_work: None,
             ready: None,
             applied: claimed.start.clone(),
+            ahead: claimed.marks.iter().filter(|mark| **mark != claimed.start).cloned().collect(),
             stored: claimed.start.clone(),
             last_mark: now,
             last_flush: now,
@@ -286,7 +290,7 @@ impl Coordinator {
             _room: room,
         };
         for (lane, work) in self.lanes.iter().zip(group.lanes) {
-            if work.tables.is_empty() {
+            if !work.taken {
                 continue;
             }
             let job = LaneJob { work, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
@@ -345,6 +349,7 @@ impl Coordinator {
             self.rows_a_group = ((self.rows_a_group + fit as u64) / 2).clamp(GROUP_ROWS.0, GROUP_ROWS.1);
         }
         self.applied = group.end;
+        self.ahead.retain(|mark| !has_reached(&self.applied, mark));
         self.progress.send_modify(|progress| {
             progress.rows += group.rows;
             progress.transactions += group.transactions;
@@ -380,6 +385,9 @@ impl Coordinator {
     /// Moves the stored marks along now and then, and DM's row at its own interval. A connection that is lost meanwhile
     /// costs nothing: the next time will do.
     async fn store_if_due(&mut self) -> Result<(), Ended> {
+        if !self.ahead.is_empty() {
+            return Ok(());
+        }
         if self.ddl_start.as_ref().is_some_and(|start| *start != self.applied) {
             // Nothing behind a DDL statement may be applied before its end is stored: its replay could undo that.
             let row = self.row();
@@ -545,6 +553,9 @@ impl Coordinator {
 
     /// All lanes stand at one mark: stores it, and DM's row with it.
     async fn park(mut self) -> Outcome {
+        if !self.ahead.is_empty() {
+            return Outcome::Parked(self.inexact());
+        }
         let inside = self.applied.next != RowOrdinal::default();
         let mut row = if self.safe_until.is_some() { self.row() } else { DmRow::exact(&self.applied.location) };
         if inside {
@@ -601,6 +612,12 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whether everything up to `mark` is done at `applied`.
+fn has_reached(applied: &RowMark, mark: &RowMark) -> bool {
+    let same = applied.location == mark.location;
+    applied.location.covers(&mark.location) && (!same || applied.next >= mark.next)
 }
 
 /// Intake is gone without a word: a panic in it, or a drain that needs it no more.

@@ -475,7 +475,7 @@ struct Downstream {
 impl Downstream {
     fn apply(&mut self, group: &Group, lanes: impl Fn(usize) -> bool) {
         for (lane, keys) in keys(group).into_iter().enumerate() {
-            if !group.lanes[lane].tables.is_empty() && lanes(lane) {
+            if group.lanes[lane].taken && lanes(lane) {
                 keys.into_iter().for_each(|key| *self.rows.entry(key).or_default() += 1);
                 assert!(order(&self.marks[lane]) <= order(&group.end), "a lane goes back");
                 self.marks[lane] = group.end.clone();
