@@ -80,7 +80,7 @@ archive_uri() {
   local uri
   uri=$(
     shopt -s nullglob
-    for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/*.sources; do
+    for file in /etc/apt/sources.list.d/*.sources; do
       sed -n 's/^[Uu][Rr][Ii]s:[[:space:]]*//p' "$file" | tr -s ' \t' '\n'
     done
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
@@ -109,6 +109,8 @@ download_mysql() {
     -o "Dir::Cache=$work/cache" -o "Dir::Cache::archives=$work/cache/archives"
     -o "Debug::NoLocking=1" -o "APT::Sandbox::User=" -o "Acquire::Languages=none" -o "Acquire::Retries=3"
     -o "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"
+    # A mirror that stands still (a frozen one, a snapshot) is as good here: the signature counts, not its age.
+    -o "Acquire::Check-Valid-Until=false"
   )
   apt-get -q "${options[@]}" update
   apt-get -q -y "${options[@]}" install --no-install-recommends --download-only mysql-server-core mysql-client-core
