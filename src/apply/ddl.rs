@@ -10,8 +10,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::introspect::fingerprint;
-use super::lane::ApplyError;
 use super::session::{Downstream, limited};
+use super::writer::ApplyError;
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::TargetTable;
@@ -102,7 +102,7 @@ impl DdlRun<'_> {
         let failed =
             |error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, "store the intent of a DDL statement");
         limited(conn.query_drop("BEGIN")).await.map_err(failed)?;
-        limited(conn.query_drop(self.tables.move_lane(None, self.epoch, self.start))).await.map_err(failed)?;
+        limited(conn.query_drop(self.tables.move_all_lanes(self.epoch, self.start))).await.map_err(failed)?;
         if conn.affected_rows() == 0 {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(ApplyError::Fenced(self.epoch));

@@ -11,13 +11,13 @@
 
 mod ddl;
 mod introspect;
-mod lane;
 mod literal;
 mod session;
 mod statement;
+mod writer;
 
 pub use ddl::{DdlRun, DdlStep};
 pub use introspect::fetch_structure;
-pub use lane::{ApplyError, Lane, LaneDone, LaneJob, LaneStats};
 pub use session::{Downstream, DownstreamOptions};
 pub use statement::{Shape, StatementCursor, StatementInfo};
+pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};

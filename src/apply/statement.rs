@@ -1,9 +1,9 @@
-//! Statements for a lane's work, one at a time, so that a large group is never held as text.
+//! Statements for a share's work, one at a time, so that a large group is never held as text.
 
 use std::sync::Arc;
 
 use super::literal::{is_json, write_literal};
-use crate::dispatch::{Change, EventSpan, LaneWork, NetDelete, NetInsert, NetUpdate, Step};
+use crate::dispatch::{Change, EventSpan, NetDelete, NetInsert, NetUpdate, Share, Step};
 use crate::row::{ChangeKind, ReadRow, RowError, RowImage, Value};
 use crate::schema::{BoundTable, Dialect, Encoding};
 
@@ -35,9 +35,9 @@ pub struct StatementInfo {
     pub span: Arc<EventSpan>,
 }
 
-/// Walks a lane's work and writes one statement after the other.
+/// Walks a share and writes one statement after the other.
 pub struct StatementCursor<'a> {
-    work: &'a LaneWork,
+    share: &'a Share,
     shape: Shape,
     table: usize,
     step: usize,
@@ -46,15 +46,15 @@ pub struct StatementCursor<'a> {
 }
 
 impl<'a> StatementCursor<'a> {
-    /// From the start of `work`.
-    pub fn new(work: &'a LaneWork, shape: Shape) -> Self {
-        StatementCursor { work, shape, table: 0, step: 0, phase: 0, row: 0 }
+    /// From the start of `share`.
+    pub fn new(share: &'a Share, shape: Shape) -> Self {
+        StatementCursor { share, shape, table: 0, step: 0, phase: 0, row: 0 }
     }
 
     /// Writes the next statement into `sql` (cleared first); `None` at the end.
     pub fn next(&mut self, sql: &mut Vec<u8>) -> Result<Option<StatementInfo>, RowError> {
         sql.clear();
-        while let Some(table) = self.work.tables.get(self.table) {
+        while let Some(table) = self.share.tables.get(self.table) {
             let Some(step) = table.steps.get(self.step) else {
                 (self.table, self.step) = (self.table + 1, 0);
                 continue;

@@ -33,7 +33,7 @@ pub async fn save(
     row: Option<&(DmRow, SafeNote)>,
 ) -> Result<(), SaveError> {
     run(conn, "BEGIN").await?;
-    if run(conn, &tables.move_lane(None, epoch, mark)).await? == 0 {
+    if run(conn, &tables.move_all_lanes(epoch, mark)).await? == 0 {
         run(conn, "ROLLBACK").await?;
         return Err(SaveError::Fenced);
     }

@@ -1,6 +1,10 @@
-//! Building a group: lanes, waves, and one net change a key.
+//! Building a group: shares, lanes, waves, and one net change a key.
+//!
+//! A lane is a position and the changes behind it, for ever the same ones; a share is what one connection does of one
+//! group: the work of some lanes, together. So a small group costs one downstream transaction however many lanes there
+//! are, and a replay after a crash may share out otherwise.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -14,8 +18,8 @@ use crate::schema::BoundTable;
 /// A finished group.
 #[derive(Debug)]
 pub struct Group {
-    /// What each lane does; empty for most lanes of a small group.
-    pub lanes: Vec<LaneWork>,
+    /// What is to be done side by side, each in one downstream transaction. None is empty.
+    pub shares: Vec<Share>,
     /// Where it begins.
     pub start: RowMark,
     /// Where everything up to it is done once all lanes are.
@@ -30,15 +34,15 @@ pub struct Group {
     pub timestamp: u32,
 }
 
-/// One lane's part of a group, table by table; tables do not depend on each other.
+/// The part of a group that some lanes do together, table by table; tables do not depend on each other.
 #[derive(Debug, Default)]
-pub struct LaneWork {
+pub struct Share {
     /// The tables.
     pub tables: Vec<TableWork>,
-    /// Whether changes came to the lane, were it only such that undo each other. Then its stored mark must pass them
-    /// before any other group begins: a replay may cut groups elsewhere, and what undid itself here would show for a
-    /// moment there, when another lane has moved a row to that key.
-    pub taken: bool,
+    /// The lanes that changes came to, were it only such that undo each other. Their stored marks must pass them before
+    /// any other group begins: a replay may cut groups elsewhere, and what undid itself here would show for a moment
+    /// there, when another lane has moved a row to that key.
+    pub lanes: Vec<u32>,
 }
 
 /// One table's part, step after step.
@@ -131,9 +135,9 @@ struct TableBuilder {
 }
 
 #[derive(Debug, Default)]
-struct LaneBuilder {
+struct ShareBuilder {
     tables: Vec<TableBuilder>,
-    taken: bool,
+    lanes: BTreeSet<u32>,
     /// From a binding's address to its table's place.
     by_binding: HashMap<usize, usize, Xxh3Builder>,
 }
@@ -141,7 +145,8 @@ struct LaneBuilder {
 /// Collects changes for one group.
 #[derive(Debug)]
 pub struct GroupBuilder {
-    lanes: Vec<LaneBuilder>,
+    lanes: usize,
+    shares: Vec<ShareBuilder>,
     one_sequence: bool,
     /// What was done of the changes already is not known: none may be left out because another undoes it.
     safe: bool,
@@ -150,11 +155,13 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// For this many lanes. `one_sequence` keeps all changes of all tables in source order on one lane, as checked
+    /// For this many lanes, in at most this many shares. `one_sequence` keeps all changes of all tables in source order on one lane, as checked
     /// foreign keys demand. `safe` is for groups applied in safe mode.
-    pub fn new(lanes: usize, one_sequence: bool, safe: bool) -> Self {
+    pub fn new(lanes: usize, shares: usize, one_sequence: bool, safe: bool) -> Self {
+        let lanes = lanes.max(1);
         GroupBuilder {
-            lanes: (0..lanes.max(1)).map(|_| LaneBuilder::default()).collect(),
+            lanes,
+            shares: (0..shares.clamp(1, lanes)).map(|_| ShareBuilder::default()).collect(),
             one_sequence,
             safe,
             rows: 0,
@@ -205,12 +212,12 @@ impl GroupBuilder {
 
     fn push_in_order(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         let lane = match (self.one_sequence, change.rows.before.as_ref().or(change.rows.after.as_ref())) {
-            (false, Some(image)) => lane_of(&change.table, image, self.lanes.len())?,
+            (false, Some(image)) => lane_of(&change.table, image, self.lanes)?,
             _ => 0,
         };
         if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal)) {
             let one_sequence = self.one_sequence;
-            self.lanes[lane].table(&change.table, one_sequence).in_order.push(change);
+            self.share(lane).table(&change.table, one_sequence).in_order.push(change);
         }
         Ok(())
     }
@@ -223,26 +230,34 @@ impl GroupBuilder {
         skip: &[LaneSkip],
     ) -> Result<(), DispatchError> {
         let Some(image) = net.before.as_ref().or(net.after.as_ref()) else { return Ok(()) };
-        let lane = lane_of(&net.table, image, self.lanes.len())?;
+        let lane = lane_of(&net.table, image, self.lanes)?;
         if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
             let table = Arc::clone(&net.table);
             let safe = self.safe;
-            self.lanes[lane].table(&table, false).push(key, net, safe);
+            self.share(lane).table(&table, false).push(key, net, safe);
         }
         Ok(())
     }
 
+    /// The share that does this lane's work, which it has from now on.
+    fn share(&mut self, lane: usize) -> &mut ShareBuilder {
+        let at = lane % self.shares.len();
+        let share = &mut self.shares[at];
+        share.lanes.insert(lane as u32);
+        share
+    }
+
     /// Ends the group.
     pub fn finish(self, start: RowMark, end: RowMark, transactions: u64, timestamp: u32) -> Group {
-        let lanes = self.lanes.into_iter().map(LaneBuilder::finish).collect();
-        Group { lanes, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
+        let shares =
+            self.shares.into_iter().filter(|share| !share.lanes.is_empty()).map(ShareBuilder::finish).collect();
+        Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
     }
 }
 
-impl LaneBuilder {
+impl ShareBuilder {
     /// Where a change of this table goes.
     fn table(&mut self, table: &Arc<BoundTable>, one_sequence: bool) -> &mut TableBuilder {
-        self.taken = true;
         if one_sequence {
             if self.tables.is_empty() {
                 self.tables.push(TableBuilder::new(table.target.clone()));
@@ -260,9 +275,9 @@ impl LaneBuilder {
         &mut self.tables[at]
     }
 
-    fn finish(self) -> LaneWork {
+    fn finish(self) -> Share {
         let tables = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
-        LaneWork { tables, taken: self.taken }
+        Share { tables, lanes: self.lanes.into_iter().collect() }
     }
 }
 
@@ -331,6 +346,11 @@ impl Wave {
                 (None, None) => {}
             }
         }
+        // In the order of the key, as the downstream keeps them: neighbours are on one page, and transactions that lock
+        // several rows lock them in one order.
+        deletes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        updates.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        inserts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let empty = deletes.is_empty() && updates.is_empty() && inserts.is_empty();
         (!empty).then_some(Step::Keyed { deletes, updates, inserts })
     }

@@ -1,10 +1,10 @@
 //! Groups: what is waiting is taken at once, compacted by key, and dealt out to lanes.
 //!
 //! Invariants, held by the property tests in `model_tests`:
-//! - Applying a group's lanes in any interleaving gives the same table as applying its changes one by one.
+//! - Applying a group's shares in any interleaving gives the same table as applying its changes one by one.
 //! - A change's lane depends on nothing but its table's structure, its key and the number of lanes, so that a replay
 //!   after a crash finds each change in the lane whose mark tells whether it is done.
-//! - Within a lane and table: deletes, then updates, then inserts, one change a key and wave. An update that changes a
+//! - Within a share and table: deletes, then updates, then inserts, one change a key and wave. An update that changes a
 //!   value of another unique key becomes a delete and an insert, so that values can move between rows in any order.
 
 mod change;
@@ -16,4 +16,4 @@ mod model_tests;
 pub(crate) mod testing;
 
 pub use change::{Change, DispatchError, EventSpan, LaneSkip};
-pub use group::{Group, GroupBuilder, LaneWork, NetDelete, NetInsert, NetUpdate, Step, TableWork};
+pub use group::{Group, GroupBuilder, NetDelete, NetInsert, NetUpdate, Share, Step, TableWork};

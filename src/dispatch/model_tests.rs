@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::testing::{COLUMNS, Cells, cells, change, table};
-use super::{Change, GroupBuilder, LaneSkip, LaneWork, Step};
+use super::{Change, GroupBuilder, LaneSkip, Share, Step};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
 use crate::row::{ChangeKind, RowImage};
 use crate::schema::BoundTable;
@@ -312,16 +312,18 @@ fn groups(
     one_sequence: bool,
     skips: impl Fn(usize) -> Vec<LaneSkip>,
     mut cut: impl FnMut(usize) -> bool,
-) -> Vec<(usize, Vec<LaneWork>)> {
+    random: &mut StdRng,
+) -> Vec<(usize, Vec<Share>)> {
     let mut groups = Vec::new();
-    let mut builder = GroupBuilder::new(lanes, one_sequence, false);
+    let mut new = || GroupBuilder::new(lanes, random.random_range(1..=lanes), one_sequence, false);
+    let mut builder = new();
     let changes = &history.changes;
     for (at, (transaction, change)) in changes.iter().enumerate().skip(from) {
         builder.push(change.clone(), &skips(*transaction)).expect("push a change");
         let alone = |at: usize| changes.get(at).is_none_or(|(_, change)| change.must_stand_alone());
         if cut(at) || alone(at) || alone(at + 1) {
-            let full = std::mem::replace(&mut builder, GroupBuilder::new(lanes, one_sequence, false));
-            groups.push((at + 1, full.finish(no_mark(), no_mark(), 0, 0).lanes));
+            let full = std::mem::replace(&mut builder, new());
+            groups.push((at + 1, full.finish(no_mark(), no_mark(), 0, 0).shares));
         }
     }
     groups
@@ -334,8 +336,8 @@ fn no_mark() -> RowMark {
 
 type Statement<'w> = Box<dyn Fn(&mut Server) + 'w>;
 
-/// A lane's statements in an order it may send them in: rows of one statement, and tables, in any.
-fn statements<'w>(work: &'w LaneWork, random: &mut StdRng) -> Vec<Statement<'w>> {
+/// A share's statements in an order it may send them in: rows of one statement, and tables, in any.
+fn statements<'w>(work: &'w Share, random: &mut StdRng) -> Vec<Statement<'w>> {
     let mut tables: Vec<_> = work.tables.iter().collect();
     tables.shuffle(random);
     let mut all: Vec<Statement<'w>> = Vec::new();
@@ -370,9 +372,9 @@ fn statements<'w>(work: &'w LaneWork, random: &mut StdRng) -> Vec<Statement<'w>>
     all
 }
 
-/// Applies lanes, statement by statement in a random interleaving.
-fn apply<'w>(server: &mut Server, lanes: impl Iterator<Item = &'w LaneWork>, random: &mut StdRng) {
-    let mut queues: Vec<_> = lanes.map(|lane| statements(lane, random).into_iter()).collect();
+/// Applies shares, statement by statement in a random interleaving.
+fn apply<'w>(server: &mut Server, shares: impl Iterator<Item = &'w Share>, random: &mut StdRng) {
+    let mut queues: Vec<_> = shares.map(|share| statements(share, random).into_iter()).collect();
     while !queues.is_empty() {
         let at = random.random_range(0..queues.len());
         match queues[at].next() {
@@ -382,20 +384,22 @@ fn apply<'w>(server: &mut Server, lanes: impl Iterator<Item = &'w LaneWork>, ran
     }
 }
 
-/// A crash: some groups are done, of one more some lanes; each lane's mark is what its row may say then. Replays from the
+/// A crash: some groups are done, of one more some shares; each lane's mark is what its row may say then. Replays from the
 /// least one with other groups.
 fn crash_and_replay(keys: Keys, history: &History, lanes: usize, one_sequence: bool, random: &mut StdRng) -> Server {
-    let first = groups(history, 0, lanes, one_sequence, |_| Vec::new(), |at| history.cuts[at]);
+    let first = groups(history, 0, lanes, one_sequence, |_| Vec::new(), |at| history.cuts[at], random);
     let mut server = Server::new(keys);
     let mut marks = vec![0; lanes];
     let done = random.random_range(0..=first.len());
-    for (number, (end, works)) in first.iter().enumerate().take(done + 1) {
-        let committed: Vec<bool> = (0..lanes).map(|_| number < done || random.random_bool(0.5)).collect();
-        apply(&mut server, works.iter().zip(&committed).filter(|(_, done)| **done).map(|(work, _)| work), random);
-        for lane in 0..lanes {
+    for (number, (end, shares)) in first.iter().enumerate().take(done + 1) {
+        let committed: Vec<&Share> = shares.iter().filter(|_| number < done || random.random_bool(0.5)).collect();
+        apply(&mut server, committed.iter().copied(), random);
+        for (lane, mark) in marks.iter_mut().enumerate() {
             // A lane without work does not move its row along at once.
-            if committed[lane] && (works[lane].taken || number < done && random.random_bool(0.3)) {
-                marks[lane] = *end;
+            let taken = |share: &&Share| share.lanes.contains(&(lane as u32));
+            let idle = !shares.iter().any(|share| taken(&share));
+            if committed.iter().any(taken) || idle && number < done && random.random_bool(0.3) {
+                *mark = *end;
             }
         }
     }
@@ -420,8 +424,8 @@ fn crash_and_replay(keys: Keys, history: &History, lanes: usize, one_sequence: b
     };
     let mut cuts = StdRng::seed_from_u64(random.random());
     let from = from.unwrap_or(history.changes.len());
-    for (_, works) in groups(history, from, lanes, one_sequence, skips, |_| cuts.random_bool(0.2)) {
-        apply(&mut server, works.iter(), random);
+    for (_, shares) in groups(history, from, lanes, one_sequence, skips, |_| cuts.random_bool(0.2), random) {
+        apply(&mut server, shares.iter(), random);
     }
     server
 }
@@ -446,9 +450,11 @@ proptest! {
         let (history, wanted) = write(keys, images, &drafts);
         let mut random = StdRng::seed_from_u64(seed);
         let mut server = Server::new(keys);
-        for (_, works) in groups(&history, 0, lanes, one_sequence, |_| Vec::new(), |at| history.cuts[at]) {
-            prop_assert_eq!(works.len(), lanes);
-            apply(&mut server, works.iter(), &mut random);
+        let cut = |at: usize| history.cuts[at];
+        for (_, shares) in groups(&history, 0, lanes, one_sequence, |_| Vec::new(), cut, &mut random) {
+            let mut seen = std::collections::BTreeSet::new();
+            prop_assert!(shares.iter().flat_map(|share| &share.lanes).all(|&lane| lane < lanes as u32 && seen.insert(lane)));
+            apply(&mut server, shares.iter(), &mut random);
         }
         prop_assert_eq!(server.sorted(), wanted.sorted());
     }
@@ -469,14 +475,14 @@ proptest! {
 fn a_lane_whose_changes_undo_each_other_passes_them() {
     let table = table("a", "t", Keys::Primary.list());
     let row = [Some(Some(1)), Some(None), Some(Some(0))];
-    let mut builder = GroupBuilder::new(4, false, false);
+    let mut builder = GroupBuilder::new(4, 2, false, false);
     for (number, (before, after)) in [(None, Some(row)), (Some(row), None)].into_iter().enumerate() {
         let ordinal = RowOrdinal { event: number as u32, row: 0 };
         builder.push(change(&table, before, after, ordinal), &[]).expect("push a change");
     }
-    let works = builder.finish(no_mark(), no_mark(), 0, 0).lanes;
-    assert!(works.iter().all(|work| work.tables.is_empty()));
-    assert_eq!(works.iter().filter(|work| work.taken).count(), 1);
+    let shares = builder.finish(no_mark(), no_mark(), 0, 0).shares;
+    assert!(shares.iter().all(|share| share.tables.is_empty()));
+    assert_eq!(shares.iter().map(|share| share.lanes.len()).sum::<usize>(), 1);
 }
 
 #[test]

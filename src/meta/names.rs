@@ -182,9 +182,18 @@ impl MetaTables {
         )
     }
 
-    /// Moves one lane, or all with `None`, to `mark`, for the owner of `epoch` only. No row matched means fenced off.
-    pub fn move_lane(&self, lane: Option<u32>, epoch: u64, mark: &StoredMark) -> String {
-        let which = lane.map_or_else(|| format!("lane>{SHADOW_LANE}"), |lane| format!("lane={lane}"));
+    /// Moves these lanes to `mark`, for the owner of `epoch` only. Fewer rows matched than lanes means fenced off.
+    pub fn move_lanes(&self, lanes: &[u32], epoch: u64, mark: &StoredMark) -> String {
+        let lanes: Vec<String> = lanes.iter().map(u32::to_string).collect();
+        self.move_where(&format!("lane IN ({})", lanes.join(",")), epoch, mark)
+    }
+
+    /// Moves all lanes to `mark`, for the owner of `epoch` only. No row matched means fenced off.
+    pub fn move_all_lanes(&self, epoch: u64, mark: &StoredMark) -> String {
+        self.move_where(&format!("lane>{SHADOW_LANE}"), epoch, mark)
+    }
+
+    fn move_where(&self, which: &str, epoch: u64, mark: &StoredMark) -> String {
         format!(
             "UPDATE {} SET binlog_name={}, binlog_pos={}, binlog_gtid={}, row_ordinal={} WHERE id={} AND {which} AND epoch={epoch}",
             self.lane(),

@@ -1,6 +1,6 @@
 //! The loop between intake and lanes: one group at work, the next one ready, checkpoints in between.
 //!
-//! Priorities of the loop: a stop, a lane's answer, more to take in, the clock. A group is dealt out when every lane is
+//! Priorities of the loop: a stop, a writer's answer, more to take in, the clock. A group is dealt out when every writer is
 //! idle, so that between groups all lanes stand at one mark and a checkpoint, a DDL statement or a park needs no further
 //! agreement. A stop ends intake first and then follows a loop of its own, [`Coordinator::drain`].
 
@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 
 use super::former::{Formed, Former, Want};
 use super::item::{DdlItem, IntakeEnd, Queued};
+use super::pace::{Pace, Size};
 use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
-use crate::apply::{ApplyError, DdlRun, Downstream, Lane, LaneDone, LaneJob};
+use crate::apply::{ApplyError, DdlRun, Downstream, Job, JobDone, Writer};
 use crate::checkpoint::{Claimed, SafeWindow, SaveError, save};
 use crate::dispatch::Group;
 use crate::error::{Code, Failure, Retry, retry_of};
@@ -25,14 +26,10 @@ use crate::relay::RelayError;
 
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
-/// What a group should take downstream.
-const GROUP_TIME: Duration = Duration::from_millis(100);
 /// How long a park waits for its checkpoint to be stored; without it the lanes' positions hold.
 const PARK_STORE: Duration = Duration::from_millis(500);
 /// What the last group of a drain may take.
 const LAST_GROUP: Duration = Duration::from_millis(150);
-/// Row changes a group, at least and at most.
-const GROUP_ROWS: (u64, u64) = (256, 20_000);
 
 /// What the coordinator needs to know.
 pub struct CoordinatorOptions {
@@ -78,8 +75,9 @@ impl From<Failure> for Ended {
     }
 }
 
-/// A group that the lanes are at work on.
+/// A group that the writers are at work on.
 struct AtWork {
+    size: Size,
     end: RowMark,
     lsn: Option<u64>,
     timestamp: u32,
@@ -93,6 +91,7 @@ struct AtWork {
 
 /// A group that is ready.
 struct Ready {
+    size: Size,
     group: Group,
     lsn: Option<u64>,
     room: Vec<OwnedSemaphorePermit>,
@@ -102,9 +101,9 @@ struct Ready {
 pub struct Coordinator {
     options: CoordinatorOptions,
     former: Former,
-    lanes: Vec<mpsc::Sender<LaneJob>>,
-    done: mpsc::Receiver<LaneDone>,
-    /// Owns the lanes: they end with the coordinator.
+    writers: Vec<mpsc::Sender<Job>>,
+    done: mpsc::Receiver<JobDone>,
+    /// Owns the writers: they end with the coordinator.
     _tasks: JoinSet<()>,
     control: Option<Conn>,
     at_work: Option<AtWork>,
@@ -117,7 +116,7 @@ pub struct Coordinator {
     last_mark: Instant,
     last_flush: Instant,
     flushed: Location,
-    rows_a_group: u64,
+    pace: Pace,
     safe_until: Option<Safe>,
     intent: Option<DdlIntent>,
     /// Start of a DDL statement that ran and whose end is not stored yet.
@@ -136,7 +135,7 @@ enum Safe {
 }
 
 impl Coordinator {
-    /// Starts the lanes.
+    /// Starts the writers, as many as there are lanes.
     pub fn new(options: CoordinatorOptions, control: Conn, progress: watch::Sender<Progress>) -> Self {
         let claimed = &options.claimed;
         let flavor = claimed.start.location.gtids.flavor();
@@ -150,27 +149,28 @@ impl Coordinator {
         };
         let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
         let mut tasks = JoinSet::new();
-        let mut lanes = Vec::with_capacity(claimed.marks.len());
+        let mut writers = Vec::with_capacity(claimed.marks.len());
         for number in 0..claimed.marks.len() {
-            let (jobs, mut inbox) = mpsc::channel::<LaneJob>(1);
-            let mut lane = Lane::new(options.downstream.clone(), options.tables.clone(), number as u32, claimed.epoch);
+            let (jobs, mut inbox) = mpsc::channel::<Job>(1);
+            let mut writer = Writer::new(options.downstream.clone(), options.tables.clone(), number, claimed.epoch);
             let answers = answers.clone();
             tasks.spawn(async move {
                 while let Some(job) = inbox.recv().await {
-                    let result = lane.apply(&job).await;
-                    if answers.send(LaneDone { lane: lane.number(), result }).await.is_err() {
+                    let result = writer.apply(&job).await;
+                    if answers.send(JobDone { writer: writer.number(), result }).await.is_err() {
                         return;
                     }
                 }
             });
-            lanes.push(jobs);
+            writers.push(jobs);
         }
         let one_sequence = options.downstream.checks_foreign_keys;
         let former = Former::new(claimed.marks.clone(), claimed.start.clone(), one_sequence);
         let now = Instant::now();
         Coordinator {
             former,
-            lanes,
+            pace: Pace::new(writers.len()),
+            writers,
             done,
             _tasks: tasks,
             control: Some(control),
@@ -182,7 +182,6 @@ impl Coordinator {
             last_mark: now,
             last_flush: now,
             flushed: claimed.flushed.clone(),
-            rows_a_group: 2_000,
             safe_until,
             intent: claimed.intent.clone(),
             ddl_start: None,
@@ -219,7 +218,7 @@ impl Coordinator {
                     }
                 }
                 Some(done) = self.done.recv(), if self.at_work.is_some() => {
-                    if let Err(ended) = self.lane_done(done) {
+                    if let Err(ended) = self.job_done(done) {
                         return self.end(ended).await;
                     }
                 }
@@ -241,7 +240,7 @@ impl Coordinator {
     async fn advance(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
         loop {
             if self.at_work.is_some() {
-                if self.ready.is_none() && self.former.has_a_group(self.rows_a_group) {
+                if self.ready.is_none() && self.former.has_a_group(self.pace.rows()) {
                     self.prepare(Want::OnlyRows)?;
                 }
                 return Ok(());
@@ -265,20 +264,23 @@ impl Coordinator {
 
     /// Forms the next group, or gives back the DDL that is next.
     fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
-        let formed = self.former.form(self.rows_a_group, want, self.safe_until.is_some());
+        let (rows, bytes) = self.former.waiting();
+        let size = self.pace.size(rows, bytes);
+        let formed = self.former.form(size, want, self.safe_until.is_some());
         match formed.map_err(|error| Failure::new(Code::StreamEvent, error.to_string()))? {
-            Formed::Group { group, lsn, room } => self.ready = Some(Ready { group, lsn, room }),
+            Formed::Group { group, lsn, room } => self.ready = Some(Ready { size, group, lsn, room }),
             Formed::Ddl(ddl) => return Ok(Some(ddl)),
             Formed::Nothing => {}
         }
         Ok(None)
     }
 
-    async fn deal_out(&mut self, Ready { group, lsn, room }: Ready) -> Result<(), Ended> {
+    async fn deal_out(&mut self, Ready { size, group, lsn, room }: Ready) -> Result<(), Ended> {
         let safe = self.is_safe(&group.start);
         let end = Arc::new(StoredMark::from(&group.end));
         let gtids: Arc<str> = group.start.location.gtids.to_string().into();
         let mut at_work = AtWork {
+            size,
             end: group.end,
             lsn,
             timestamp: group.timestamp,
@@ -289,13 +291,10 @@ impl Coordinator {
             failed: None,
             _room: room,
         };
-        for (lane, work) in self.lanes.iter().zip(group.lanes) {
-            if !work.taken {
-                continue;
-            }
-            let job = LaneJob { work, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
-            if lane.send(job).await.is_err() {
-                return Err(Failure::new(Code::NotSet, "a lane ended unexpectedly").into());
+        for (writer, share) in self.writers.iter().zip(group.shares) {
+            let job = Job { share, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
+            if writer.send(job).await.is_err() {
+                return Err(Failure::new(Code::NotSet, "a writer ended unexpectedly").into());
             }
             at_work.waiting_for += 1;
         }
@@ -323,7 +322,7 @@ impl Coordinator {
         self.safe_until.is_some()
     }
 
-    fn lane_done(&mut self, done: LaneDone) -> Result<(), Ended> {
+    fn job_done(&mut self, done: JobDone) -> Result<(), Ended> {
         let Some(mut at_work) = self.at_work.take() else { return Ok(()) };
         at_work.waiting_for -= 1;
         match done.result {
@@ -342,12 +341,7 @@ impl Coordinator {
     }
 
     fn finish_group(&mut self, group: AtWork) {
-        let took = group.since.elapsed();
-        if group.rows >= GROUP_ROWS.0 {
-            // Towards what would have taken the time wanted, by half.
-            let fit = group.rows as f64 * GROUP_TIME.as_secs_f64() / took.as_secs_f64().max(0.001);
-            self.rows_a_group = ((self.rows_a_group + fit as u64) / 2).clamp(GROUP_ROWS.0, GROUP_ROWS.1);
-        }
+        self.pace.done(group.size, group.rows, group.since.elapsed());
         self.applied = group.end;
         self.ahead.retain(|mark| !has_reached(&self.applied, mark));
         self.progress.send_modify(|progress| {
@@ -530,7 +524,7 @@ impl Coordinator {
                     }
                 }
                 Some(done) = self.done.recv(), if self.at_work.is_some() => {
-                    if let Err(ended) = self.lane_done(done) {
+                    if let Err(ended) = self.job_done(done) {
                         return self.end(ended).await;
                     }
                 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlItem, Item, Queued};
+use super::pace::Size;
 use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal};
 
@@ -106,6 +107,11 @@ impl Former {
         self.is_full() || (self.commits > 0 && self.rows >= rows)
     }
 
+    /// Row changes that wait, and bytes.
+    pub fn waiting(&self) -> (u64, usize) {
+        (self.rows + self.front.len() as u64, self.bytes)
+    }
+
     /// Takes an item in.
     pub fn take(&mut self, queued: Queued) {
         if matches!(queued.item, Ok(Item::Restart)) {
@@ -145,9 +151,10 @@ impl Former {
         }
     }
 
-    /// Forms the next group of about `rows` changes, whole transactions while they fit.
-    pub fn form(&mut self, rows: u64, want: Want, safe: bool) -> Result<Formed, DispatchError> {
-        let mut builder = GroupBuilder::new(self.lanes, self.one_sequence, safe);
+    /// Forms the next group of about that size, whole transactions while they fit.
+    pub fn form(&mut self, size: Size, want: Want, safe: bool) -> Result<Formed, DispatchError> {
+        let rows = size.rows;
+        let mut builder = GroupBuilder::new(self.lanes, size.shares, self.one_sequence, safe);
         let start = self.at.clone();
         let (mut transactions, mut timestamp, mut lsn, mut room) = (0, 0, None, Vec::new());
         let mut moved = false;

@@ -12,6 +12,7 @@ mod coordinator;
 mod former;
 mod intake;
 mod item;
+mod pace;
 mod progress;
 mod receive;
 

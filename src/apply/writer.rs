@@ -1,7 +1,7 @@
-//! One lane: one connection, one downstream transaction a group, its position in it.
+//! One writer: one connection, one downstream transaction a group, with the positions of the lanes whose rows are in it.
 //!
-//! A killed lane leaves either nothing or everything of its part, and the stored position tells which. A lane whose
-//! connection breaks at COMMIT asks that position before it sends anything again.
+//! A killed writer leaves either nothing or everything of its share, and the stored positions tell which. A writer whose
+//! connection breaks at COMMIT asks them before it sends anything again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use mysql_async::prelude::Queryable;
 
 use super::session::{Downstream, limited};
 use super::statement::{Shape, StatementCursor, StatementInfo};
-use crate::dispatch::LaneWork;
+use crate::dispatch::Share;
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{MetaTables, StoredMark};
 
-/// How long a lane keeps trying on its own before the task parks.
+/// How long a writer keeps trying on its own before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// Rows a statement, bytes of SQL a statement.
 const ROWS: usize = 500;
 const BYTES: usize = 512 << 10;
 
-/// Why a lane gave up.
+/// Why a writer gave up.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ApplyError {
     /// The downstream refused, or could not be reached for too long.
@@ -38,12 +38,12 @@ impl From<Failure> for ApplyError {
     }
 }
 
-/// A lane's part of a group.
+/// A share of a group, and what goes with it.
 #[derive(Debug)]
-pub struct LaneJob {
-    /// What to do; may be empty where only the position moves.
-    pub work: LaneWork,
-    /// The position behind it.
+pub struct Job {
+    /// What to do; may be empty where only positions move.
+    pub share: Share,
+    /// The position of its lanes behind it.
     pub end: Arc<StoredMark>,
     /// GTIDs before the group, for messages.
     pub gtids: Arc<str>,
@@ -51,9 +51,9 @@ pub struct LaneJob {
     pub safe: bool,
 }
 
-/// What a lane did.
+/// What a writer did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LaneStats {
+pub struct WriterStats {
     /// Rows sent.
     pub rows: u64,
     /// Bytes of SQL sent.
@@ -62,20 +62,20 @@ pub struct LaneStats {
     pub unmatched: u64,
 }
 
-/// A lane's answer to a job.
+/// A writer's answer to a job.
 #[derive(Debug)]
-pub struct LaneDone {
-    /// The lane.
-    pub lane: u32,
+pub struct JobDone {
+    /// The writer.
+    pub writer: usize,
     /// Committed, or why not.
-    pub result: Result<LaneStats, ApplyError>,
+    pub result: Result<WriterStats, ApplyError>,
 }
 
-/// One lane.
-pub struct Lane {
+/// One writer. It connects when it is first needed.
+pub struct Writer {
     downstream: Downstream,
     tables: MetaTables,
-    lane: u32,
+    number: usize,
     epoch: u64,
     conn: Option<Conn>,
     sql: Vec<u8>,
@@ -89,19 +89,19 @@ enum Broken {
     AtCommit(Failure),
 }
 
-impl Lane {
-    /// A lane of the owner of `epoch`.
-    pub fn new(downstream: Downstream, tables: MetaTables, lane: u32, epoch: u64) -> Self {
-        Lane { downstream, tables, lane, epoch, conn: None, sql: Vec::new() }
+impl Writer {
+    /// A writer of the owner of `epoch`; the number is for messages.
+    pub fn new(downstream: Downstream, tables: MetaTables, number: usize, epoch: u64) -> Self {
+        Writer { downstream, tables, number, epoch, conn: None, sql: Vec::new() }
     }
 
     /// Its number.
-    pub fn number(&self) -> u32 {
-        self.lane
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Commits a job, whatever it takes within [`RETRY_LIMIT`] of trouble.
-    pub async fn apply(&mut self, job: &LaneJob) -> Result<LaneStats, ApplyError> {
+    pub async fn apply(&mut self, job: &Job) -> Result<WriterStats, ApplyError> {
         let shape = Shape { rows: ROWS, bytes: BYTES, safe: job.safe };
         let mut trouble: Option<Instant> = None;
         let mut pause = Duration::from_millis(20);
@@ -117,7 +117,7 @@ impl Lane {
                 Broken::AtCommit(failure) => {
                     self.conn = None;
                     if self.committed_after_all(job, since).await? {
-                        return Ok(LaneStats::default());
+                        return Ok(WriterStats::default());
                     }
                     failure
                 }
@@ -129,7 +129,7 @@ impl Lane {
                 Retry::InPlace if since.elapsed() < RETRY_LIMIT => {}
                 _ => return Err(self.pinpoint(job, failure).await),
             }
-            tracing::warn!(lane = self.lane, error = %failure.raw_cause, "lane retries");
+            tracing::warn!(writer = self.number, error = %failure.raw_cause, "writer retries");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
@@ -143,7 +143,7 @@ impl Lane {
         self.conn.as_mut().ok_or_else(|| Failure::new(Code::DriverError, "no connection").into())
     }
 
-    async fn attempt(&mut self, job: &LaneJob, shape: Shape) -> Result<LaneStats, Broken> {
+    async fn attempt(&mut self, job: &Job, shape: Shape) -> Result<WriterStats, Broken> {
         match self.in_transaction(job, shape).await {
             Ok(stats) => self.commit().await.map(|()| stats),
             Err(error) => {
@@ -153,16 +153,16 @@ impl Lane {
         }
     }
 
-    async fn in_transaction(&mut self, job: &LaneJob, shape: Shape) -> Result<LaneStats, ApplyError> {
-        let mut stats = LaneStats::default();
+    async fn in_transaction(&mut self, job: &Job, shape: Shape) -> Result<WriterStats, ApplyError> {
+        let mut stats = WriterStats::default();
         let mut sql = std::mem::take(&mut self.sql);
-        let fence = self.tables.move_lane(Some(self.lane), self.epoch, &job.end);
+        let fence = self.tables.move_lanes(&job.share.lanes, self.epoch, &job.end);
         let epoch = self.epoch;
         let normal = self.downstream.set_mode(false);
         let relaxed = self.downstream.set_mode(true);
         let conn = self.connection().await?;
         execute(conn, b"BEGIN", "begin a transaction").await?;
-        let mut cursor = StatementCursor::new(&job.work, shape);
+        let mut cursor = StatementCursor::new(&job.share, shape);
         loop {
             let info = cursor
                 .next(&mut sql)
@@ -182,11 +182,12 @@ impl Lane {
                 stats.unmatched += info.rows.saturating_sub(matched);
             }
         }
-        let matched = execute(conn, fence.as_bytes(), "move the lane's position").await?;
+        let matched = execute(conn, fence.as_bytes(), "move the lanes' positions").await?;
         sql.clear();
         sql.shrink_to(2 * BYTES);
         self.sql = sql;
-        if matched == 0 { Err(ApplyError::Fenced(epoch)) } else { Ok(stats) }
+        // All of them, or another owner has changed what lanes there are.
+        if matched == job.share.lanes.len() as u64 { Ok(stats) } else { Err(ApplyError::Fenced(epoch)) }
     }
 
     async fn commit(&mut self) -> Result<(), Broken> {
@@ -216,10 +217,11 @@ impl Lane {
         }
     }
 
-    /// Whether the stored position is the job's, once the server can be asked.
-    async fn committed_after_all(&mut self, job: &LaneJob, since: Instant) -> Result<bool, ApplyError> {
+    /// Whether the stored position is the job's, once the server can be asked. The lanes of a job moved together: one of
+    /// them tells.
+    async fn committed_after_all(&mut self, job: &Job, since: Instant) -> Result<bool, ApplyError> {
         loop {
-            match self.stored().await {
+            match self.stored(job.share.lanes.first().copied().unwrap_or_default()).await {
                 Ok((epoch, _)) if epoch != self.epoch => return Err(ApplyError::Fenced(self.epoch)),
                 Ok((_, mark)) => return Ok(mark == *job.end),
                 Err(error) if since.elapsed() >= RETRY_LIMIT => return Err(error),
@@ -231,8 +233,8 @@ impl Lane {
         }
     }
 
-    async fn stored(&mut self) -> Result<(u64, StoredMark), ApplyError> {
-        let select = self.tables.select_lane(self.lane);
+    async fn stored(&mut self, lane: u32) -> Result<(u64, StoredMark), ApplyError> {
+        let select = self.tables.select_lane(lane);
         let epoch = self.epoch;
         let conn = self.connection().await?;
         let row: Option<(i32, u32, u64, String, u64, String, u64)> = limited(conn.query_first(select))
@@ -243,7 +245,7 @@ impl Lane {
     }
 
     /// The failure again, of the one row that the downstream refuses: the work once more, row by row, never committed.
-    async fn pinpoint(&mut self, job: &LaneJob, failure: Failure) -> ApplyError {
+    async fn pinpoint(&mut self, job: &Job, failure: Failure) -> ApplyError {
         let shape = Shape { rows: 1, bytes: BYTES, safe: job.safe };
         if retry_of(&failure) == Retry::InPlace {
             return failure.into();

@@ -1,0 +1,163 @@
+//! How large groups are and how many connections share one: learned from how long the downstream takes.
+//!
+//! A pure value. Rows a group follow the time wanted; connections follow the rate seen: a downstream that answers late
+//! gains by many, one that is short of cores loses by them. Every now and then a neighbouring number is tried for a few
+//! groups, so that what was learned does not stay when it is true no more.
+
+use std::time::Duration;
+
+/// What a group should take downstream.
+const GROUP_TIME: Duration = Duration::from_millis(100);
+/// Row changes a group, at least and at most.
+const GROUP_ROWS: (u64, u64) = (256, 20_000);
+/// Row changes that are worth a connection more, and bytes that count as one of them.
+const SHARE_ROWS: u64 = 128;
+const ROW_BYTES: u64 = 512;
+/// Groups between two trials of another number, and groups of a trial.
+const SETTLED: u32 = 20;
+const TRIAL: u32 = 3;
+/// How much better another number must be.
+const BETTER: f64 = 1.05;
+/// Weight of the newest rate.
+const NEWEST: f64 = 0.3;
+
+/// The size of a group to form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Row changes, about.
+    pub rows: u64,
+    /// Shares, at most.
+    pub shares: usize,
+}
+
+/// Learns the size.
+#[derive(Debug)]
+pub struct Pace {
+    rows: u64,
+    /// Numbers of shares in ascending order, with the rate seen, in rows a second.
+    levels: Vec<(usize, Option<f64>)>,
+    /// The best one so far.
+    settled: usize,
+    /// Groups since the last trial ended, or in the present one.
+    groups: u32,
+    trial: Option<usize>,
+    /// Where the next trial goes.
+    upwards: bool,
+}
+
+impl Pace {
+    /// For at most this many shares; begins in the middle.
+    pub fn new(most: usize) -> Self {
+        let most = most.max(1);
+        let mut levels: Vec<(usize, Option<f64>)> = std::iter::successors(Some(1), |shares| Some(shares * 2))
+            .take_while(|&n| n < most)
+            .map(|n| (n, None))
+            .collect();
+        levels.push((most, None));
+        let settled = levels.iter().rposition(|(shares, _)| *shares <= 4).unwrap_or_default();
+        Pace { rows: 2_000, levels, settled, groups: 0, trial: None, upwards: true }
+    }
+
+    /// Row changes of the next group, about.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The next group's size where that many changes and bytes wait.
+    pub fn size(&self, waiting: u64, bytes: usize) -> Size {
+        let work = waiting.max(bytes as u64 / ROW_BYTES);
+        let worth = usize::try_from(work / SHARE_ROWS).unwrap_or(usize::MAX);
+        // A full group always goes by what was learned: where rows are slow, a small one may be full.
+        let shares = if waiting >= self.rows { self.level() } else { self.level().min(worth).max(1) };
+        Size { rows: self.rows, shares }
+    }
+
+    fn level(&self) -> usize {
+        self.levels[self.trial.unwrap_or(self.settled)].0
+    }
+
+    /// A group of that many changes was asked for in `size` and took that long.
+    pub fn done(&mut self, size: Size, rows: u64, took: Duration) {
+        if rows < GROUP_ROWS.0 {
+            return;
+        }
+        let took = took.as_secs_f64().max(0.001);
+        // Towards what would have taken the time wanted, by half.
+        let fit = rows as f64 * GROUP_TIME.as_secs_f64() / took;
+        self.rows = ((self.rows + fit as u64) / 2).clamp(GROUP_ROWS.0, GROUP_ROWS.1);
+        // Neither a small group nor one that was formed before the last change of mind tells anything.
+        if size.shares == self.level() {
+            self.learn(rows as f64 / took);
+        }
+    }
+
+    fn learn(&mut self, rate: f64) {
+        let (_, known) = &mut self.levels[self.trial.unwrap_or(self.settled)];
+        *known = Some(known.map_or(rate, |known| known + NEWEST * (rate - known)));
+        self.groups += 1;
+        match self.trial {
+            Some(trial) if self.groups >= TRIAL => {
+                let (new, old) = (self.levels[trial].1, self.levels[self.settled].1);
+                if new > old.map(|old| old * BETTER) {
+                    self.settled = trial;
+                } else {
+                    self.upwards = !self.upwards;
+                }
+                (self.trial, self.groups) = (None, 0);
+            }
+            None if self.groups >= SETTLED => self.begin_trial(),
+            _ => {}
+        }
+    }
+
+    fn begin_trial(&mut self) {
+        let neighbour = |upwards: bool| match upwards {
+            true => Some(self.settled + 1).filter(|&at| at < self.levels.len()),
+            false => self.settled.checked_sub(1),
+        };
+        let next = neighbour(self.upwards).or_else(|| neighbour(!self.upwards));
+        if let Some(next) = next {
+            // What was seen long ago counts no more.
+            self.levels[next].1 = None;
+        }
+        (self.trial, self.groups) = (next, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A downstream that takes `fixed` a group and row-wise time that shrinks with the shares up to its cores.
+    fn settles(cores: f64, wait_a_row: f64, cpu_a_row: f64) -> (usize, u64) {
+        let mut pace = Pace::new(16);
+        for _ in 0..1000 {
+            let size = pace.size(u64::MAX, 0);
+            let (rows, shares) = (size.rows as f64, size.shares as f64);
+            let took = (rows * wait_a_row / shares).max(rows * cpu_a_row / shares.min(cores)) + 0.002 * shares;
+            pace.done(size, size.rows, Duration::from_secs_f64(took));
+        }
+        (pace.levels[pace.settled].0, pace.rows)
+    }
+
+    #[test]
+    fn a_downstream_far_away_gets_all_connections() {
+        let (shares, rows) = settles(8.0, 0.001, 0.000_01);
+        assert!(shares == 16 && (800..1800).contains(&rows), "{shares} shares, {rows} rows");
+    }
+
+    #[test]
+    fn a_downstream_with_few_cores_gets_few() {
+        let (shares, rows) = settles(2.0, 0.0, 0.000_02);
+        assert!((2..=4).contains(&shares) && rows > 5000, "{shares} shares, {rows} rows");
+    }
+
+    #[test]
+    fn small_groups_take_one_connection() {
+        let shares = |waiting, bytes| Pace::new(16).size(waiting, bytes).shares;
+        assert_eq!(shares(20, 4_000), 1);
+        assert_eq!(shares(1_000_000, 0), 4);
+        assert_eq!(shares(20, 4 << 20), 4, "few large rows");
+        assert_eq!(Pace::new(1).size(1_000_000, 0).shares, 1);
+    }
+}
