@@ -18,7 +18,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("row", &["model", "binlog"]),
     ("schema", &["model", "row"]),
     // What stages stand on.
-    ("mysql", &["error"]),
+    ("mysql", &["error", "model"]),
     ("meta", &["model", "mysql"]),
     ("store", &["error"]),
     ("config", &["error", "model"]),

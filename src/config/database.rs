@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::kept::Kept;
+use super::keys;
 use super::node::Node;
 use super::password::SecretKey;
-use super::secret::{MASK, Secret};
 use super::section::Section;
+use crate::model::{MASK, Secret};
 
 /// How to reach a server.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseConfig {
     /// Name or address.
     pub host: String,
@@ -26,7 +28,27 @@ pub struct DatabaseConfig {
     pub session: BTreeMap<String, String>,
     /// TLS; `None` for none.
     pub security: Option<Security>,
+    /// Values without meaning here.
+    pub(super) kept: Kept,
 }
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        DatabaseConfig {
+            host: String::new(),
+            port: 0,
+            user: String::new(),
+            password: Secret::default(),
+            session: BTreeMap::new(),
+            security: None,
+            kept: Kept::defaults(keys::DATABASE),
+        }
+    }
+}
+
+/// Session variables of the downstream that are not the task's to change: rows are written for them as they are.
+const FIXED_SESSION: &[&str] =
+    &["time_zone", "character_set_client", "character_set_connection", "collation_connection", "autocommit"];
 
 /// A certificate or key, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,16 +94,34 @@ impl DatabaseConfig {
         key.map_or_else(|| self.password.clone(), |key| key.reveal(&self.password))
     }
 
+    /// What is set and has no effect here. `place` is the table's own key.
+    pub(super) fn notes(&self, place: &str) -> Vec<String> {
+        self.kept.notes(&format!(" of `{place}`"))
+    }
+
+    /// The same for session variables of a downstream, which are fixed by how rows are written there.
+    pub(super) fn session_notes(&self, place: &str) -> Option<String> {
+        let fixed = self.session.iter().filter(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            FIXED_SESSION.contains(&name.as_str()) && !(name == "time_zone" && value.as_str() == "+00:00")
+        });
+        let fixed: Vec<_> = fixed.map(|(name, _)| format!("`{name}`")).collect();
+        let verb = if fixed.len() == 1 { "has" } else { "have" };
+        (!fixed.is_empty()).then(|| {
+            let names = fixed.join(", ");
+            format!("{names} of `{place}.session` {verb} no meaning here: sessions are in UTC and utf8mb4, and say themselves when to commit")
+        })
+    }
+
     /// Reads a table that must be there. What is missing is reported and stands as its default.
     pub(super) fn read_required(parent: &Section<'_>, key: &'static str) -> DatabaseConfig {
         if parent.node(key).is_none() {
             parent.problem(key, "is missing; give host, port, user and password of the server");
         }
-        parent.section(key).map(DatabaseConfig::read).unwrap_or_default()
+        parent.section(key, &[keys::DATABASE]).map(DatabaseConfig::read).unwrap_or_default()
     }
 
     fn read(section: Section<'_>) -> DatabaseConfig {
-        section.accept(&["max-allowed-packet"]);
         let host = section.required_text("host", "give the server's name or address").unwrap_or_default();
         if section.node("port").is_none() {
             section.problem("port", "is missing; give the server's port, such as 3306");
@@ -96,9 +136,10 @@ impl DatabaseConfig {
                 "is not the name of a session variable; use letters, digits, `_` and `.`",
             );
         }
-        let security = section.section("security").and_then(Security::read);
+        let security = section.section("security", &[keys::SECURITY]).and_then(Security::read);
+        let kept = Kept::read(&section, keys::DATABASE);
         section.finish();
-        DatabaseConfig { host, port, user, password, session, security }
+        DatabaseConfig { host, port, user, password, session, security, kept }
     }
 
     pub(super) fn to_node(&self, secrets: Secrets) -> Node {
@@ -108,7 +149,7 @@ impl DatabaseConfig {
             ("port", Node::Int(self.port.into())),
             ("user", Node::text(&self.user)),
             ("password", secrets.show(&self.password)),
-            ("max-allowed-packet", Node::Null),
+            ("max-allowed-packet", self.kept.node("max-allowed-packet")),
             ("session", Node::Table(session)),
             ("security", self.security.as_ref().map_or(Node::Null, |security| security.to_node(secrets))),
         ])
@@ -167,6 +208,7 @@ impl Security {
 fn read_pem(section: &Section<'_>, file: &'static str, bytes: &'static str, base64: &'static str) -> Option<Pem> {
     let path = section.text(file).filter(|path| !path.is_empty());
     let encoded = section.secret(base64).filter(|text| !text.is_empty());
+    let raw = section.node(bytes);
     if let Some(encoded) = encoded {
         let decoded = STANDARD.decode(encoded.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         if decoded.is_none() {
@@ -177,7 +219,7 @@ fn read_pem(section: &Section<'_>, file: &'static str, bytes: &'static str, base
         }
         return decoded.map(|pem| Pem::Inline(Secret::new(pem)));
     }
-    match section.node(bytes) {
+    match raw {
         Some(Node::Text(pem)) if !pem.is_empty() => return Some(Pem::Inline(Secret::new(pem))),
         Some(Node::List(numbers)) if !numbers.is_empty() => {
             let raw: Option<Vec<u8>> = numbers

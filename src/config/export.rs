@@ -5,9 +5,9 @@
 //! them.
 
 use super::database::{Secrets, table};
+use super::kept::Kept;
 use super::node::Node;
 use super::rules::{ExpressionFilter, FilterRule, RouteRule};
-use super::settings::UnitSettings;
 use super::subtask::{SHADOW_RULE, ShardMode, StartMeta, SubtaskConfig, TRASH_RULE, numbered};
 use super::task::TaskConfig;
 
@@ -74,10 +74,10 @@ pub(super) fn task(config: &TaskConfig, secrets: Secrets) -> Node {
     entries.extend(online_ddl(first));
     entries.extend(export.rules());
     entries.extend([
-        ("clean-dump-file", Node::Bool(first.clean_dump_file)),
-        ("ansi-quotes", Node::Bool(first.ignored.contains(&"ansi-quotes"))),
+        ("clean-dump-file", first.kept.node("clean-dump-file")),
+        ("ansi-quotes", first.kept.node("ansi-quotes")),
         ("remove-meta", Node::Bool(config.remove_meta)),
-        ("experimental", table([("async-checkpoint-flush", Node::Bool(first.async_checkpoint_flush))])),
+        ("experimental", first.experimental.to_node()),
     ]);
     Node::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
@@ -88,13 +88,13 @@ fn general(subtask: &SubtaskConfig, secrets: Secrets) -> Vec<(&'static str, Node
         ("task-mode", Node::text(subtask.mode.as_str())),
         ("is-sharding", Node::Bool(subtask.is_sharding)),
         ("shard-mode", Node::text(subtask.shard_mode.map_or("", ShardMode::as_str))),
-        ("strict-optimistic-shard-mode", Node::Bool(subtask.strict_optimistic_shard_mode)),
-        ("ignore-checking-items", Node::texts(&subtask.ignore_checking_items)),
+        ("strict-optimistic-shard-mode", subtask.kept.node("strict-optimistic-shard-mode")),
+        ("ignore-checking-items", subtask.kept.node("ignore-checking-items")),
         ("meta-schema", Node::text(&subtask.meta_schema)),
-        ("enable-heartbeat", Node::Bool(subtask.ignored.contains(&"enable-heartbeat"))),
-        ("heartbeat-update-interval", Node::Int(1)),
-        ("heartbeat-report-interval", Node::Int(10)),
-        ("timezone", Node::text(&subtask.timezone)),
+        ("enable-heartbeat", subtask.kept.node("enable-heartbeat")),
+        ("heartbeat-update-interval", subtask.kept.node("heartbeat-update-interval")),
+        ("heartbeat-report-interval", subtask.kept.node("heartbeat-report-interval")),
+        ("timezone", subtask.kept.node("timezone")),
         ("case-sensitive", Node::Bool(subtask.case_sensitive)),
         ("collation_compatible", Node::text(if subtask.strict_collation { "strict" } else { "loose" })),
         ("target-database", subtask.to.to_node(secrets)),
@@ -114,7 +114,7 @@ fn online_ddl(subtask: &SubtaskConfig) -> [(&'static str, Node); 4] {
 
 impl Export {
     fn instance(&mut self, subtask: &SubtaskConfig) -> Node {
-        let name = |numbered: &mut Numbered, settings: &UnitSettings| Node::Text(numbered.name(settings.to_node()));
+        let name = |numbered: &mut Numbered, settings: &Kept| Node::Text(numbered.name(settings.to_node()));
         table([
             ("source-id", Node::text(&subtask.source_id)),
             ("meta", subtask.meta.as_ref().map_or(Node::Null, meta)),

@@ -15,11 +15,12 @@ mod agent;
 mod database;
 mod export;
 mod flags;
+mod kept;
+mod keys;
 mod log;
 mod node;
 mod password;
 mod rules;
-mod secret;
 mod section;
 mod settings;
 mod source;
@@ -34,16 +35,19 @@ mod yaml;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod startup_tests;
 
+pub use crate::model::{MASK, Secret};
 pub use agent::{AgentConfig, Environment, LogTarget};
 pub use database::{DatabaseConfig, Pem, Security};
-pub use log::{LogConfig, LogFormat, LogLevel};
+pub use kept::Kept;
+pub use log::{LogConfig, LogFilter, LogFormat, LogLevel};
 pub use password::{SecretKey, SecretKeyError};
 pub use rules::{BlockAllowRules, ExpressionFilter, Extract, FilterRule, RouteRule, TablePattern};
-pub use secret::{MASK, Secret};
 pub use section::{ConfigError, Problem};
-pub use settings::{SyncerConfig, UnitSettings};
+pub use settings::SyncerConfig;
 pub use source::{CheckerConfig, PurgeConfig, RelayStart, SourceConfig};
 pub use startup::{Invocation, SAMPLE, StartError};
 pub use subtask::{ShardMode, StartMeta, SubtaskConfig, TaskMode};

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cfb_mode::cipher::{AsyncStreamCipher, KeyIvInit};
 
-use super::secret::Secret;
+use crate::model::Secret;
 
 const IV_LENGTH: usize = 16;
 const SEPARATOR: u8 = b'@';
@@ -92,7 +92,7 @@ impl SecretKey {
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(super::secret::MASK)
+        f.write_str(crate::model::MASK)
     }
 }
 

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::database::table;
+use super::keys::{self, Tables};
 use super::node::Node;
 use super::section::Section;
 
@@ -38,12 +39,14 @@ pub struct Extract {
 
 impl RouteRule {
     pub(super) fn read(name: String, section: Section<'_>) -> Self {
-        let extract = |key, regexp| section.section(key).and_then(|section| Extract::read(section, regexp));
+        let extract = |key, tables: Tables, regexp| {
+            section.section(key, tables).and_then(|section| Extract::read(section, regexp))
+        };
         let rule = RouteRule {
             name,
-            extract_table: extract("extract-table", "table-regexp"),
-            extract_schema: extract("extract-schema", "schema-regexp"),
-            extract_source: extract("extract-source", "source-regexp"),
+            extract_table: extract("extract-table", &[keys::EXTRACT_TABLE], "table-regexp"),
+            extract_schema: extract("extract-schema", &[keys::EXTRACT_SCHEMA], "schema-regexp"),
+            extract_source: extract("extract-source", &[keys::EXTRACT_SOURCE], "source-regexp"),
             schema_pattern: section
                 .required_text("schema-pattern", "give the source schemas, such as `shop*`")
                 .unwrap_or_default(),
@@ -218,7 +221,7 @@ impl BlockAllowRules {
             names.iter().for_each(|name| check_pattern(&section, key, name));
             names
         };
-        let tables = |key| section.sections(key).into_iter().filter_map(TablePattern::read).collect();
+        let tables = |key| section.sections(key, &[keys::TABLE]).into_iter().filter_map(TablePattern::read).collect();
         let rules = BlockAllowRules {
             do_dbs: dbs("do-dbs"),
             do_tables: tables("do-tables"),

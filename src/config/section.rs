@@ -1,7 +1,7 @@
 //! Reading a tree into checked values, with a list of everything that is wrong with it.
 //!
-//! A [`Section`] is one table of a file. Asking it for a key makes that key known; what nobody asked for is unknown and
-//! is reported by [`Section::finish`] with the nearest known key. Invariant: a value that does not fit gives one
+//! A [`Section`] is one table of a file with the keys that `keys.rs` gives it; what the file has besides is reported by
+//! [`Section::finish`] with the nearest known key. Invariant: a value that does not fit gives one
 //! problem that names the key, the value and the remedy, and reading goes on as if the key were not there. Values read
 //! as secrets are never shown.
 
@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use crate::error::{Code, Failure};
 
+use super::keys::{Tables, find};
 use super::node::{Node, SyntaxError};
-use super::secret::Secret;
 use super::units::{parse_duration, parse_size};
+use crate::model::Secret;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl Report {
 }
 
 /// The root table of a file; a file that cannot be read as one gives an empty table and a problem.
-pub(super) fn root<'a>(tree: &'a Result<Node, SyntaxError>, report: &'a Report) -> Section<'a> {
+pub(super) fn root<'a>(tree: &'a Result<Node, SyntaxError>, tables: Tables, report: &'a Report) -> Section<'a> {
     let entries: &[(String, Node)] = match tree {
         Ok(Node::Table(entries)) => entries,
         Ok(Node::Null) => &[],
@@ -121,14 +122,15 @@ pub(super) fn root<'a>(tree: &'a Result<Node, SyntaxError>, report: &'a Report) 
             &[]
         }
     };
-    Section { path: String::new(), entries, known: RefCell::default(), report }
+    Section { path: String::new(), entries, tables, asked: RefCell::default(), report }
 }
 
 /// One table.
 pub(super) struct Section<'a> {
     path: String,
     entries: &'a [(String, Node)],
-    known: RefCell<Vec<&'static str>>,
+    tables: Tables,
+    asked: RefCell<Vec<&'static str>>,
     report: &'a Report,
 }
 
@@ -150,14 +152,10 @@ impl<'a> Section<'a> {
 
     /// The value as it stands; `None` if it is not there or empty.
     pub fn node(&self, key: &'static str) -> Option<&'a Node> {
-        self.known.borrow_mut().push(key);
+        debug_assert!(find(self.tables, key).is_some(), "{} is not in keys.rs", self.path_of(key));
+        self.asked.borrow_mut().push(key);
         let (_, node) = self.entries.iter().find(|(name, _)| name == key)?;
         (!matches!(node, Node::Null)).then_some(node)
-    }
-
-    /// Keys that may be there, and have no meaning here.
-    pub fn accept(&self, keys: &[&'static str]) {
-        self.known.borrow_mut().extend_from_slice(keys);
     }
 
     /// Text; a whole number or a truth value counts as its text.
@@ -243,6 +241,23 @@ impl<'a> Section<'a> {
         value
     }
 
+    /// Any number in a range.
+    pub fn float(&self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let node = self.node(key)?;
+        let number = match node {
+            Node::Int(number) => Some(*number as f64),
+            Node::Float(number) => Some(*number),
+            Node::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let value = number.filter(|value| range.contains(value));
+        if value.is_none() {
+            let remedy = format!("give a number from {} to {}", range.start(), range.end());
+            self.mistyped(key, node, "a number in range", &remedy);
+        }
+        value
+    }
+
     /// A duration in Go's form.
     pub fn duration(&self, key: &'static str) -> Option<Duration> {
         let text = self.text(key).filter(|text| !text.is_empty())?;
@@ -306,18 +321,18 @@ impl<'a> Section<'a> {
     }
 
     /// A table below this one.
-    pub fn section(&self, key: &'static str) -> Option<Section<'a>> {
+    pub fn section(&self, key: &'static str, tables: Tables) -> Option<Section<'a>> {
         let entries = self.table_entries(key)?;
-        Some(self.child(self.path_of(key), entries))
+        Some(self.child(self.path_of(key), tables, entries))
     }
 
     /// A table that is not there, so that its defaults are read in the same way.
-    pub fn empty_child(&self, key: &str) -> Section<'a> {
-        self.child(self.path_of(key), &[])
+    pub fn empty_child(&self, key: &str, tables: Tables) -> Section<'a> {
+        self.child(self.path_of(key), tables, &[])
     }
 
     /// A list of tables.
-    pub fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+    pub fn sections(&self, key: &'static str, tables: Tables) -> Vec<Section<'a>> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let Node::List(items) = node else {
             self.mistyped(key, node, "a list", "write one `- ` for each entry");
@@ -327,7 +342,7 @@ impl<'a> Section<'a> {
         for (index, item) in items.iter().enumerate() {
             let path = format!("{}[{index}]", self.path_of(key));
             match item {
-                Node::Table(entries) => sections.push(self.child(path, entries)),
+                Node::Table(entries) => sections.push(self.child(path, tables, entries)),
                 other => self.report.add(path, format!("must be a table of keys, not {}", other.kind())),
             }
         }
@@ -335,25 +350,30 @@ impl<'a> Section<'a> {
     }
 
     /// Tables by name.
-    pub fn named(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
+    pub fn named(&self, key: &'static str, tables: Tables) -> Vec<(String, Section<'a>)> {
         let mut named = Vec::new();
         for (name, node) in self.table_entries(key).unwrap_or_default() {
             let path = format!("{}.{name}", self.path_of(key));
             match node {
-                Node::Table(entries) => named.push((name.clone(), self.child(path, entries))),
-                Node::Null => named.push((name.clone(), self.child(path, &[]))),
+                Node::Table(entries) => named.push((name.clone(), self.child(path, tables, entries))),
+                Node::Null => named.push((name.clone(), self.child(path, tables, &[]))),
                 other => self.report.add(path, format!("must be a table of keys, not {}", other.kind())),
             }
         }
         named
     }
 
-    /// Reports the keys that nobody asked for. Call it when everything has been read.
+    /// Reports the keys that there are not. Call it when everything has been read.
     pub fn finish(self) {
+        let known: Vec<&str> = self.tables.iter().flat_map(|table| table.iter()).map(|key| key.name).collect();
+        if cfg!(debug_assertions) {
+            let asked = self.asked.borrow();
+            let dead: Vec<_> = known.iter().filter(|name| !asked.contains(name)).collect();
+            assert!(dead.is_empty(), "in keys.rs and not read: {dead:?} of {:?}", self.path);
+        }
         if self.report.lenient {
             return;
         }
-        let known = self.known.borrow();
         for (name, _) in self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
             let remedy = match nearest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -374,8 +394,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn child(&self, path: String, entries: &'a [(String, Node)]) -> Section<'a> {
-        Section { path, entries, known: RefCell::default(), report: self.report }
+    fn child(&self, path: String, tables: Tables, entries: &'a [(String, Node)]) -> Section<'a> {
+        Section { path, entries, tables, asked: RefCell::default(), report: self.report }
     }
 
     fn mistyped(&self, key: &str, node: &Node, wanted: &str, remedy: &str) {
@@ -406,29 +426,30 @@ fn quoting_remedy(node: &Node) -> &'static str {
 }
 
 /// The known key that a misspelt one was probably meant to be.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let plain = name.to_ascii_lowercase().replace('_', "-");
     nearest_name(&plain, known)
 }
 
-/// Levenshtein's distance, for names of keys.
+/// How many letters must be changed, added, left out, or swapped with their neighbour.
 fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (above, left_char) in left.chars().enumerate() {
-        let mut diagonal = above;
-        let mut last = above + 1;
-        for (cell, right_char) in row.iter_mut().skip(1).zip(&right) {
-            let changed = diagonal + usize::from(left_char != *right_char);
-            diagonal = *cell;
-            last = changed.min(last + 1).min(diagonal + 1);
-            *cell = last;
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=right.len()).collect()];
+    let at = |rows: &[Vec<usize>], row: usize, column: usize| rows.get(row).and_then(|row| row.get(column)).copied();
+    for (i, left_char) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, right_char) in right.iter().enumerate() {
+            let changed = at(&rows, i, j).unwrap_or(0) + usize::from(left_char != right_char);
+            let added = row.last().copied().unwrap_or(0) + 1;
+            let left_out = at(&rows, i, j + 1).unwrap_or(0) + 1;
+            let swapped =
+                (i > 0 && j > 0 && left.get(i - 1) == Some(right_char) && right.get(j - 1) == Some(left_char))
+                    .then(|| at(&rows, i - 1, j - 1).unwrap_or(0) + 1);
+            row.push(changed.min(added).min(left_out).min(swapped.unwrap_or(usize::MAX)));
         }
-        if let Some(first) = row.first_mut() {
-            *first = above + 1;
-        }
+        rows.push(row);
     }
-    row.last().copied().unwrap_or(0)
+    at(&rows, left.len(), right.len()).unwrap_or(0)
 }
 
 /// The known name that is spelt almost like this one.
@@ -445,12 +466,22 @@ pub(super) fn nearest_name<'n>(name: &str, known: &[&'n str]) -> Option<&'n str>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::keys::{Class, Key, Keys, Preset};
+
+    const fn key(name: &'static str) -> Key {
+        Key { name, preset: Preset::Open(""), class: Class::Acts, text: "" }
+    }
+
+    const TEST: Keys = &[key("port"), key("user"), key("flag"), key("wait"), key("list"), key("word"), key("password")];
 
     fn problems(text: &str, read: impl Fn(&Section<'_>)) -> Vec<String> {
         let tree = Node::from_yaml(text);
         let report = Report::strict();
-        let section = root(&tree, &report);
+        let section = root(&tree, &[TEST], &report);
         read(&section);
+        for key in TEST {
+            let _ = section.node(key.name);
+        }
         section.finish();
         report.problems.into_inner().iter().map(Problem::to_string).collect()
     }
@@ -489,7 +520,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (left, right, expected) in [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+        for (left, right, expected) in
+            [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("ab", "ba", 1), ("realy", "relay", 1)]
+        {
             assert_eq!(distance(left, right), expected);
         }
         assert_eq!(nearest("source_id", &["source-id", "server-id"]), Some("source-id"));

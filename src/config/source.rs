@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::model::{BinlogFile, Flavor, GtidSet};
 
 use super::database::{DatabaseConfig, Secrets, table};
+use super::kept::Kept;
+use super::keys;
 use super::node::{Node, SyntaxError};
 use super::rules::FilterRule;
 use super::section::{ConfigError, Report, Section, root};
@@ -17,12 +19,10 @@ use super::yaml;
 const WHAT: &str = "source configuration";
 
 /// An upstream server and how it is followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SourceConfig {
     /// Its name in every command, 32 characters at most.
     pub source_id: String,
-    /// DM stores it and does nothing with it.
-    pub enable: bool,
     /// MySQL or MariaDB; `None` to find out by asking the server.
     pub flavor: Option<Flavor>,
     /// Whether to ask for the binlog by GTID.
@@ -43,10 +43,8 @@ pub struct SourceConfig {
     pub checker: CheckerConfig,
     /// Event filters for all tasks of this source.
     pub filters: Vec<FilterRule>,
-    /// DM's `relay-dir`: kept for printing, without meaning here (the relay log is in the state directory).
-    relay_dir: String,
-    /// Keys given that have no meaning here.
-    ignored: Vec<&'static str>,
+    /// Values without meaning here.
+    kept: Kept,
 }
 
 /// Where the relay log begins: a file, a GTID set, or both.
@@ -70,18 +68,28 @@ pub struct PurgeConfig {
 }
 
 /// When tasks that failed are resumed without anyone's doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CheckerConfig {
     /// Whether at all.
     pub enabled: bool,
+    /// Wait before the first try.
+    pub backoff_min: Duration,
+    /// How many times as long each next wait is; 1 at least.
+    pub backoff_factor: f64,
+    /// Whether each wait is shortened by a random part.
+    pub backoff_jitter: bool,
     /// Longest wait between two tries.
     pub backoff_max: Duration,
     /// After this long without a failure the wait becomes shorter again.
     pub backoff_rollback: Duration,
+    /// Values without meaning here.
+    kept: Kept,
 }
 
 const GIB: u64 = 1 << 30;
 const HOUR: u64 = 3600;
+const CHECKER_FIRST: Duration = Duration::from_secs(1);
+const CHECKER_FACTOR: f64 = 2.0;
 const CHECKER_SPAN: Duration = Duration::from_secs(300);
 
 impl Default for PurgeConfig {
@@ -92,7 +100,15 @@ impl Default for PurgeConfig {
 
 impl Default for CheckerConfig {
     fn default() -> Self {
-        CheckerConfig { enabled: true, backoff_max: CHECKER_SPAN, backoff_rollback: CHECKER_SPAN }
+        CheckerConfig {
+            enabled: true,
+            backoff_min: CHECKER_FIRST,
+            backoff_factor: CHECKER_FACTOR,
+            backoff_jitter: true,
+            backoff_max: CHECKER_SPAN,
+            backoff_rollback: CHECKER_SPAN,
+            kept: Kept::defaults(keys::CHECKER),
+        }
     }
 }
 
@@ -121,20 +137,22 @@ impl SourceConfig {
     pub fn refusals(&self) -> Vec<String> {
         let mut refusals = Vec::new();
         if !self.filters.is_empty() {
-            refusals.push(
-                "`filters` is not supported by this version; remove it, or use `block-allow-list` in the task".into(),
-            );
+            refusals
+                .push(format!("`filters` is not supported by this version; {}", keys::remedy(keys::SOURCE, "filters")));
         }
         refusals
     }
 
-    /// What this file says that has no effect here.
+    /// What this file says that has no effect here, a line each.
     pub fn notes(&self) -> Vec<String> {
-        self.ignored.iter().map(|key| format!("`{key}` of source {} has no meaning here", self.source_id)).collect()
+        let mut notes = self.kept.notes("");
+        notes.extend(self.from.notes("from"));
+        notes.extend(self.checker.kept.notes(" of `checker`"));
+        notes
     }
 
     fn read_tree(tree: Result<Node, SyntaxError>, report: Report) -> Result<Self, ConfigError> {
-        let config = Self::read(root(&tree, &report), &report);
+        let config = Self::read(root(&tree, &[keys::SOURCE], &report), &report);
         report.conclude(WHAT, config)
     }
 
@@ -144,7 +162,6 @@ impl SourceConfig {
             // Not a table of keys at all: a list of everything that is missing would only hide that.
             return None;
         }
-        let ignored = read_ignored(&section);
         let source_id = section.required_text("source-id", "give the source a name").unwrap_or_default();
         if source_id.chars().count() > 32 {
             section.problem("source-id", "is longer than 32 characters; give a shorter name");
@@ -152,38 +169,44 @@ impl SourceConfig {
         let flavor = section.choice("flavor", &[("mysql", Flavor::MySql), ("mariadb", Flavor::MariaDb)]);
         let config = SourceConfig {
             source_id,
-            enable: section.flag("enable").unwrap_or(true),
             flavor,
             enable_gtid: section.flag("enable-gtid").unwrap_or(false),
             enable_relay: section.flag("enable-relay").unwrap_or(false),
             relay_start: read_relay_start(&section, flavor),
             server_id: section.int("server-id", 0..=u32::MAX).filter(|id| *id != 0),
             case_sensitive: section.flag("case-sensitive").unwrap_or(false),
-            relay_dir: section.text("relay-dir").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "relay-dir".into()),
             from: DatabaseConfig::read_required(&section, "from"),
-            purge: section.section("purge").map(PurgeConfig::read).unwrap_or_default(),
-            checker: section.section("checker").map(CheckerConfig::read).unwrap_or_default(),
+            purge: section.section("purge", &[keys::PURGE]).map(PurgeConfig::read).unwrap_or_default(),
+            checker: section.section("checker", &[keys::CHECKER]).map(CheckerConfig::read).unwrap_or_default(),
             filters: section
-                .sections("filters")
+                .sections("filters", &[keys::FILTER])
                 .into_iter()
                 .map(|rule| FilterRule::read(String::new(), rule))
                 .collect(),
-            ignored,
+            kept: Kept::read(&section, keys::SOURCE),
         };
         section.finish();
         Some(config)
     }
 
+    /// DM prints a table, however empty.
+    fn tracer(&self) -> Node {
+        match self.kept.node("tracer") {
+            Node::Null => Node::Table(Vec::new()),
+            given => given,
+        }
+    }
+
     fn to_node(&self, secrets: Secrets) -> Node {
         let start = self.relay_start.as_ref();
         table([
-            ("enable", Node::Bool(self.enable)),
+            ("enable", self.kept.node("enable")),
             ("enable-gtid", Node::Bool(self.enable_gtid)),
-            ("auto-fix-gtid", Node::Bool(false)),
-            ("relay-dir", Node::text(&self.relay_dir)),
-            ("meta-dir", Node::text("")),
+            ("auto-fix-gtid", self.kept.node("auto-fix-gtid")),
+            ("relay-dir", self.kept.node("relay-dir")),
+            ("meta-dir", self.kept.node("meta-dir")),
             ("flavor", Node::text(self.flavor.map_or("", Flavor::as_str))),
-            ("charset", Node::text("")),
+            ("charset", self.kept.node("charset")),
             ("enable-relay", Node::Bool(self.enable_relay)),
             ("relay-binlog-name", Node::text(start.map_or("", |start| &start.binlog_name))),
             ("relay-binlog-gtid", Node::text(start.map_or("", |start| &start.binlog_gtid))),
@@ -192,34 +215,11 @@ impl SourceConfig {
             ("purge", self.purge.to_node()),
             ("checker", self.checker.to_node()),
             ("server-id", Node::Int(self.server_id.unwrap_or(0).into())),
-            ("tracer", Node::Table(Vec::new())),
+            ("tracer", self.tracer()),
             ("case-sensitive", Node::Bool(self.case_sensitive)),
             ("filters", Node::List(self.filters.iter().map(FilterRule::to_node).collect())),
         ])
     }
-}
-
-/// Notes which keys without meaning here were given with a value of their own.
-fn read_ignored(section: &Section<'_>) -> Vec<&'static str> {
-    let mut ignored = Vec::new();
-    if section.flag("auto-fix-gtid") == Some(true) {
-        ignored.push("auto-fix-gtid");
-    }
-    for key in ["meta-dir", "charset"] {
-        if section.text(key).is_some_and(|text| !text.is_empty()) {
-            ignored.push(key);
-        }
-    }
-    // "relay-dir" is what DM fills in itself.
-    if section.text("relay-dir").is_some_and(|dir| !dir.is_empty() && dir != "relay-dir") {
-        ignored.push("relay-dir");
-    }
-    if let Some(Node::Table(entries)) = section.node("tracer")
-        && !entries.is_empty()
-    {
-        ignored.push("tracer");
-    }
-    ignored
 }
 
 fn read_relay_start(section: &Section<'_>, flavor: Option<Flavor>) -> Option<RelayStart> {
@@ -272,16 +272,20 @@ impl PurgeConfig {
 
 impl CheckerConfig {
     fn read(section: Section<'_>) -> Self {
-        // DM forces these four to fixed values whatever the file says.
-        section.accept(&["check-interval", "backoff-min", "backoff-jitter", "backoff-factor"]);
+        // Zero stands for the default, as in DM.
+        let span = |key, default| section.duration(key).filter(|span| !span.is_zero()).unwrap_or(default);
         let config = CheckerConfig {
             enabled: section.flag("check-enable").unwrap_or(true),
-            backoff_max: section.duration("backoff-max").filter(|max| !max.is_zero()).unwrap_or(CHECKER_SPAN),
-            backoff_rollback: section
-                .duration("backoff-rollback")
-                .filter(|span| !span.is_zero())
-                .unwrap_or(CHECKER_SPAN),
+            backoff_min: span("backoff-min", CHECKER_FIRST),
+            backoff_factor: section.float("backoff-factor", 1.0..=1000.0).unwrap_or(CHECKER_FACTOR),
+            backoff_jitter: section.flag("backoff-jitter").unwrap_or(true),
+            backoff_max: span("backoff-max", CHECKER_SPAN),
+            backoff_rollback: span("backoff-rollback", CHECKER_SPAN),
+            kept: Kept::read(&section, keys::CHECKER),
         };
+        if config.backoff_min > config.backoff_max {
+            section.problem("backoff-min", "is longer than `backoff-max`; give a shorter one");
+        }
         section.finish();
         config
     }
@@ -291,10 +295,10 @@ impl CheckerConfig {
             ("check-enable", Node::Bool(self.enabled)),
             ("backoff-rollback", Node::text(format_duration(self.backoff_rollback))),
             ("backoff-max", Node::text(format_duration(self.backoff_max))),
-            ("check-interval", Node::text("5s")),
-            ("backoff-min", Node::text("1s")),
-            ("backoff-jitter", Node::Bool(true)),
-            ("backoff-factor", Node::Float(2.0)),
+            ("check-interval", self.kept.node("check-interval")),
+            ("backoff-min", Node::text(format_duration(self.backoff_min))),
+            ("backoff-jitter", Node::Bool(self.backoff_jitter)),
+            ("backoff-factor", Node::Float(self.backoff_factor)),
         ])
     }
 }

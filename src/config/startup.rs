@@ -11,7 +11,9 @@ use super::address::{join_addresses, listen_problems};
 use super::agent::{AgentConfig, Environment};
 use super::database::Security;
 use super::flags::{self, FlagError, Flags};
-use super::log::{LogConfig, LogFormat, LogLevel};
+use super::kept::Kept;
+use super::keys;
+use super::log::{LogConfig, LogFilter, LogFormat};
 use super::node::Node;
 use super::section::{Problem, Report, Section, root};
 use super::worker::WorkerConfig;
@@ -88,8 +90,8 @@ pub(super) fn load(arguments: Vec<String>, environment: Environment) -> Result<W
     let config_file = flags.config_file.clone().map(PathBuf::from);
     let tree = Ok(read_tree(flags)?);
     let report = Report::strict();
-    let mut reading = Reading { addresses: Vec::new(), level_is_bad: false, announcement: String::new() };
-    let section = root(&tree, &report);
+    let mut reading = Reading { addresses: Vec::new(), bad_level: None, announcement: String::new() };
+    let section = root(&tree, &[keys::WORKER], &report);
     let config = reading.read(section, arguments, environment, config_file.clone());
     let (problems, unknown) = report.into_parts();
     match reading.headline(config_file.is_some(), &unknown, &problems) {
@@ -97,9 +99,7 @@ pub(super) fn load(arguments: Vec<String>, environment: Environment) -> Result<W
         Some(headline) => {
             let mut details: Vec<String> = problems.iter().map(Problem::to_string).collect();
             details.extend(reading.addresses.iter().filter(|text| !headline.ends_with(text.as_str())).cloned());
-            if reading.level_is_bad {
-                details.push("log-level: is not known; give `debug`, `info`, `warn`, `error` or `fatal`".into());
-            }
+            details.extend(reading.bad_level.iter().map(|text| format!("log-level: {text}")));
             // dm-worker announces the name when everything but the level has been found good.
             let announcement = if headline.starts_with(HEAD) { "" } else { &reading.announcement };
             Err(StartError::new(announcement, &headline, &details))
@@ -147,7 +147,7 @@ fn put(entries: &mut Vec<(String, Node)>, key: String, value: Node) {
 /// What dm-worker has its own words for, apart from the other problems.
 struct Reading {
     addresses: Vec<String>,
-    level_is_bad: bool,
+    bad_level: Option<String>,
     announcement: String,
 }
 
@@ -159,17 +159,16 @@ impl Reading {
         environment: Environment,
         config_file: Option<PathBuf>,
     ) -> WorkerConfig {
-        section.accept(&["config-file"]);
         let text = |key| section.text(key).unwrap_or_default();
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let seconds = |key, default| Duration::from_secs(section.int(key, 1..=2_592_000u64).unwrap_or(default));
-        let agent = match section.section("agent") {
+        let agent = match section.section("agent", &[keys::AGENT]) {
             Some(table) => {
                 let agent = AgentConfig::read(&table, &environment);
                 table.finish();
                 agent
             }
-            None => AgentConfig::read(&section.empty_child("agent"), &environment),
+            None => AgentConfig::read(&section.empty_child("agent", &[keys::AGENT]), &environment),
         };
         let join = read_join(&section);
         let mut addresses = (text("worker-addr"), text("advertise-addr"));
@@ -198,9 +197,7 @@ impl Reading {
             agent,
             config_file,
             announcement: self.announcement.clone(),
-            relay_dir: text("relay-dir"),
-            log_rotate: text("log-rotate"),
-            redact_info_log: section.flag("redact-info-log").unwrap_or(false),
+            kept: Kept::read(&section, keys::WORKER),
             arguments,
             environment,
         };
@@ -210,8 +207,8 @@ impl Reading {
 
     fn read_log(&mut self, section: &Section<'_>) -> LogConfig {
         let word = section.text("log-level").filter(|word| !word.is_empty());
-        let level = word.as_deref().map_or(Some(LogLevel::default()), LogLevel::parse);
-        self.level_is_bad = level.is_none();
+        let level = word.as_deref().map_or_else(|| Ok(LogFilter::default()), LogFilter::parse);
+        self.bad_level = level.as_ref().err().cloned();
         LogConfig {
             level: level.unwrap_or_default(),
             format: section
@@ -234,7 +231,7 @@ impl Reading {
         if let Some(text) = self.addresses.first() {
             return Some(format!("{HEAD}{text}"));
         }
-        self.level_is_bad.then(|| "init logger error init logger failed".to_owned())
+        self.bad_level.as_ref().map(|_| "init logger error init logger failed".to_owned())
     }
 }
 

@@ -64,7 +64,7 @@ fn prints_the_file_as_dm_worker_does() {
 fn flags_go_before_the_file() {
     let text = "name = 'a'\nlog-level = 'warn'\n[agent]\nstate-dir = '/s'\nrelay-budget = '1GiB'\n";
     let config = run_file(text, "-name b --state-dir /t").unwrap();
-    assert_eq!((config.name.as_str(), config.log.level), ("b", LogLevel::Warn));
+    assert_eq!((config.name.as_str(), config.log.level.level), ("b", LogLevel::Warn));
     assert_eq!((config.agent.state_dir.as_path(), config.agent.relay_budget), (Path::new("/t"), 1 << 30));
 }
 
@@ -75,7 +75,7 @@ fn a_changed_file_is_read_again() {
     std::fs::write(&path, "log-level = 'info'").unwrap();
     let config = run(&format!("--config {}", path.display())).unwrap();
     std::fs::write(&path, "log-level = 'debug'").unwrap();
-    assert_eq!(config.reload().unwrap().log.level, LogLevel::Debug);
+    assert_eq!(config.reload().unwrap().log.level.level, LogLevel::Debug);
     std::fs::write(&path, "log-level = 'x'").unwrap();
     assert!(config.reload().is_err());
 }
@@ -111,7 +111,7 @@ fn refusals_begin_with_dm_workers_line() {
     assert_eq!(
         level,
         "worker name is not given, we will set AdvertiseAddr 127.0.0.1:8262 as the worker name\ninit logger error init logger \
-         failed\n  log-level: is not known; give `debug`, `info`, `warn`, `error` or `fatal`\n"
+         failed\n  log-level: \"nolevel\" is not a log level; give `debug`, `info`, `warn`, `error` or `fatal`\n"
     );
 }
 
@@ -134,7 +134,7 @@ fn everything_wrong_is_said_below() {
             "  ssl-key: is missing; give the private key that belongs to `ssl-cert`",
             "  nam: is not a known key; did you mean `name`?",
             "  host:port 'x' not valid",
-            "  log-level: is not known; give `debug`, `info`, `warn`, `error` or `fatal`",
+            "  log-level: \"loud\" is not a log level; give `debug`, `info`, `warn`, `error` or `fatal`",
         ]
     );
 }

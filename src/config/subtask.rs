@@ -4,13 +4,18 @@
 //! settings flattened into the top level. etcd is read leniently: newer masters add keys.
 
 use super::database::DatabaseConfig;
+use super::kept::Kept;
+use super::keys::{self, DUMP, LOAD, VALIDATOR};
 use super::node::Node;
 use super::rules::{BlockAllowRules, ExpressionFilter, FilterRule, RouteRule, check_regex};
 use super::section::{ConfigError, Report, Section, root};
-use super::settings::{DUMP, LOAD, SyncerConfig, UnitSettings, VALIDATOR};
+use super::settings::SyncerConfig;
 use super::source::{SourceConfig, check_binlog_name, check_gtid_set};
 
 const WHAT: &str = "subtask configuration";
+
+/// A subtask in etcd has the units' settings at its top level.
+const ETCD_TABLES: [keys::Keys; 5] = [keys::ETCD, keys::TASK, keys::SYNC, DUMP, LOAD];
 
 /// What a task does, in DM's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,8 +96,6 @@ pub struct SubtaskConfig {
     pub meta_schema: String,
     /// The downstream. A `timezone` is in its session already.
     pub to: DatabaseConfig,
-    /// Time zone of both sides' sessions; empty to ask the downstream.
-    pub timezone: String,
     /// Whether names in rules are compared with case.
     pub case_sensitive: bool,
     /// Which tables.
@@ -106,11 +109,11 @@ pub struct SubtaskConfig {
     /// How changes are applied.
     pub syncer: SyncerConfig,
     /// Dump settings, only kept.
-    pub mydumper: UnitSettings,
+    pub mydumper: Kept,
     /// Load settings, only kept.
-    pub loader: UnitSettings,
+    pub loader: Kept,
     /// Validator settings, only kept.
-    pub validator: UnitSettings,
+    pub validator: Kept,
     /// Whether tables of gh-ost and pt-osc are recognised.
     pub online_ddl: bool,
     /// Regular expressions of their shadow tables; one group, the real name.
@@ -121,18 +124,12 @@ pub struct SubtaskConfig {
     pub is_sharding: bool,
     /// How shards are merged; `None` where the file does not say.
     pub shard_mode: Option<ShardMode>,
-    /// Stop at a DDL that optimistic merging cannot prove safe.
-    pub strict_optimistic_shard_mode: bool,
     /// `collation_compatible: strict`: DDL gets the upstream's default collation.
     pub strict_collation: bool,
-    /// Checks to leave out.
-    pub ignore_checking_items: Vec<String>,
-    /// Whether dump files go when they are loaded.
-    pub clean_dump_file: bool,
-    /// DM's checkpoint without draining. Checkpoints never drain here.
-    pub async_checkpoint_flush: bool,
-    /// Keys given that have no meaning here.
-    pub(super) ignored: Vec<&'static str>,
+    /// Values of the task without meaning here.
+    pub(super) kept: Kept,
+    /// The same of `experimental`.
+    pub(super) experimental: Kept,
 }
 
 /// DM's default for shadow tables.
@@ -145,7 +142,7 @@ impl SubtaskConfig {
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let tree = Node::from_toml(text);
         let report = Report::lenient();
-        let section = root(&tree, &report);
+        let section = root(&tree, &ETCD_TABLES, &report);
         let config = report.is_empty().then(|| Self::read_flat(&section));
         report.conclude(WHAT, config)
     }
@@ -155,10 +152,8 @@ impl SubtaskConfig {
         self.is_sharding || self.shard_mode.is_some()
     }
 
-    /// Takes over what a subtask inherits from its source at each start: GTID mode, case sensitivity, and the source's
-    /// filters, except where the task has one for the same pattern.
+    /// Takes over what a subtask inherits from its source at each start: case sensitivity, and the source's filters, except where the task has one for the same pattern.
     pub fn inherit(&mut self, source: &SourceConfig) {
-        self.syncer.enable_gtid = source.enable_gtid;
         self.case_sensitive |= source.case_sensitive;
         for filter in &source.filters {
             let pattern = |rule: &FilterRule| (rule.schema_pattern.clone(), rule.table_pattern.clone());
@@ -197,57 +192,57 @@ impl SubtaskConfig {
                 .filter(|schema| !schema.is_empty())
                 .unwrap_or_else(|| "dm_meta".into()),
             to,
-            timezone,
             case_sensitive: section.flag("case-sensitive").unwrap_or(false),
             block_allow_list: BlockAllowRules::default(),
             routes: Vec::new(),
             filter_rules: Vec::new(),
             expression_filters: Vec::new(),
             syncer: SyncerConfig::default(),
-            mydumper: UnitSettings::defaults(DUMP),
-            loader: UnitSettings::defaults(LOAD),
-            validator: UnitSettings::defaults(VALIDATOR),
+            mydumper: Kept::unit_defaults(DUMP),
+            loader: Kept::unit_defaults(LOAD),
+            validator: Kept::unit_defaults(VALIDATOR),
             online_ddl: read_online_ddl(section),
             shadow_table_rules: read_table_rules(section, "shadow-table-rules", SHADOW_RULE),
             trash_table_rules: read_table_rules(section, "trash-table-rules", TRASH_RULE),
             is_sharding,
             shard_mode: section.choice("shard-mode", ShardMode::WORDS),
-            strict_optimistic_shard_mode: section.flag("strict-optimistic-shard-mode").unwrap_or(false),
             strict_collation: section
                 .choice("collation_compatible", &[("loose", false), ("strict", true)])
                 .unwrap_or(false),
-            ignore_checking_items: section.texts("ignore-checking-items").unwrap_or_default(),
-            clean_dump_file: section.flag("clean-dump-file").unwrap_or(true),
-            async_checkpoint_flush: section.section("experimental").is_some_and(|section| {
-                let asynchronous = section.flag("async-checkpoint-flush").unwrap_or(false);
-                section.finish();
-                asynchronous
-            }),
-            ignored: read_ignored(section),
+            kept: read_kept(section),
+            experimental: match section.section("experimental", &[keys::EXPERIMENTAL]) {
+                None => Kept::defaults(keys::EXPERIMENTAL),
+                Some(section) => {
+                    let kept = Kept::read(&section, keys::EXPERIMENTAL);
+                    section.finish();
+                    kept
+                }
+            },
         }
     }
 
     fn read_flat(section: &Section<'_>) -> Self {
         let mut config = Self::read_general(section, "mode", "to");
         config.source_id = section.required_text("source-id", "give the source").unwrap_or_default();
-        config.meta = section.section("meta").and_then(StartMeta::read).filter(StartMeta::is_given);
-        let routes = section.sections("route-rules").into_iter().enumerate();
+        config.meta = section.section("meta", &[keys::META]).and_then(StartMeta::read).filter(StartMeta::is_given);
+        let routes = section.sections("route-rules", &[keys::ROUTE]).into_iter().enumerate();
         config.routes = routes.map(|(index, rule)| RouteRule::read(numbered("route", index), rule)).collect();
-        let filters = section.sections("filter-rules").into_iter().enumerate();
+        let filters = section.sections("filter-rules", &[keys::FILTER]).into_iter().enumerate();
         config.filter_rules = filters.map(|(index, rule)| FilterRule::read(numbered("filter", index), rule)).collect();
-        let filters = section.sections("expression-filter").into_iter().enumerate();
+        let filters = section.sections("expression-filter", &[keys::EXPRESSION]).into_iter().enumerate();
         config.expression_filters =
             filters.map(|(index, rule)| ExpressionFilter::read(numbered("expr-filter", index), rule)).collect();
-        if !section.sections("mapping-rule").is_empty() {
+        if !section.sections("mapping-rule", &[]).is_empty() {
             section.problem("mapping-rule", COLUMN_MAPPING);
         }
-        let list = section.section("block-allow-list").or_else(|| section.section("black-white-list"));
+        let list = section.section("block-allow-list", &[keys::LIST]);
+        let list = list.or_else(|| section.section("black-white-list", &[keys::LIST]));
         config.block_allow_list = list.map(BlockAllowRules::read).unwrap_or_default();
-        config.mydumper = UnitSettings::read(section, DUMP);
-        config.loader = UnitSettings::read(section, LOAD);
+        config.mydumper = Kept::read_unit(section, DUMP);
+        config.loader = Kept::read_unit(section, LOAD);
         config.syncer = SyncerConfig::read(section);
-        if let Some(validator) = section.section("ValidatorCfg") {
-            config.validator = UnitSettings::read(&validator, VALIDATOR);
+        if let Some(validator) = section.section("ValidatorCfg", &[VALIDATOR]) {
+            config.validator = Kept::read_unit(&validator, VALIDATOR);
         }
         config
     }
@@ -273,11 +268,15 @@ fn read_table_rules(section: &Section<'_>, key: &'static str, default: &str) -> 
     if rules.is_empty() { vec![default.to_owned()] } else { rules }
 }
 
-/// Notes which keys without meaning here were given with a value of their own.
-fn read_ignored(section: &Section<'_>) -> Vec<&'static str> {
-    section.accept(&["heartbeat-update-interval", "heartbeat-report-interval"]);
-    let given = ["enable-heartbeat", "ansi-quotes"].into_iter();
-    given.filter(|key| section.flag(key) == Some(true)).collect()
+/// What DM writes out as the rules for shadow tables counts as not given.
+fn read_kept(section: &Section<'_>) -> Kept {
+    let mut kept = Kept::read(section, keys::TASK);
+    for (key, default) in [("shadow-table-rules", SHADOW_RULE), ("trash-table-rules", TRASH_RULE)] {
+        if kept.node(key) == Node::List(vec![Node::text(default)]) {
+            kept.set(key, Node::List(Vec::new()));
+        }
+    }
+    kept
 }
 
 impl StartMeta {

@@ -2,85 +2,72 @@
 //!
 //! No option is swallowed: a refusal keeps the task from starting, a note is shown in its status.
 
-use super::settings::{DUMP, LOAD, SyncerConfig, UnitSettings};
-use super::subtask::{SHADOW_RULE, SubtaskConfig, TRASH_RULE, TaskMode};
+use super::keys::{self, Keys};
+use super::subtask::{SHADOW_RULE, ShardMode, SubtaskConfig, TRASH_RULE, TaskMode};
+
+/// What is asked for, and the line of its key, which says what to do instead.
+fn refusal(what: String, table: Keys, key: &str) -> String {
+    format!("{what} is not supported by this version; {}", keys::remedy(table, key))
+}
 
 impl SubtaskConfig {
     /// What must be refused, each with what to do. Empty for a task that can run.
     pub fn refusals(&self) -> Vec<String> {
         let mut refusals = Vec::new();
-        let mut refuse = |wanted: bool, text: String| {
-            if wanted {
-                refusals.push(text);
-            }
-        };
-        refuse(
-            self.mode != TaskMode::Incremental,
-            format!("task-mode `{}` is not supported by this version; use `incremental`", self.mode.as_str()),
-        );
-        refuse(
-            self.is_merging_shards(),
-            "merging shards is not supported by this version; remove `is-sharding` and `shard-mode`".into(),
-        );
+        let mut refuse = |what: String, table, key| refusals.push(refusal(what, table, key));
+        if self.mode != TaskMode::Incremental {
+            refuse(format!("task-mode `{}`", self.mode.as_str()), keys::TASK, "task-mode");
+        }
+        if self.is_merging_shards() {
+            let mode = self
+                .shard_mode
+                .map_or("`is-sharding`".to_owned(), |mode: ShardMode| format!("shard-mode `{}`", mode.as_str()));
+            refuse(format!("merging shards ({mode})"), keys::TASK, "shard-mode");
+        }
         for filter in &self.filter_rules {
-            refuse(
-                true,
-                format!(
-                    "event filter `{}` is not supported by this version; remove it, or use `block-allow-list`",
-                    filter.name
-                ),
-            );
+            refuse(format!("event filter `{}`", filter.name), keys::INSTANCE, "filter-rules");
         }
         for filter in &self.expression_filters {
-            refuse(true, format!("expression filter `{}` is not supported by this version; remove it", filter.name));
+            refuse(format!("expression filter `{}`", filter.name), keys::TASK, "expression-filter");
         }
         for route in &self.routes {
-            let extracts =
-                route.extract_table.is_some() || route.extract_schema.is_some() || route.extract_source.is_some();
-            let text =
-                "`extract-table`, `extract-schema` and `extract-source` are not supported by this version; remove them";
-            refuse(extracts, format!("route `{}`: {text}", route.name));
+            let extracts = [
+                ("extract-table", &route.extract_table),
+                ("extract-schema", &route.extract_schema),
+                ("extract-source", &route.extract_source),
+            ];
+            let given: Vec<_> =
+                extracts.iter().filter(|(_, extract)| extract.is_some()).map(|(key, _)| format!("`{key}`")).collect();
+            if !given.is_empty() {
+                refuse(format!("route `{}`: {}", route.name, given.join(", ")), keys::ROUTE, "extract-table");
+            }
         }
         let validation = self.validator.text("mode").unwrap_or("none");
-        refuse(
-            validation != "none",
-            format!("validator mode `{validation}` is not supported by this version; set it to `none`"),
-        );
-        let text = "collation_compatible `strict` is not supported by this version; set it to `loose`";
-        refuse(self.strict_collation, text.into());
+        if validation != "none" {
+            refuse(format!("validator mode `{validation}`"), keys::VALIDATOR, "mode");
+        }
+        if self.strict_collation {
+            refuse("collation_compatible `strict`".to_owned(), keys::TASK, "collation_compatible");
+        }
         refusals
     }
 
-    /// What has no effect here, for the task's status.
+    /// What has no effect here, a line each, for the task's status.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self.ignored.iter().map(|key| format!("`{key}` has no meaning here")).collect();
-        let mut note = |wanted: bool, text: &str| {
-            if wanted {
-                notes.push(text.to_owned());
-            }
-        };
-        let defaults = SyncerConfig::default();
-        note(
-            self.mydumper != UnitSettings::defaults(DUMP),
-            "the `mydumpers` settings have no meaning for an incremental task",
-        );
-        note(
-            self.loader != UnitSettings::defaults(LOAD),
-            "the `loaders` settings have no meaning for an incremental task",
-        );
-        note(
-            self.syncer.batch != defaults.batch,
-            "`batch` has no meaning here: groups are sized by what the downstream takes in 100 ms",
-        );
-        note(
-            self.syncer.queue_size != defaults.queue_size,
-            "`queue-size` has no meaning here: queues are bounded in bytes and time",
-        );
-        note(
-            self.async_checkpoint_flush,
-            "`async-checkpoint-flush` has no meaning here: a checkpoint never holds applying up",
-        );
-        note(self.online_ddl && self.has_table_rules(), ONLINE_DDL);
+        let mut notes = self.kept.notes("");
+        notes.extend(self.experimental.notes(" of `experimental`"));
+        notes.extend(self.to.notes("target-database"));
+        // `timezone` has put itself into the session, and has a note of its own.
+        if self.kept.text("timezone").is_none_or(str::is_empty) {
+            notes.extend(self.to.session_notes("target-database"));
+        }
+        notes.extend(self.syncer.kept.notes(" of `syncers`"));
+        notes.extend(self.mydumper.notes(" of `mydumpers`"));
+        notes.extend(self.loader.notes(" of `loaders`"));
+        notes.extend(self.validator.notes(" of `validators`"));
+        if self.online_ddl && self.has_table_rules() {
+            notes.push(ONLINE_DDL.to_owned());
+        }
         notes
     }
 
@@ -93,5 +80,5 @@ impl SubtaskConfig {
     }
 }
 
-const ONLINE_DDL: &str = "`online-ddl`: this version treats the shadow tables of gh-ost and pt-osc as ordinary tables; \
-                          rules for single tables do not extend to them";
+const ONLINE_DDL: &str = "`online-ddl` has no meaning here: the tables of gh-ost and pt-osc are ordinary tables, and rules for \
+                          single tables do not extend to their shadow tables";

@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 
 use super::database::Secrets;
 use super::export;
+use super::kept::Kept;
+use super::keys::{self, DUMP, Keys, LOAD, Tables, VALIDATOR};
 use super::node::Node;
 use super::rules::{BlockAllowRules, ExpressionFilter, FilterRule, RouteRule};
 use super::section::{ConfigError, Problem, Report, Section, nearest_name, root};
-use super::settings::{DUMP, LOAD, Settings, SyncerConfig, UnitSettings, VALIDATOR};
+use super::settings::SyncerConfig;
 use super::subtask::{COLUMN_MAPPING, StartMeta, SubtaskConfig};
 use super::yaml;
 
@@ -33,7 +35,7 @@ impl TaskConfig {
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         let tree = Node::from_yaml(text);
         let report = Report::strict();
-        let section = root(&tree, &report);
+        let section = root(&tree, &[keys::TASK], &report);
         let config = report.is_empty().then(|| Self::read(section));
         report.conclude(WHAT, config)
     }
@@ -60,10 +62,10 @@ impl TaskConfig {
     fn read(section: Section<'_>) -> Self {
         let general = SubtaskConfig::read_general(&section, "task-mode", "target-database");
         let rules = Rules::read(&section);
-        for (name, mapping) in section.named("column-mappings") {
+        for (name, mapping) in section.named("column-mappings", &[]) {
             mapping.own_problem(format!("`{name}`: {COLUMN_MAPPING}"));
         }
-        let instances = section.sections("mysql-instances");
+        let instances = section.sections("mysql-instances", &[keys::INSTANCE]);
         if instances.is_empty() {
             section.problem("mysql-instances", "is missing or empty; give at least one `- source-id: …`");
         }
@@ -85,26 +87,27 @@ struct Rules {
     filters: Catalog<FilterRule>,
     expressions: Catalog<ExpressionFilter>,
     lists: Catalog<BlockAllowRules>,
-    dumps: Catalog<UnitSettings>,
-    loads: Catalog<UnitSettings>,
+    dumps: Catalog<Kept>,
+    loads: Catalog<Kept>,
     syncs: Catalog<SyncerConfig>,
-    validators: Catalog<UnitSettings>,
+    validators: Catalog<Kept>,
 }
 
 impl Rules {
     fn read(section: &Section<'_>) -> Self {
-        let mut lists = Catalog::read(section, "block-allow-list", |_, list| BlockAllowRules::read(list));
-        let old = Catalog::read(section, "black-white-list", |_, list| BlockAllowRules::read(list));
+        let mut lists =
+            Catalog::read(section, "block-allow-list", &[keys::LIST], |_, list| BlockAllowRules::read(list));
+        let old = Catalog::read(section, "black-white-list", &[keys::LIST], |_, list| BlockAllowRules::read(list));
         lists.entries.extend(old.entries);
         Rules {
-            routes: Catalog::read(section, "routes", RouteRule::read),
-            filters: Catalog::read(section, "filters", FilterRule::read),
-            expressions: Catalog::read(section, "expression-filter", ExpressionFilter::read),
+            routes: Catalog::read(section, "routes", &[keys::ROUTE], RouteRule::read),
+            filters: Catalog::read(section, "filters", &[keys::FILTER], FilterRule::read),
+            expressions: Catalog::read(section, "expression-filter", &[keys::EXPRESSION], ExpressionFilter::read),
             lists,
-            dumps: Catalog::read(section, "mydumpers", |_, unit| read_unit(unit, DUMP)),
-            loads: Catalog::read(section, "loaders", |_, unit| read_unit(unit, LOAD)),
-            syncs: Catalog::read(section, "syncers", |_, unit| read_syncer(unit)),
-            validators: Catalog::read(section, "validators", |_, unit| read_unit(unit, VALIDATOR)),
+            dumps: Catalog::read(section, "mydumpers", &[DUMP], |_, unit| read_unit(unit, DUMP)),
+            loads: Catalog::read(section, "loaders", &[LOAD], |_, unit| read_unit(unit, LOAD)),
+            syncs: Catalog::read(section, "syncers", &[keys::SYNC], |_, unit| read_syncer(unit)),
+            validators: Catalog::read(section, "validators", &[VALIDATOR], |_, unit| read_unit(unit, VALIDATOR)),
         }
     }
 
@@ -116,7 +119,7 @@ impl Rules {
         if before.iter().any(|other| other.source_id == subtask.source_id && !subtask.source_id.is_empty()) {
             instance.problem("source-id", format!("{:?} is there twice; give each source once", subtask.source_id));
         }
-        subtask.meta = instance.section("meta").and_then(StartMeta::read);
+        subtask.meta = instance.section("meta", &[keys::META]).and_then(StartMeta::read);
         if subtask.meta.as_ref().is_some_and(|meta| !meta.is_given()) {
             instance.problem("meta", "names no place; give `binlog-name` or `binlog-gtid`, or remove it to start at the source's present end");
         }
@@ -138,20 +141,23 @@ impl Rules {
     /// Each unit's settings: by name, or written in place, and a shorthand for its number of threads.
     fn read_units(&self, subtask: &mut SubtaskConfig, instance: &Section<'_>) {
         let threads = |key| instance.int(key, 0..=4096u32).filter(|threads| *threads != 0);
-        if let Some(dump) = self.dumps.unit(instance, "mydumper-config-name", "mydumper", |unit| read_unit(unit, DUMP))
+        if let Some(dump) =
+            self.dumps.unit(instance, "mydumper-config-name", "mydumper", &[DUMP], |unit| read_unit(unit, DUMP))
         {
             subtask.mydumper = dump;
         }
         if let Some(threads) = threads("mydumper-thread") {
-            subtask.mydumper.set_int("threads", threads);
+            subtask.mydumper.set("threads", Node::Int(threads.into()));
         }
-        if let Some(load) = self.loads.unit(instance, "loader-config-name", "loader", |unit| read_unit(unit, LOAD)) {
+        if let Some(load) =
+            self.loads.unit(instance, "loader-config-name", "loader", &[LOAD], |unit| read_unit(unit, LOAD))
+        {
             subtask.loader = load;
         }
         if let Some(threads) = threads("loader-thread") {
-            subtask.loader.set_int("pool-size", threads);
+            subtask.loader.set("pool-size", Node::Int(threads.into()));
         }
-        if let Some(sync) = self.syncs.unit(instance, "syncer-config-name", "syncer", read_syncer) {
+        if let Some(sync) = self.syncs.unit(instance, "syncer-config-name", "syncer", &[keys::SYNC], read_syncer) {
             subtask.syncer = sync;
         }
         if let Some(threads) = threads("syncer-thread") {
@@ -178,8 +184,8 @@ impl Rules {
     }
 }
 
-fn read_unit(section: Section<'_>, settings: Settings) -> UnitSettings {
-    let unit = UnitSettings::read(&section, settings);
+fn read_unit(section: Section<'_>, table: Keys) -> Kept {
+    let unit = Kept::read_unit(&section, table);
     section.finish();
     unit
 }
@@ -198,8 +204,9 @@ struct Catalog<T> {
 }
 
 impl<T: Clone> Catalog<T> {
-    fn read(section: &Section<'_>, key: &'static str, read: impl Fn(String, Section<'_>) -> T) -> Self {
-        let entries = section.named(key).into_iter().map(|(name, entry)| (name.clone(), read(name, entry))).collect();
+    fn read(section: &Section<'_>, key: &'static str, tables: Tables, read: impl Fn(String, Section<'_>) -> T) -> Self {
+        let entries =
+            section.named(key, tables).into_iter().map(|(name, entry)| (name.clone(), read(name, entry))).collect();
         Catalog { key, entries, used: RefCell::default() }
     }
 
@@ -235,10 +242,11 @@ impl<T: Clone> Catalog<T> {
         instance: &Section<'_>,
         reference: &'static str,
         inline: &'static str,
+        tables: Tables,
         read: impl Fn(Section<'_>) -> T,
     ) -> Option<T> {
         let named = self.one(instance, reference);
-        let inlined = instance.section(inline).map(read);
+        let inlined = instance.section(inline, tables).map(read);
         if named.is_some() && inlined.is_some() {
             instance.problem(inline, format!("is given together with `{reference}`; keep one of them"));
         }

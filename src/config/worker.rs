@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::agent::{AgentConfig, Environment};
 use super::database::{Pem, Security};
+use super::kept::Kept;
+use super::keys;
 use super::log::{LogConfig, LogFormat};
 use super::startup::{self, StartError};
 
 /// The daemon's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WorkerConfig {
     /// This worker's name in its cluster, or in what a standalone agent answers.
     pub name: String,
@@ -33,10 +35,8 @@ pub struct WorkerConfig {
     pub config_file: Option<PathBuf>,
     /// A line that dm-worker prints before it starts; empty for none.
     pub announcement: String,
-    /// dm-worker's keys for printing: without meaning here.
-    pub(super) relay_dir: String,
-    pub(super) log_rotate: String,
-    pub(super) redact_info_log: bool,
+    /// Values without meaning here.
+    pub(super) kept: Kept,
     /// For [`WorkerConfig::reload`].
     pub(super) arguments: Vec<String>,
     pub(super) environment: Environment,
@@ -53,16 +53,17 @@ impl WorkerConfig {
         !self.join.is_empty()
     }
 
+    /// What this file asks for and this version cannot do. The daemon must not start while this is not empty.
+    pub fn refusals(&self) -> Vec<String> {
+        let joined = self
+            .joins()
+            .then(|| format!("`join` is set to {}, but {}", self.join.join(","), keys::remedy(keys::WORKER, "join")));
+        joined.into_iter().collect()
+    }
+
     /// What is set and has no effect here.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if !self.relay_dir.is_empty() {
-            notes.push("`relay-dir` has no meaning here: the relay log is in `agent.state-dir`".into());
-        }
-        if !self.log_rotate.is_empty() {
-            notes.push("`log-rotate` has no meaning here, nor in dm-worker: rotate `log-file` and send SIGHUP".into());
-        }
-        notes
+        self.kept.notes("")
     }
 
     /// dm-worker's TOML form, as `get-config worker` prints it.
@@ -77,20 +78,21 @@ impl WorkerConfig {
         let path =
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
         let text = |value: &str| toml::Value::from(value).to_string();
+        let kept = |key| text(self.kept.text(key).unwrap_or_default());
         let entries = [
             ("name", text(&self.name)),
-            ("log-level", text(self.log.level.as_str())),
+            ("log-level", text(&self.log.level.to_string())),
             ("log-file", text(&path(&self.log.file))),
             ("log-format", text(format)),
-            ("log-rotate", text(&self.log_rotate)),
-            ("redact-info-log", self.redact_info_log.to_string()),
+            ("log-rotate", kept("log-rotate")),
+            ("redact-info-log", self.kept.is_set("redact-info-log").to_string()),
             ("join", text(&join.join(","))),
             ("worker-addr", text(self.worker_addr.as_deref().unwrap_or_default())),
             ("advertise-addr", text(self.advertise_addr.as_deref().unwrap_or_default())),
             ("config-file", text(&path(&self.config_file))),
             ("keepalive-ttl", self.keepalive_ttl.as_secs().to_string()),
             ("relay-keepalive-ttl", self.relay_keepalive_ttl.as_secs().to_string()),
-            ("relay-dir", text(&self.relay_dir)),
+            ("relay-dir", kept("relay-dir")),
             ("ssl-ca", text(&file(|security| &security.ca))),
             ("ssl-cert", text(&file(|security| &security.cert))),
             ("ssl-key", text(&file(|security| &security.key))),

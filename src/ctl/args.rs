@@ -228,10 +228,10 @@ pub enum Command {
     },
     /// Change the log level of a running agent.
     #[command(
-        after_help = "Examples:\n  dm-agentctl log-level debug\n  dm-agentctl log-level info,dm_agent::relay=debug"
+        after_help = "Examples:\n  dm-agentctl log-level debug\n  dm-agentctl log-level info,relay=debug,apply=warn"
     )]
     LogLevel {
-        /// debug, info, warn, error, or a filter by module.
+        /// debug, info, warn, error or fatal; levels of single modules behind it, as in info,relay=debug.
         level: String,
     },
     /// What happened lately: stages, failures, and who commanded what.
@@ -259,6 +259,9 @@ pub enum Command {
         worker: String,
     },
     /// Remove a member that is gone for good (through a dm-master).
+    #[command(
+        after_help = "Example:\n  dm-agentctl offline-member --worker --name worker3 --master-addr 10.0.0.1:8261"
+    )]
     OfflineMember {
         /// It is a master.
         #[arg(short, long, conflicts_with = "worker", required_unless_present = "worker")]
@@ -271,21 +274,81 @@ pub enum Command {
         name: String,
     },
     /// Make a dm-master give up the leadership, or allow it again.
+    #[command(after_help = "Example:\n  dm-agentctl operate-leader evict --master-addr 10.0.0.1:8261")]
     OperateLeader {
         /// What to do.
         #[arg(value_enum)]
         operation: LeaderVerb,
     },
     /// Shard DDL locks that are not resolved (through a dm-master).
+    #[command(
+        visible_alias = "show-ddl-locks",
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  dm-agentctl shard-ddl-lock --master-addr 10.0.0.1:8261\n  dm-agentctl shard-ddl-lock unlock 't1-`shop`.`orders`' --master-addr 10.0.0.1:8261"
+    )]
     ShardDdlLock {
         /// Only of this task.
         task: Option<String>,
+        /// To resolve one.
+        #[command(subcommand)]
+        command: Option<LockCommand>,
     },
     /// Encrypt a password with a dm-master's key.
+    #[command(after_help = "Example:\n  dm-agentctl encrypt 'secret' --master-addr 10.0.0.1:8261")]
     Encrypt {
         /// The text.
         plain_text: String,
     },
+    /// Decrypt a password with a dm-master's key.
+    #[command(hide = true)]
+    Decrypt {
+        /// The text.
+        cipher_text: String,
+    },
+    /// Show configurations, or write all of them to files and read them back.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Compare what was replicated with the source, row by row (through a dm-master).
+    #[command(subcommand)]
+    Validation(ValidationCommand),
+    /// Old form of `binlog skip`, `replace` and `revert`.
+    #[command(hide = true)]
+    HandleError {
+        /// Where.
+        #[command(flatten)]
+        place: EventPlace,
+        /// What to do.
+        #[arg(value_enum)]
+        operation: OldErrorVerb,
+        /// Statements, for replace.
+        sqls: Vec<String>,
+    },
+    /// Old form of `binlog-schema`.
+    #[command(hide = true)]
+    OperateSchema {
+        /// What to do.
+        #[arg(value_enum)]
+        operation: OldSchemaVerb,
+        /// Task name, or its file.
+        task: String,
+        /// File with the statement, for set.
+        file: Option<PathBuf>,
+        /// Upstream database.
+        #[arg(short, long)]
+        database: String,
+        /// Upstream table.
+        #[arg(short, long)]
+        table: String,
+        /// Write the checkpoint at once.
+        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        flush: bool,
+        /// Tell the master, for optimistic shard merging.
+        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        sync: bool,
+    },
+    /// Old form of `shard-ddl-lock unlock`.
+    #[command(hide = true)]
+    UnlockDdlLock(Unlock),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  dm-agentctl completions bash > /etc/bash_completion.d/dm-agentctl")]
     Completions {
@@ -316,6 +379,202 @@ pub enum SourceVerb {
     Stop,
     /// List what there is.
     Show,
+}
+
+/// `shard-ddl-lock`.
+#[derive(Debug, Subcommand)]
+pub enum LockCommand {
+    /// Resolve one by force.
+    Unlock(Unlock),
+}
+
+/// Which lock, and how to resolve it.
+#[derive(Debug, Args)]
+pub struct Unlock {
+    /// As the list shows it.
+    pub lock_id: String,
+    /// Source that executes the statements in place of the owner.
+    #[arg(short, long, default_value = "", value_name = "SOURCE-ID")]
+    pub owner: String,
+    /// Remove it even if that fails.
+    #[arg(short, long)]
+    pub force_remove: bool,
+    /// Leave the statements out, or execute them.
+    #[arg(short, long, value_enum, default_value = "skip")]
+    pub action: LockAction,
+    /// Database of the table.
+    #[arg(short, long, default_value = "")]
+    pub database: String,
+    /// Table.
+    #[arg(short, long, default_value = "")]
+    pub table: String,
+}
+
+/// What becomes of a lock's statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LockAction {
+    /// Leave them out.
+    Skip,
+    /// Execute them.
+    Exec,
+}
+
+/// What the old handle-error does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OldErrorVerb {
+    /// Leave the event out.
+    Skip,
+    /// Run other statements in its place.
+    Replace,
+    /// Take it back.
+    Revert,
+}
+
+/// What the old operate-schema does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OldSchemaVerb {
+    /// Show it.
+    Get,
+    /// Set it.
+    Set,
+    /// Forget it.
+    Remove,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// A task's, as it holds.
+    Task(Configuration),
+    /// A source's.
+    Source(Configuration),
+    /// A worker's own.
+    Worker(Configuration),
+    /// A master's own.
+    Master(Configuration),
+    /// A task template of DM's web interface (through a dm-master).
+    TaskTemplate(Configuration),
+    /// Write all sources and tasks to files: sources/<id>.yaml and tasks/<name>.yaml.
+    ///
+    /// An agent masks passwords: put them in before the files are imported anywhere.
+    #[command(after_help = "Example:\n  dm-agentctl config export --path backup")]
+    Export {
+        /// Directory; made where missing.
+        #[arg(short, long, default_value = "configs", value_name = "DIR")]
+        path: PathBuf,
+    },
+    /// Create the sources and start the tasks that `config export` wrote.
+    #[command(after_help = "Example:\n  dm-agentctl config import --path backup")]
+    Import {
+        /// Directory.
+        #[arg(short, long, default_value = "configs", value_name = "DIR")]
+        path: PathBuf,
+    },
+}
+
+/// Which configuration, and where to.
+#[derive(Debug, Args)]
+pub struct Configuration {
+    /// Its name.
+    pub name: String,
+    /// Write it to this file.
+    #[arg(short, long, value_name = "FILE")]
+    pub path: Option<PathBuf>,
+}
+
+/// `validation`.
+#[derive(Debug, Subcommand)]
+pub enum ValidationCommand {
+    /// Begin, or go on.
+    Start {
+        /// Task name.
+        #[arg(required_unless_present = "all_task", conflicts_with = "all_task")]
+        task: Option<String>,
+        /// Every task.
+        #[arg(long)]
+        all_task: bool,
+        /// full or fast.
+        #[arg(long)]
+        mode: Option<String>,
+        /// From this time of the binlog on.
+        #[arg(long, value_name = "TIME")]
+        start_time: Option<String>,
+    },
+    /// Stop.
+    Stop {
+        /// Task name.
+        #[arg(required_unless_present = "all_task", conflicts_with = "all_task")]
+        task: Option<String>,
+        /// Every task.
+        #[arg(long)]
+        all_task: bool,
+    },
+    /// How far it is, table by table.
+    Status {
+        /// Task name.
+        task: String,
+        /// Only tables in this stage: running or stopped.
+        #[arg(long, value_enum)]
+        table_stage: Option<TableStage>,
+    },
+    /// Rows that differ.
+    ShowError {
+        /// Task name.
+        task: String,
+        /// Which.
+        #[arg(long, value_enum, default_value = "unprocessed")]
+        error: ErrorState,
+    },
+    /// Take differences for unimportant.
+    IgnoreError(ErrorChoice),
+    /// Take differences for repaired.
+    ResolveError(ErrorChoice),
+    /// Forget differences.
+    ClearError(ErrorChoice),
+    /// Move the place up to which rows are compared.
+    Update {
+        /// Task name.
+        task: String,
+        /// As file:offset.
+        #[arg(long, default_value = "", value_name = "FILE:OFFSET")]
+        cutover_binlog_pos: String,
+        /// As a GTID set.
+        #[arg(long, default_value = "", value_name = "SET")]
+        cutover_binlog_gtid: String,
+    },
+}
+
+/// A stage of validating a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableStage {
+    /// Being compared.
+    Running,
+    /// No more.
+    Stopped,
+}
+
+/// Which differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ErrorState {
+    /// All.
+    All,
+    /// Those ignored.
+    Ignored,
+    /// Those that nobody looked at.
+    Unprocessed,
+}
+
+/// One difference, or all of a task.
+#[derive(Debug, Args)]
+pub struct ErrorChoice {
+    /// Task name.
+    pub task: String,
+    /// Its number.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub id: Option<u64>,
+    /// All.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// What to do with the leader.

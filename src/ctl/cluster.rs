@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::args::{BinlogCommand, ConfigKind, EventPlace, LeaderVerb, SchemaCommand, TablePlace};
+use super::args::{BinlogCommand, ConfigKind, EventPlace, LeaderVerb, LockAction, SchemaCommand, TablePlace, Unlock};
 use super::connect::Session;
 use super::error::CtlError;
 use super::tasks::task_name;
@@ -13,7 +13,7 @@ use crate::control::proto::pb;
 
 /// get-config; with a file, the configuration goes there and the answer says so.
 pub async fn get_config(
-    mut session: Session,
+    session: Session,
     kind: ConfigKind,
     name: String,
     file: Option<PathBuf>,
@@ -25,6 +25,17 @@ pub async fn get_config(
         ConfigKind::Worker => pb::CfgType::WorkerType,
         ConfigKind::Master => pb::CfgType::MasterType,
     };
+    show_config(session, kind, name, file, out).await
+}
+
+/// The same by DM's own kinds.
+pub async fn show_config(
+    mut session: Session,
+    kind: pb::CfgType,
+    name: String,
+    file: Option<PathBuf>,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
     let answer = session.master.get_cfg(pb::GetCfgRequest { r#type: kind.into(), name }).await?.into_inner();
     match file {
         Some(path) if answer.result => {
@@ -90,6 +101,45 @@ pub async fn shard_ddl_lock(
     let answer = session.master.show_ddl_locks(pb::ShowDdlLocksRequest { task, sources }).await?.into_inner();
     emit("pb.ShowDDLLocksResponse", &answer, out)?;
     Ok(Verdict::of(answer.result, &[]))
+}
+
+/// shard-ddl-lock unlock.
+pub async fn unlock_ddl_lock(
+    mut session: Session,
+    unlock: Unlock,
+    sources: Vec<String>,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let op = match unlock.action {
+        LockAction::Skip => pb::UnlockDdlLockOp::SkipLock,
+        LockAction::Exec => pb::UnlockDdlLockOp::ExecLock,
+    };
+    let request = pb::UnlockDdlLockRequest {
+        id: unlock.lock_id,
+        replace_owner: unlock.owner,
+        force_remove: unlock.force_remove,
+        op: op.into(),
+        sources,
+        database: unlock.database,
+        table: unlock.table,
+    };
+    let answer = session.master.unlock_ddl_lock(request).await?.into_inner();
+    emit("pb.UnlockDDLLockResponse", &answer, out)?;
+    Ok(Verdict::of(answer.result, &[]))
+}
+
+/// decrypt: prints the plain text alone.
+pub async fn decrypt(
+    mut session: Session,
+    ciphertext: String,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let answer = session.master.decrypt(pb::DecryptRequest { ciphertext }).await?.into_inner();
+    if !answer.result {
+        return Err(CtlError::Refused(answer.msg));
+    }
+    writeln!(out, "{}", answer.plaintext)?;
+    Ok(Verdict::Done)
 }
 
 /// encrypt: prints the cipher text alone.

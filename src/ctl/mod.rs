@@ -9,14 +9,17 @@
 
 mod args;
 mod cluster;
+mod configs;
 mod connect;
 mod duration;
 mod error;
 pub mod json;
+mod old;
 mod own;
 mod screen;
 mod sources;
 mod tasks;
+mod validation;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -116,6 +119,7 @@ fn check_usage(cli: &Cli) -> Result<(), CtlError> {
         Command::PurgeRelay { .. } if cli.sources.is_empty() => usage("purge-relay", "name the source with -s"),
         Command::StartRelay { .. } if cli.sources.len() != 1 => usage("start-relay", "name one source with -s"),
         Command::StopRelay { .. } if cli.sources.len() != 1 => usage("stop-relay", "name one source with -s"),
+        Command::OperateSchema { .. } if cli.sources.is_empty() => usage("operate-schema", "name the source with -s"),
         Command::BinlogSchema(_) if cli.sources.is_empty() => usage("binlog-schema", "name the source with -s"),
         _ => Ok(()),
     }
@@ -156,8 +160,20 @@ async fn dispatch(
         }
         Command::OfflineMember { master, name, .. } => cluster::offline_member(session, master, name, out).await,
         Command::OperateLeader { operation } => cluster::operate_leader(session, operation, out).await,
-        Command::ShardDdlLock { task } => cluster::shard_ddl_lock(session, task, only, out).await,
+        Command::ShardDdlLock { command: Some(args::LockCommand::Unlock(unlock)), .. }
+        | Command::UnlockDdlLock(unlock) => cluster::unlock_ddl_lock(session, unlock, only, out).await,
+        Command::ShardDdlLock { task, .. } => cluster::shard_ddl_lock(session, task, only, out).await,
         Command::Encrypt { plain_text } => cluster::encrypt(session, plain_text, out).await,
+        Command::Decrypt { cipher_text } => cluster::decrypt(session, cipher_text, out).await,
+        Command::Config(command) => configs::run(session, command, only, out).await,
+        Command::Validation(command) => validation::run(session, command, only, out).await,
+        Command::HandleError { place, operation, sqls } => {
+            cluster::binlog(session, old::binlog(operation, place, sqls)?, only, out).await
+        }
+        Command::OperateSchema { operation, task, file, database, table, flush, sync } => {
+            let place = args::TablePlace { task, database, table };
+            cluster::binlog_schema(session, old::schema(operation, place, file, flush, sync)?, only, out).await
+        }
         Command::Binlog(command) => cluster::binlog(session, command, only, out).await,
         Command::BinlogSchema(command) => cluster::binlog_schema(session, command, only, out).await,
         // Answered before anything was connected.

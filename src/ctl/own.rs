@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use super::connect::Session;
 use super::error::CtlError;
-use super::screen::{self, Progress};
+use super::screen::{self, Progress, Room};
 use super::{Verdict, screen::clock};
 use crate::control::proto::agent::agent_client::AgentClient;
 use crate::control::proto::agent::{
@@ -35,22 +35,41 @@ pub async fn status(
     let mut progress = Progress::default();
     let Some(interval) = watch else {
         let reply = agent.status(StatusRequest {}).await?.into_inner();
-        out.write_all(shown(&reply, json, &mut progress).as_bytes())?;
+        let room = if std::io::stdout().is_terminal() { window(false) } else { Room::default() };
+        out.write_all(shown(&reply, json, &mut progress, room).as_bytes())?;
         return Ok(Verdict::Done);
     };
-    let clear = !json && std::io::stdout().is_terminal();
+    let terminal = !json && std::io::stdout().is_terminal();
+    let mut first = true;
     let interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
     let mut replies = agent.watch_status(WatchStatusRequest { interval_ms }).await?.into_inner();
     while let Some(reply) = replies.message().await? {
-        let text = shown(&reply, json, &mut progress);
-        write!(out, "{}{text}", if clear { CLEAR } else { "" })?;
+        let room = if terminal { window(true) } else { Room::default() };
+        let text = shown(&reply, json, &mut progress, room);
+        // Into a file or a pipe one screen follows the other, with a line between them.
+        let before = match (terminal, first || json) {
+            (true, _) => CLEAR,
+            (false, true) => "",
+            (false, false) => "\n",
+        };
+        first = false;
+        write!(out, "{before}{text}")?;
         out.flush()?;
     }
     Err(CtlError::Unreachable("the agent closed the connection".to_owned()))
 }
 
-fn shown(reply: &StatusReply, json: bool, progress: &mut Progress) -> String {
-    if json { status_json(reply) } else { screen::render(reply, progress) }
+fn shown(reply: &StatusReply, json: bool, progress: &mut Progress, room: Room) -> String {
+    if json { status_json(reply) } else { screen::render(reply, progress, room) }
+}
+
+/// The terminal's size now: a window can be drawn larger while it is watched. A serial line says zero, that is unknown.
+fn window(limit_lines: bool) -> Room {
+    let known = |cells: u16| (cells > 0).then_some(usize::from(cells));
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) => Room { columns: known(size.ws_col), lines: known(size.ws_row).filter(|_| limit_lines) },
+        Err(_) => Room::default(),
+    }
 }
 
 /// log-level.

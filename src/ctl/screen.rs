@@ -42,9 +42,19 @@ impl Progress {
     }
 }
 
+/// What there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Columns, for breaking lines between words; `None` for lines of any length, as a file or a pipe takes them.
+    pub columns: Option<usize>,
+    /// Lines; `None` for any number.
+    pub lines: Option<usize>,
+}
+
 /// The whole screen.
-pub fn render(status: &StatusReply, progress: &mut Progress) -> String {
-    let mut page = Page::default();
+pub fn render(status: &StatusReply, progress: &mut Progress, room: Room) -> String {
+    let columns = room.columns.map(|columns| columns.max(NARROWEST));
+    let mut page = Page { text: String::new(), columns };
     let ready = if status.ready { "ready" } else { "NOT READY: still loading" };
     let (worker, version, pid) = (&status.worker, &status.version, status.pid);
     page.plain(&format!("dm-agent {worker}, version {version}, pid {pid}, {ready}, {} UTC", clock(status.now_ms)));
@@ -61,23 +71,79 @@ pub fn render(status: &StatusReply, progress: &mut Progress) -> String {
     for task in status.tasks.iter().filter(orphan) {
         put_task(&mut page, task, status.now_ms, progress);
     }
-    page.text
+    match room.lines {
+        Some(lines) => cut(&page.text, lines),
+        None => page.text,
+    }
 }
 
-#[derive(Default)]
+/// The first lines, and how many are left out.
+fn cut(text: &str, lines: usize) -> String {
+    let all = text.lines().count();
+    // One for the cursor.
+    let fit = lines.saturating_sub(1).max(1);
+    if all <= fit {
+        return text.to_owned();
+    }
+    let shown: Vec<&str> = text.lines().take(fit - 1).collect();
+    format!("{}\n(and {} lines more: make the window higher)\n", shown.join("\n"), all - shown.len())
+}
+
+/// Where a window is narrower than this, lines are broken by the terminal.
+const NARROWEST: usize = 40;
+
+/// The text in lines of so many columns, broken between words where that is possible.
+fn broken(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if used > 0 && used + 1 + word.len() > columns {
+            lines.push(String::new());
+            used = 0;
+        }
+        while let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            let rest = word.split_off(word.len().min(columns.saturating_sub(used).max(1)));
+            used += word.len();
+            line.extend(word);
+            if rest.is_empty() {
+                break;
+            }
+            // Such as a GTID set that is longer than a line.
+            word = rest;
+            lines.push(String::new());
+            used = 0;
+        }
+    }
+    lines
+}
+
 struct Page {
     text: String,
+    columns: Option<usize>,
 }
 
 impl Page {
     fn plain(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
+        // An empty line before a heading is no part of it.
+        let (before, line) = line.strip_prefix('\n').map_or(("", line), |line| ("\n", line));
+        let lines = self.columns.map_or_else(|| vec![line.to_owned()], |columns| broken(line, columns));
+        let _ = writeln!(self.text, "{before}{}", lines.join("\n  "));
     }
 
     fn row(&mut self, label: &str, value: &str) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "  {label:<LABEL$} {}", value.replace('\n', " "));
+        let value = value.replace('\n', " ");
+        let indent = LABEL + 3;
+        let lines = match self.columns {
+            Some(columns) => broken(&value, columns.saturating_sub(indent)),
+            None => vec![value],
+        };
+        let _ = writeln!(self.text, "  {label:<LABEL$} {}", lines.join(&format!("\n{:indent$}", "")));
     }
 
     fn failure(&mut self, failure: &Failure) {
@@ -269,8 +335,11 @@ mod tests {
     #[test]
     fn a_parked_task_says_why_since_when_and_how_long_it_may_stay() {
         let park = Park { reason: "operator".to_owned(), since_ms: -60_000, by: "uid 1000 pid 7".to_owned() };
-        let screen =
-            render(&status(Task { stage: "Paused".to_owned(), parks: vec![park], ..task() }), &mut Progress::default());
+        let screen = render(
+            &status(Task { stage: "Paused".to_owned(), parks: vec![park], ..task() }),
+            &mut Progress::default(),
+            Room::default(),
+        );
         assert!(screen.contains("TASK t1 on mysql-01: PAUSED"), "{screen}");
         assert!(screen.contains("operator, since 1969-12-31 23:59:00 (1 min 0 s ago), by uid 1000 pid 7"), "{screen}");
         assert!(
@@ -286,11 +355,11 @@ mod tests {
     #[test]
     fn progress_is_measured_against_the_largest_backlog_seen() {
         let mut progress = Progress::default();
-        let first = render(&status(task()), &mut progress);
+        let first = render(&status(task()), &mut progress, Room::default());
         assert!(first.contains("catching up   done in 1 min 30 s"), "{first}");
-        let later = render(&status(Task { backlog_bytes: Some(250), ..task() }), &mut progress);
+        let later = render(&status(Task { backlog_bytes: Some(250), ..task() }), &mut progress, Room::default());
         assert!(later.contains("[######################........] 75 %"), "{later}");
-        render(&status(Task { backlog_bytes: Some(0), ..task() }), &mut progress);
+        render(&status(Task { backlog_bytes: Some(0), ..task() }), &mut progress, Room::default());
         assert!(progress.peaks.is_empty());
     }
 
@@ -303,11 +372,29 @@ mod tests {
             ..Failure::default()
         };
         let task = Task { failures: vec![failure], lag_ms: None, backlog_bytes: None, ..task() };
-        let screen = render(&status(task), &mut Progress::default());
+        let screen = render(&status(task), &mut Progress::default(), Room::default());
         assert!(screen.contains("FAILURE       execute statement"), "{screen}");
         assert!(screen.contains("remedy      Remove the row."), "{screen}");
         assert!(screen.contains("how far behind is unknown"), "{screen}");
         assert!(screen.contains("backlog       unknown"), "{screen}");
+    }
+
+    #[test]
+    fn a_narrow_window_breaks_lines_between_words_and_loses_nothing() {
+        let failure = Failure { message: "word ".repeat(30) + &"x".repeat(90), ..Failure::default() };
+        let status = status(Task { failures: vec![failure], ..task() });
+        let wide = render(&status, &mut Progress::default(), Room::default());
+        let words = |text: &str| text.split_whitespace().collect::<String>();
+        for columns in [40, 60, 80, 120] {
+            let narrow = render(&status, &mut Progress::default(), Room { columns: Some(columns), lines: None });
+            assert_eq!(words(&narrow), words(&wide));
+            let longest = narrow.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(columns + 2), "{columns}: {longest:?}\n{narrow}");
+        }
+        assert!(wide.lines().any(|line| line.len() > 200), "a pipe gets whole lines");
+        let low = render(&status, &mut Progress::default(), Room { columns: None, lines: Some(6) });
+        assert_eq!(low.lines().count(), 5);
+        assert!(low.ends_with("lines more: make the window higher)\n"), "{low}");
     }
 
     #[test]

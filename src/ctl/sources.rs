@@ -9,23 +9,8 @@ use super::error::CtlError;
 use super::{Verdict, emit, read_file};
 use crate::control::proto::pb;
 
-/// A source file to start from.
-pub const SAMPLE: &str = "\
-# An upstream server. Create it with: dm-agentctl operate-source create this-file.yaml
-source-id: mysql-01        # how tasks and commands call it
-enable-gtid: true          # false: go by file and position; both servers and tasks must agree
-# flavor: mysql            # or mariadb; found out where it is not given
-# server-id: 101           # as a replica; chosen at random where it is not given
-from:
-  host: 127.0.0.1
-  port: 3306
-  user: dm                 # needs REPLICATION SLAVE, REPLICATION CLIENT, SELECT
-  password: \"\"
-  # security:              # TLS towards the server
-  #   ssl-ca: /etc/dm-agent/ca.pem
-  #   ssl-cert: /etc/dm-agent/client.pem
-  #   ssl-key: /etc/dm-agent/client-key.pem
-";
+/// A source file to start from, every key with its default.
+pub const SAMPLE: &str = include_str!("../../config/source.yaml");
 
 /// operate-source.
 pub async fn operate(

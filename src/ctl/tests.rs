@@ -82,7 +82,7 @@ async fn against_an_agent(line: &str) -> (Result<Verdict, CtlError>, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let double = Double::new(agent(vec![source()], vec![running_task()]));
-    let server = AdminServer::start(AdminSocket::bind(&path).unwrap(), double).unwrap();
+    let server = AdminServer::start(AdminSocket::bind(&path).unwrap(), None, double).unwrap();
     let mut out = Vec::new();
     let cli = parse(&format!("{line} --socket {}", path.display())).unwrap();
     let verdict = run(cli, &mut out).await;
@@ -128,4 +128,62 @@ async fn our_own_commands_answer_over_a_socket() {
     assert_eq!(against_an_agent("events").await.1, "");
     let (refused, _) = against_an_agent("shard-ddl-lock").await;
     assert_eq!(refused.unwrap_err().exit_code(), 2);
+}
+
+/// dmctl's own help, as recorded, names every command that a script may use.
+#[test]
+fn every_command_of_dmctl_is_there() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/help");
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = text.lines().next().unwrap().to_owned();
+        let command = line.strip_prefix("# dmctl ").unwrap_or_default().trim_end_matches("--help").trim().to_owned();
+        // Commands that its list shows, also where no help of theirs was recorded.
+        let listed = text.lines().skip_while(|line| *line != "Available Commands:").skip(1);
+        for line in listed.take_while(|line| line.starts_with("  ")) {
+            let name = line.split_whitespace().next().unwrap();
+            names.push(format!("{command} {name}").trim().to_owned());
+        }
+        names.push(command);
+    }
+    assert!(names.len() > 60, "{names:?}");
+    for name in names.iter().filter(|name| !name.is_empty() && *name != "help") {
+        let words = std::iter::once("dm-agentctl").chain(name.split_whitespace()).chain(["--help"]);
+        let error = Cli::try_parse_from(words).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{name}: {error}");
+    }
+}
+
+/// What an agent that stands alone cannot do, it says, with what to do instead; the exit code is 2.
+#[tokio::test]
+async fn what_makes_no_sense_without_a_cluster_is_answered_with_a_sentence() {
+    for (line, said) in [
+        ("binlog skip t1", "cannot skip"),
+        ("handle-error t1 skip", "cannot skip"),
+        ("binlog-schema list t1 d t -s mysql-01", "no schema tracker"),
+        ("operate-schema get t1 -d d -t t -s mysql-01", "no schema tracker"),
+        ("shard-ddl-lock", "does not merge shards"),
+        ("show-ddl-locks", "does not merge shards"),
+        ("shard-ddl-lock unlock l", "does not merge shards"),
+        ("unlock-ddl-lock l", "does not merge shards"),
+        ("validation start t1", "does not validate"),
+        ("validation stop --all-task", "does not validate"),
+        ("validation status t1", "does not validate"),
+        ("validation show-error t1", "does not validate"),
+        ("validation ignore-error t1 --all", "does not validate"),
+        ("validation update t1", "does not validate"),
+        ("offline-member --worker --name w", "ask a dm-master"),
+        ("operate-leader evict", "ask a dm-master"),
+        ("encrypt x", "ask a dm-master"),
+        ("decrypt x", "ask a dm-master"),
+    ] {
+        let (answer, out) = against_an_agent(line).await;
+        let error = answer.unwrap_err();
+        assert_eq!((error.exit_code(), out.as_str()), (2, ""), "{line}: {error}");
+        assert!(error.to_string().contains(said), "{line}: {error}");
+    }
+    let (answer, out) = against_an_agent("config source nope").await;
+    assert_eq!(answer.unwrap(), Verdict::Refused, "{out}");
 }

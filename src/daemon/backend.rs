@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 
 use super::logging::LevelHandle;
-use crate::config::{LogLevel, WorkerConfig};
+use crate::config::{LogFilter, WorkerConfig};
 use crate::control::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
 use crate::supervisor::{Actor, AgentStatus, OperateTask, Receiving, RelayWish, SourceResult, StartTask, Supervisor};
@@ -173,12 +173,10 @@ impl Backend for AgentBackend {
     }
 
     fn set_log_level(&self, level: &str) -> Result<String, Failure> {
-        let parsed = LogLevel::parse(level).ok_or_else(|| {
-            Failure::new(Code::WorkerConfig, format!("'{level}' is not a log level"))
-                .workaround("Please give debug, info, warn, error or fatal.")
-        })?;
-        self.level.set(parsed);
-        Ok(self.level.get().as_str().to_owned())
+        let parsed =
+            LogFilter::parse(level).map_err(|text| Failure::new(Code::WorkerConfig, format!("log-level: {text}")))?;
+        self.level.set(&parsed);
+        Ok(self.level.get().to_string())
     }
 
     fn ready(&self) -> bool {

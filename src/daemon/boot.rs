@@ -86,13 +86,13 @@ impl Foundation {
     pub fn reload(&mut self) -> Result<(), StartError> {
         self.logging.reopen();
         let new = self.config.reload()?;
-        self.logging.level().set(new.log.level);
-        self.config.log.level = new.log.level;
+        self.logging.level().set(&new.log.level);
+        self.config.log.level.clone_from(&new.log.level);
         self.config.agent.secret_key.clone_from(&new.agent.secret_key);
         if new != self.config {
             tracing::warn!("other changes of the configuration take effect at a restart");
         }
-        tracing::info!(level = new.log.level.as_str(), "configuration reloaded");
+        tracing::info!(level = %new.log.level, "configuration reloaded");
         Ok(())
     }
 }

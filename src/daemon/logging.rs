@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{LogConfig, LogFormat, LogLevel, LogTarget};
+use crate::config::{LogConfig, LogFilter, LogFormat, LogLevel, LogTarget};
 
 use super::output::Output;
 
@@ -52,14 +52,14 @@ pub struct Logging {
 #[derive(Debug, Clone)]
 pub struct LevelHandle {
     filter: reload::Handle<Targets, Registry>,
-    current: Arc<Mutex<LogLevel>>,
+    current: Arc<Mutex<LogFilter>>,
 }
 
 impl Logging {
     /// Sets the process's log up. Call it once.
     pub fn start(config: &LogConfig) -> Result<Self, LoggingError> {
         let (output, format) = open(config)?;
-        let (filter, level) = LevelHandle::new(config.level);
+        let (filter, level) = LevelHandle::new(&config.level);
         let subscriber = tracing_subscriber::registry().with(filter).with(format);
         subscriber.try_init().map_err(|_| LoggingError::AlreadySetUp)?;
         Ok(Logging { level, output })
@@ -87,42 +87,50 @@ impl Drop for Logging {
 }
 
 impl LevelHandle {
-    fn new(level: LogLevel) -> (reload::Layer<Targets, Registry>, Self) {
+    fn new(level: &LogFilter) -> (reload::Layer<Targets, Registry>, Self) {
         let (layer, filter) = reload::Layer::new(targets(level));
-        (layer, LevelHandle { filter, current: Arc::new(Mutex::new(level)) })
+        (layer, LevelHandle { filter, current: Arc::new(Mutex::new(level.clone())) })
     }
 
-    /// The level now.
-    pub fn get(&self) -> LogLevel {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is written now.
+    pub fn get(&self) -> LogFilter {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes it, for every line from now on.
-    pub fn set(&self, level: LogLevel) {
+    pub fn set(&self, level: &LogFilter) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // Fails only when the subscriber is gone, and then nobody sees a line anyway.
         if self.filter.reload(targets(level)).is_ok() {
-            *current = level;
+            current.clone_from(level);
         }
     }
 }
 
-/// Our lines from `level` up, those of libraries from `warn` up, or from `level` where that is less.
-fn targets(level: LogLevel) -> Targets {
-    let ours = match level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        // There is nothing above an error here: what would be fatal ends the process with a line of its own.
-        LogLevel::Error | LogLevel::Fatal => LevelFilter::ERROR,
-    };
-    Targets::new()
+/// Our lines from their level up, those of libraries from `warn` up, or from the level where that is less.
+fn targets(filter: &LogFilter) -> Targets {
+    let ours = level_filter(filter.level);
+    let targets = Targets::new()
         .with_default(ours.min(LevelFilter::WARN))
         // It calls its own orderly end an error; what matters of its errors comes back to us as results.
         .with_target("sled", LevelFilter::OFF)
         // Who changed what is kept at every level.
         .with_target("audit", LevelFilter::INFO)
-        .with_target("dm_agent", ours)
+        .with_target("dm_agent", ours);
+    let modules = filter.modules.iter();
+    modules.fold(targets, |targets, (module, level)| {
+        targets.with_target(format!("dm_agent::{module}"), level_filter(*level))
+    })
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        // There is nothing above an error here: what would be fatal ends the process with a line of its own.
+        LogLevel::Error | LogLevel::Fatal => LevelFilter::ERROR,
+    }
 }
 
 /// The place and form of lines: a file, the journal, or standard error.
@@ -175,12 +183,13 @@ fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
 mod tests {
     use super::*;
 
-    fn logged(format: LogFormat, level: LogLevel, act: impl FnOnce(&LevelHandle)) -> String {
+    fn logged(format: LogFormat, level: &str, act: impl FnOnce(&LevelHandle)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
+        let level = LogFilter::parse(level).unwrap();
         let config = LogConfig { level, format, file: Some(path.clone()), target: LogTarget::Auto };
         let (output, format) = open(&config).unwrap();
-        let (filter, level) = LevelHandle::new(config.level);
+        let (filter, level) = LevelHandle::new(&config.level);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(filter).with(format), || act(&level));
         output.unwrap().flush(Duration::from_secs(10));
         std::fs::read_to_string(path).unwrap()
@@ -188,7 +197,7 @@ mod tests {
 
     #[test]
     fn lines_have_fields_and_spans() {
-        let json = logged(LogFormat::Auto, LogLevel::Info, |_| {
+        let json = logged(LogFormat::Auto, "info", |_| {
             let _span = tracing::info_span!("task", task = "t1", source = "s1").entered();
             tracing::info!(gtid = "a:1", "parked");
         });
@@ -197,27 +206,39 @@ mod tests {
             (&line["message"], &line["gtid"], &line["spans"][0]["task"]),
             (&"parked".into(), &"a:1".into(), &"t1".into())
         );
-        let text = logged(LogFormat::Text, LogLevel::Info, |_| tracing::info!(gtid = "a:1", "parked"));
+        let text = logged(LogFormat::Text, "info", |_| tracing::info!(gtid = "a:1", "parked"));
         assert!(text.contains("INFO") && text.contains("parked") && text.contains("gtid=\"a:1\""), "{text}");
         assert!(!text.contains('\u{1b}'), "no colours in a file");
     }
 
     #[test]
     fn the_level_changes_while_running() {
-        let text = logged(LogFormat::Text, LogLevel::Warn, |level| {
+        let text = logged(LogFormat::Text, "warn", |level| {
             tracing::info!("first");
-            level.set(LogLevel::Debug);
-            assert_eq!(level.get(), LogLevel::Debug);
+            level.set(&LogFilter::parse("debug").unwrap());
+            assert_eq!(level.get().to_string(), "debug");
             tracing::debug!("second");
             tracing::info!(target: "mysql_async", "third");
             tracing::warn!(target: "mysql_async", "fourth");
-            level.set(LogLevel::Fatal);
+            level.set(&LogFilter::parse("fatal").unwrap());
             tracing::warn!("fifth");
             tracing::error!("sixth");
         });
         let seen: Vec<_> =
             ["first", "second", "third", "fourth", "fifth", "sixth"].map(|word| text.contains(word)).into();
         assert_eq!(seen, [false, true, false, true, false, true], "{text}");
+    }
+
+    #[test]
+    fn a_module_can_have_a_level_of_its_own() {
+        let text = logged(LogFormat::Text, "warn,relay=debug,apply=error", |_| {
+            tracing::debug!(target: "dm_agent::relay::storage", "first");
+            tracing::info!(target: "dm_agent::task", "second");
+            tracing::warn!(target: "dm_agent::apply::lane", "third");
+            tracing::error!(target: "dm_agent::apply::lane", "fourth");
+        });
+        let seen: Vec<_> = ["first", "second", "third", "fourth"].map(|word| text.contains(word)).into();
+        assert_eq!(seen, [true, false, false, true], "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! STOPPING ─► tasks drained ─► relay logs and store closed ─► admin ends
 //! ```
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,14 +27,17 @@ const MOST_THREADS: usize = 8;
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// `join` is set.
-    #[error(
-        "`join` is set to {0}, but this version works only without a dm-master: remove `join`, and drive the agent with dm-agentctl over `agent.admin-socket`"
-    )]
-    Joined(String),
+    /// The configuration asks for what this version cannot do.
+    #[error("{0}")]
+    Refused(String),
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The address for the status pages cannot be had.
+    #[error(
+        "worker-addr: cannot listen on {0}: {1}. Give an address of this machine and a free port, or remove `worker-addr`"
+    )]
+    Listen(String, #[source] std::io::Error),
     /// The store under the state directory cannot be opened.
     #[error(
         "open the checkpoint store: {0}. Where the store is damaged, move its directory away: sources and tasks are then created again, and go on from their checkpoints downstream"
@@ -58,10 +62,12 @@ pub struct Service {
 impl Service {
     /// Starts everything; ready when it returns.
     pub fn start(config: &WorkerConfig, level: LevelHandle) -> Result<Service, ServiceError> {
-        if config.joins() {
-            return Err(ServiceError::Joined(config.join.join(",")));
+        let refusals = config.refusals();
+        if !refusals.is_empty() {
+            return Err(ServiceError::Refused(refusals.join("; ")));
         }
         let socket = AdminSocket::bind(&config.agent.admin_socket)?;
+        let pages = config.worker_addr.as_deref().map(listen).transpose()?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_THREADS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -87,7 +93,7 @@ impl Service {
             AgentBackend::new(supervisor.clone(), runtime.handle().clone(), level, config, Arc::clone(&ready));
         let _entered = runtime.enter();
         let watch = spawn("events", backend.watch());
-        let admin = AdminServer::start(socket, Arc::new(backend))
+        let admin = AdminServer::start(socket, pages, Arc::new(backend))
             .map_err(|error| ServiceError::System("start the admin thread", error))?;
         ready.store(true, Ordering::Relaxed);
         drop(_entered);
@@ -127,6 +133,20 @@ impl Service {
         }
         self.runtime.shutdown_timeout(Duration::from_secs(1));
     }
+}
+
+/// A listener for an address in Go's form, where an empty host means every address.
+fn listen(address: &str) -> Result<TcpListener, ServiceError> {
+    let fail = |error| ServiceError::Listen(address.to_owned(), error);
+    let bound = match address.strip_prefix(':') {
+        Some(port) => {
+            TcpListener::bind(format!("[::]:{port}")).or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")))
+        }
+        None => TcpListener::bind(address),
+    };
+    let listener = bound.map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    Ok(listener)
 }
 
 /// Such as `1 running, 1 paused(operator); receiving 1 of 1`.

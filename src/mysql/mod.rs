@@ -8,5 +8,5 @@ mod endpoint;
 mod tls;
 
 pub use connect::{CONNECT_TIMEOUT, Connector, MAX_PACKET};
-pub use endpoint::{Endpoint, Pem, Secret, SessionVariableError, TlsFiles, quote};
+pub use endpoint::{Endpoint, Pem, SessionVariableError, TlsFiles, quote};
 pub use tls::{TlsError, client_config, server_name};

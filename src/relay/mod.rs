@@ -70,6 +70,17 @@ pub struct Boundary {
     pub checksum: bool,
 }
 
+/// When relay log that every task has passed is removed although there is room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Between two looks; zero for never.
+    pub interval: Duration,
+    /// Older than this by the source's clock; zero for no limit by age.
+    pub expires: Duration,
+    /// All of it where less than this is free on the file system; zero for no limit by space.
+    pub remain_bytes: u64,
+}
+
 /// How a relay log is kept.
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
@@ -81,6 +92,8 @@ pub struct RelayConfig {
     pub budget_bytes: u64,
     /// Bytes that must stay free on the file system.
     pub free_floor_bytes: u64,
+    /// What every task has passed is kept for as long as this says; `None` to remove it at once.
+    pub retention: Option<Retention>,
     /// Raw bytes of a segment; a large transaction makes it up to a quarter larger.
     pub segment_bytes: u64,
     /// Time after which received events are flushed.
@@ -99,6 +112,7 @@ impl RelayConfig {
             flavor,
             budget_bytes: 100 << 30,
             free_floor_bytes: 2 << 30,
+            retention: None,
             segment_bytes: 64 << 20,
             flush_interval: Duration::from_millis(100),
             flush_bytes: 4 << 20,

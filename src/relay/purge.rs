@@ -45,6 +45,12 @@ pub(super) fn oldest_group(segments: &[&Segment], allowed: usize) -> usize {
     (1..allowed).find(|count| segments.get(*count).is_some_and(|next| next.begins_clean())).unwrap_or(allowed)
 }
 
+/// Where the segments end that hold nothing newer than `oldest`, in seconds by the source's clock.
+pub(super) fn end_of_older(segments: &[&Segment], oldest: u32) -> Lsn {
+    let old = segments.iter().take_while(|segment| segment.sealed && segment.newest < oldest);
+    old.last().map_or(Lsn(0), |segment| segment.end_lsn)
+}
+
 /// Whether every task and every reader has passed `boundary`.
 pub(super) fn passed_by_all(
     boundary: &Boundary,
@@ -103,6 +109,22 @@ mod tests {
         assert_eq!(removable(&all[..2], at(300)), 1, "it ends inside a transaction");
         assert_eq!(removable(&[], at(9)), 0);
         assert_eq!((oldest_group(&all, 3), oldest_group(&all[1..], 2)), (1, 2));
+    }
+
+    #[test]
+    fn age_counts_by_whole_segments_from_the_oldest_on() {
+        let aged = |start, end, newest, sealed| Segment { newest, ..segment(start, start, end, end, sealed) };
+        let all = [aged(0, 100, 10, true), aged(100, 200, 20, true), aged(200, 300, 30, true)];
+        let all: Vec<_> = all.iter().collect();
+        let removed = |oldest| {
+            let limit = end_of_older(&all, oldest);
+            removable(&all, |boundary| boundary.lsn <= limit)
+        };
+        assert_eq!((removed(5), removed(11), removed(21)), (0, 1, 2));
+        assert_eq!(removed(31), 3, "all of it is old");
+        assert_eq!(removed(30), 2, "a sealed last segment that is not old stays");
+        let open = aged(0, 100, 10, false);
+        assert_eq!(end_of_older(&[&open], 99), Lsn(0));
     }
 
     #[test]

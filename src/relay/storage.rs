@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::chunk;
 use super::handle::{Command, Core, Reply, Step};
@@ -45,13 +45,24 @@ struct Storage {
     /// End of what was stored last.
     stored: Option<Boundary>,
     failed: bool,
+    /// When passed segments are looked at again.
+    next_look: Instant,
 }
 
 /// Runs until the gate stops it.
 pub(super) fn run(core: Arc<Core>, next_seq: u64) {
     let segment_bytes = core.config.effective_segment_bytes();
-    let mut storage =
-        Storage { core, segment_bytes, next_seq, active: None, spare: None, unflushed: 0, stored: None, failed: false };
+    let mut storage = Storage {
+        core,
+        segment_bytes,
+        next_seq,
+        active: None,
+        spare: None,
+        unflushed: 0,
+        stored: None,
+        failed: false,
+        next_look: Instant::now(),
+    };
     storage.prepare_spare();
     let interval = storage.core.config.flush_interval;
     let mut deadline = Instant::now() + interval;
@@ -267,17 +278,47 @@ impl Storage {
         self.check_room()
     }
 
-    /// Removes what every task has passed.
+    /// Removes what every task has passed, as far as it need not be kept. Without a task only age counts: whoever starts
+    /// one may need the rest.
     fn purge_passed(&mut self) -> Result<(), RelayError> {
+        let Some(oldest_kept) = self.oldest_kept()? else { return Ok(()) };
         let count = {
             let log = self.core.shared.log();
-            if !log.armed || log.tasks.is_empty() {
+            if !log.armed || (log.tasks.is_empty() && oldest_kept.is_none()) {
                 return Ok(());
             }
             let segments: Vec<_> = log.segments.values().collect();
-            purge::removable(&segments, |boundary| purge::passed_by_all(boundary, &log.tasks, &log.readers))
+            let limit = match oldest_kept {
+                None => Lsn(u64::MAX),
+                Some(oldest) => purge::end_of_older(&segments, oldest),
+            };
+            purge::removable(&segments, |boundary| {
+                boundary.lsn <= limit && purge::passed_by_all(boundary, &log.tasks, &log.readers)
+            })
         };
         self.remove_oldest(count).map(drop)
+    }
+
+    /// Whether it is time to look, and how old what is kept may be: everything may go for `Some(None)`, nothing for
+    /// `None`, else what is older than the time (seconds by the source's clock).
+    fn oldest_kept(&mut self) -> Result<Option<Option<u32>>, StoreError> {
+        let Some(retention) = self.core.config.retention else { return Ok(Some(None)) };
+        if retention.interval.is_zero() || Instant::now() < self.next_look || !self.core.shared.log().armed {
+            return Ok(None);
+        }
+        self.next_look = Instant::now() + retention.interval;
+        let dir = &self.core.config.dir;
+        let fail = |error| StoreError::from_io("measure", dir, error);
+        if retention.remain_bytes > 0
+            && store::free_bytes(dir).map_err(fail)? < retention.remain_bytes
+            && !self.core.shared.log().tasks.is_empty()
+        {
+            return Ok(Some(None));
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let expires = retention.expires;
+        let oldest = u32::try_from(now.saturating_sub(expires).as_secs()).unwrap_or(u32::MAX);
+        Ok((!expires.is_zero()).then_some(Some(oldest)))
     }
 
     /// Whether there is room, after removing what nobody needs if there is none.

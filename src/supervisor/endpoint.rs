@@ -2,7 +2,7 @@
 
 use crate::config::{DatabaseConfig, Pem as ConfigPem, SecretKey, Security, SubtaskConfig};
 use crate::model::Flavor;
-use crate::mysql::{Endpoint, Pem, Secret, TlsFiles};
+use crate::mysql::{Endpoint, Pem, TlsFiles};
 use crate::transform::{BlockAllowRules, RouteRule, Rules};
 
 /// An endpoint with the password in plain text.
@@ -11,7 +11,7 @@ pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint 
         host: database.host.clone(),
         port: database.port,
         user: database.user.clone(),
-        password: Secret::new(database.plain_password(key).expose()),
+        password: database.plain_password(key),
         session: database.session.clone(),
         tls: database.security.as_ref().map(tls),
     }

@@ -13,7 +13,7 @@ use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, Location};
 use crate::mysql::{Connector, Endpoint};
 use crate::pipeline::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
-use crate::relay::{Relay, RelayConfig, RelayError, runway};
+use crate::relay::{Relay, RelayConfig, RelayError, Retention, runway};
 use crate::runtime::{Owned, spawn};
 use crate::store::free_bytes;
 use crate::task::{Pulse, RelayKeeper};
@@ -68,6 +68,9 @@ impl Source {
         let mut relay_config = RelayConfig::new(limits.dir.join(directory(&config.source_id)), flavor);
         relay_config.budget_bytes = limits.budget;
         relay_config.free_floor_bytes = limits.floor;
+        let purge = &config.purge;
+        relay_config.retention =
+            Some(Retention { interval: purge.interval, expires: purge.expires, remain_bytes: purge.remain_space });
         let relay = Relay::open(relay_config).await.map_err(|error| Failure::from(&error))?;
         let source = Arc::new(Source {
             endpoint: receive.endpoint.clone(),

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
+use mysql_async::Conn;
+
 use super::api::SourceResult;
 use super::endpoint::endpoint;
 use super::records::SourceRecord;
 use super::source::Source;
-use super::start::connect;
+use super::start::{complete_gtids, connect};
 use super::{SourceEntry, Supervisor, read, store_failure, write};
 use crate::config::SourceConfig;
 use crate::error::{Code, Failure};
-use crate::model::{BinlogFile, Flavor};
+use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
+use crate::mysql::Endpoint;
 use crate::pipeline::ReceiveSpec;
 use crate::relay::RelayError;
 use crate::store::Namespace;
 use crate::task::Stage;
-use crate::upstream::{Preflight, Want, failure_of};
+use crate::upstream::{DumpStart, Preflight, ServerFacts, Want, failure_of};
 
 /// What is wished of a source's relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,16 +95,21 @@ impl Supervisor {
             relay_wanted: config.enable_relay,
             relay_paused: false,
         };
-        let now = preflight.facts().location.clone();
+        // Where it begins is found, and refused, before anything is stored.
+        let begin = match record.relay_wanted {
+            true => Some(relay_begin(&config, &record, &from, &mut conn).await.map_err(named)?),
+            false => None,
+        };
+        let notes = said(&config);
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         let source = self.open(config, &record).await?;
         source.relay.arm_purge();
-        if let (true, Some(now)) = (record.relay_wanted, now) {
-            source.reach_back_to(&now).await?;
+        if let Some(begin) = begin {
+            source.reach_back_to(&begin).await?;
         }
         write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
-        Ok(self.done(&id))
+        Ok(SourceResult { result: Ok(notes), ..self.done(&id) })
     }
 
     /// Replaces a source's configuration; its relay log and tasks stay. Tasks use it when they are resumed.
@@ -119,6 +127,7 @@ impl Supervisor {
         }
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
+        let notes = said(&config);
         let old = write(&self.inner.sources).remove(&id);
         if let Some(old) = old
             && let Err(failure) = old.source.close(false).await
@@ -128,7 +137,7 @@ impl Supervisor {
         let source = self.open(config, &record).await?;
         source.relay.arm_purge();
         write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
-        Ok(self.done(&id))
+        Ok(SourceResult { result: Ok(notes), ..self.done(&id) })
     }
 
     /// Removes a source that has no tasks, and its relay log.
@@ -175,7 +184,7 @@ impl Supervisor {
         let stored = self.inner.db.put(Namespace::Source, source_id, &record).await;
         stored.map_err(|error| store_failure(&error, "store what is wished of the relay"))?;
         if let Some(entry) = write(&self.inner.sources).get_mut(source_id) {
-            entry.record = record;
+            entry.record = record.clone();
         }
         let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
         match wish {
@@ -189,11 +198,8 @@ impl Supervisor {
             RelayWish::Start if source.relay.state().start.is_some() => source.start_receiving(),
             RelayWish::Start => {
                 let mut conn = connect(&source.endpoint).await?;
-                let facts = crate::upstream::ServerFacts::read(&mut conn).await?;
-                let now = facts.location.ok_or_else(|| {
-                    Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends")
-                })?;
-                source.reach_back_to(&now).await?;
+                let begin = relay_begin(&source.config, &record, &source.endpoint, &mut conn).await?;
+                source.reach_back_to(&begin).await?;
             }
         }
         Ok(self.done(source_id))
@@ -231,6 +237,52 @@ impl Supervisor {
     pub fn source_config(&self, source_id: &str) -> Option<String> {
         read(&self.inner.sources).get(source_id).map(|entry| entry.source.config.to_dm_yaml())
     }
+}
+
+/// Where receiving begins while no task says where: by the source's own words, or at the server's present end.
+async fn relay_begin(
+    config: &SourceConfig,
+    record: &SourceRecord,
+    endpoint: &Endpoint,
+    conn: &mut Conn,
+) -> Result<Location, Failure> {
+    let facts = ServerFacts::read(conn).await?;
+    let Some(start) = &config.relay_start else {
+        return facts
+            .location
+            .ok_or_else(|| Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends"));
+    };
+    let flavor = flavor(&record.flavor)?;
+    let gtids = GtidSet::parse(flavor, &start.binlog_gtid)
+        .map_err(|error| Failure::new(Code::ParseGtid, format!("relay-binlog-gtid: {error}")))?;
+    let file = match start.binlog_name.as_str() {
+        "" => BinlogFile::unknown(),
+        name => BinlogFile::parse(name)
+            .map_err(|error| Failure::new(Code::BinlogPosition, format!("relay-binlog-name: {error}")))?,
+    };
+    let location = Location::new(BinlogPosition::new(file, BinlogPosition::FIRST_OFFSET), gtids);
+    let by_gtid = config.enable_gtid && !location.gtids.is_empty();
+    if !by_gtid && start.binlog_name.is_empty() {
+        return Err(Failure::new(Code::ConfigSource, "relay-binlog-gtid: names no place while `enable-gtid` is false")
+            .workaround("Please set `enable-gtid`, or give `relay-binlog-name`."));
+    }
+    let dump = match by_gtid {
+        true => DumpStart::Gtids(location.gtids.clone()),
+        false => DumpStart::Position(location.position.clone()),
+    };
+    let want =
+        Want { flavor: Some(flavor), server_id: record.server_id, enable_gtid: config.enable_gtid, start: Some(dump) };
+    if let Some(failure) = failure_of(&Preflight::read(conn, &want).await?.check(&want)) {
+        return Err(failure);
+    }
+    complete_gtids(endpoint, flavor, &facts, location).await
+}
+
+/// What of a source's configuration has no effect, for the one who gave it and for the log.
+fn said(config: &SourceConfig) -> String {
+    let notes = config.notes();
+    notes.iter().for_each(|note| tracing::warn!(source = %config.source_id, note, "option without effect"));
+    notes.join("; ")
 }
 
 fn parse(yaml: &str) -> Result<SourceConfig, Failure> {

@@ -53,7 +53,7 @@ impl StartQuestion<'_> {
         let facts = preflight.facts();
         match (wanted, self.start_time) {
             (_, time) if !time.is_empty() => self.at_time(facts, time).await,
-            (Some(location), _) => self.with_gtids(facts, location).await,
+            (Some(location), _) => complete_gtids(self.endpoint, self.flavor, facts, location).await,
             (None, _) => facts
                 .location
                 .clone()
@@ -87,21 +87,6 @@ impl StartQuestion<'_> {
         Ok(Some(Location::new(BinlogPosition::new(file, offset), gtids)))
     }
 
-    /// A position alone is completed by the GTIDs up to it, so that both are known from the start.
-    async fn with_gtids(&self, facts: &ServerFacts, location: Location) -> Result<Location, Failure> {
-        if !location.gtids.is_empty() || location.position.file.name().is_empty() {
-            return Ok(location);
-        }
-        let none = facts.location.as_ref().is_none_or(|now| now.gtids.is_empty());
-        if none {
-            return Ok(location);
-        }
-        match gtids_at(self.endpoint, self.flavor, &location.position, &facts.purged).await {
-            Ok(gtids) => Ok(Location::new(location.position, gtids)),
-            Err(error) => Err(error.failure()),
-        }
-    }
-
     async fn at_time(&self, facts: &ServerFacts, time: &str) -> Result<Location, Failure> {
         let since = parse_time(time)?;
         let files: Vec<BinlogFile> = facts.binlogs.iter().map(|binlog| binlog.file.clone()).collect();
@@ -111,6 +96,23 @@ impl StartQuestion<'_> {
             location.gtids.extend(&facts.purged);
         }
         Ok(location)
+    }
+}
+
+/// A position alone is completed by the GTIDs up to it, so that both are known from the start.
+pub async fn complete_gtids(
+    endpoint: &Endpoint,
+    flavor: Flavor,
+    facts: &ServerFacts,
+    location: Location,
+) -> Result<Location, Failure> {
+    let known = !location.gtids.is_empty() || location.position.file.name().is_empty();
+    if known || facts.location.as_ref().is_none_or(|now| now.gtids.is_empty()) {
+        return Ok(location);
+    }
+    match gtids_at(endpoint, flavor, &location.position, &facts.purged).await {
+        Ok(gtids) => Ok(Location::new(location.position, gtids)),
+        Err(error) => Err(error.failure()),
     }
 }
 

@@ -97,6 +97,9 @@ impl Supervisor {
             pipeline,
             auto_resume: AutoResume {
                 enabled: checker.enabled,
+                first: checker.backoff_min,
+                factor: checker.backoff_factor,
+                jitter: checker.backoff_jitter,
                 longest: checker.backoff_max,
                 forget_after: checker.backoff_rollback,
             },
@@ -121,7 +124,7 @@ impl Supervisor {
         for subtask in chosen {
             let source_id = subtask.source_id.clone();
             let started = self.start_subtask(&config, subtask, request).await;
-            results.push(self.result(&source_id, started.map(|()| String::new())));
+            results.push(self.result(&source_id, started.map(|()| said(&config.name, &subtask.notes()))));
         }
         Ok(results)
     }
@@ -366,6 +369,12 @@ fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
         return Ok(config);
     }
     Err(Failure::new(Code::ConfigTask, format!("task {}: {}", config.name, refused.join("; "))))
+}
+
+/// What of a task has no effect, for the one who started it and for the log.
+fn said(task: &str, notes: &[String]) -> String {
+    notes.iter().for_each(|note| tracing::warn!(task, note, "option without effect"));
+    notes.join("; ")
 }
 
 fn choose<'a>(config: &'a TaskConfig, sources: &[String]) -> Result<Vec<&'a SubtaskConfig>, Failure> {

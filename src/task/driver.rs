@@ -30,8 +30,6 @@ const KEEP: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_secs(5);
 /// Commands that wait.
 const COMMANDS: usize = 16;
-/// The first pause before a failed task is resumed by itself.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// What a subtask is told.
 #[derive(Debug)]
@@ -62,10 +60,25 @@ pub trait RelayKeeper: Send + Sync + 'static {
 pub struct AutoResume {
     /// Whether at all (`checker.check-enable`).
     pub enabled: bool,
+    /// First pause (`checker.backoff-min`).
+    pub first: Duration,
+    /// How many times as long each next one is (`checker.backoff-factor`).
+    pub factor: f64,
+    /// Whether each pause is shortened by a random part, a half at most (`checker.backoff-jitter`).
+    pub jitter: bool,
     /// Longest pause (`checker.backoff-max`).
     pub longest: Duration,
     /// Running this long makes the next failure a first one again (`checker.backoff-rollback`).
     pub forget_after: Duration,
+}
+
+impl AutoResume {
+    /// The pause before the next try when `tries` were made already. `random` is from 0 to 1.
+    fn pause(&self, tries: u32, random: f64) -> Duration {
+        let grown = self.first.as_secs_f64() * self.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX));
+        let pause = grown.min(self.longest.as_secs_f64());
+        Duration::from_secs_f64(if self.jitter { pause * (1.0 - random / 2.0) } else { pause })
+    }
 }
 
 /// What a driver needs to know.
@@ -411,7 +424,7 @@ impl Driver {
         let heals = self.record.failures.iter().all(|failure| retry_of(failure) != Retry::Never);
         let wanted = !matches!(self.stage, Stage::Stopping) && self.shutdown.is_none();
         if self.spec.auto_resume.enabled && only_error && heals && wanted {
-            let pause = FIRST_RETRY.saturating_mul(1 << self.retries.min(16)).min(self.spec.auto_resume.longest);
+            let pause = self.spec.auto_resume.pause(self.retries, rand::random());
             self.retries += 1;
             self.resume_at = Some(Instant::now() + pause);
         }
@@ -558,5 +571,28 @@ async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_are_only_shortened() {
+        let seconds = Duration::from_secs;
+        let plain = AutoResume {
+            enabled: true,
+            first: seconds(2),
+            factor: 3.0,
+            jitter: false,
+            longest: seconds(20),
+            forget_after: seconds(1),
+        };
+        let pauses: Vec<_> = (0..5).map(|tries| plain.pause(tries, 0.9).as_secs()).collect();
+        assert_eq!(pauses, [2, 6, 18, 20, 20]);
+        assert_eq!(plain.pause(u32::MAX, 0.0), seconds(20));
+        let jitter = AutoResume { jitter: true, ..plain };
+        assert_eq!((jitter.pause(1, 0.0), jitter.pause(1, 1.0)), (seconds(6), seconds(3)));
     }
 }

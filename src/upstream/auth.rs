@@ -201,7 +201,7 @@ mod tests {
     use tokio::io::DuplexStream;
 
     use super::*;
-    use crate::mysql::Secret;
+    use crate::model::Secret;
     use crate::upstream::handshake::tests::greeting;
 
     const CHALLENGE: &[u8] = b"abcdefghijklmnopqrst";

@@ -15,7 +15,7 @@ use axum::http::{Request, Response, StatusCode};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -61,7 +61,12 @@ impl Default for Limits {
 }
 
 /// Serves one connection until either side ends it.
-pub async fn serve(stream: UnixStream, peer: Peer, router: axum::Router, limits: Limits, stop: CancellationToken) {
+///
+/// Without a peer the router must ask nothing of one.
+pub async fn serve<S>(stream: S, peer: Option<Peer>, router: axum::Router, limits: Limits, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let activity = Arc::new(Activity::default());
     let service = PerConnection { router, peer, activity: activity.clone(), limit: limits.request };
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -131,7 +136,7 @@ impl Drop for UnderWay {
 /// The routes, for one peer.
 struct PerConnection {
     router: axum::Router,
-    peer: Peer,
+    peer: Option<Peer>,
     activity: Arc<Activity>,
     limit: Duration,
 }
@@ -142,7 +147,9 @@ impl hyper::service::Service<Request<Incoming>> for PerConnection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer.clone());
+        if let Some(peer) = &self.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         let guard = self.activity.begin();
         let grpc = is_grpc(request.headers());
         let answer = timeout(self.limit, self.router.clone().oneshot(request.map(axum::body::Body::new)));

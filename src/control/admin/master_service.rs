@@ -74,6 +74,15 @@ fn unanswered<T>(what: &str) -> Answer<T> {
     Err(Status::unimplemented(needs_master(what)))
 }
 
+/// For what no master could change: this version does not do it.
+fn not_done<T>(why: &str) -> Answer<T> {
+    Err(Status::unimplemented(why))
+}
+
+const NO_VALIDATION: &str = "this version does not validate: compare source and target with a tool such as \
+                             sync-diff-inspector while the task is parked";
+const NO_LOCKS: &str = "this version does not merge shards, so there are no shard DDL locks";
+
 fn file_names(yaml: &str) -> String {
     let names: Names = serde_norway::from_str(yaml).unwrap_or_default();
     names.name.or(names.source_id).unwrap_or_else(|| "(unreadable file)".to_owned())
@@ -203,15 +212,17 @@ impl Master for MasterService {
     }
 
     async fn update_task(&self, _: Request<pb::UpdateTaskRequest>) -> Answer<pb::UpdateTaskResponse> {
-        unanswered("a running task's configuration")
+        not_done(
+            "a running task cannot be changed: stop-task, then start-task with the new file; it goes on from its checkpoint",
+        )
     }
 
     async fn show_ddl_locks(&self, _: Request<pb::ShowDdlLocksRequest>) -> Answer<pb::ShowDdlLocksResponse> {
-        unanswered("shard DDL locks")
+        not_done(NO_LOCKS)
     }
 
     async fn unlock_ddl_lock(&self, _: Request<pb::UnlockDdlLockRequest>) -> Answer<pb::UnlockDdlLockResponse> {
-        unanswered("shard DDL locks")
+        not_done(NO_LOCKS)
     }
 
     async fn register_worker(&self, _: Request<pb::RegisterWorkerRequest>) -> Answer<pb::RegisterWorkerResponse> {
@@ -227,7 +238,9 @@ impl Master for MasterService {
     }
 
     async fn operate_schema(&self, _: Request<pb::OperateSchemaRequest>) -> Answer<pb::OperateSchemaResponse> {
-        unanswered("table structures in the schema tracker")
+        not_done(
+            "there is no schema tracker here: how a table looks is read from the downstream; change it there, then resume-task",
+        )
     }
 
     async fn get_sub_task_cfg(&self, _: Request<pb::GetSubTaskCfgRequest>) -> Answer<pb::GetSubTaskCfgResponse> {
@@ -235,7 +248,9 @@ impl Master for MasterService {
     }
 
     async fn handle_error(&self, _: Request<pb::HandleErrorRequest>) -> Answer<pb::HandleErrorResponse> {
-        unanswered("events to skip, replace or inject")
+        not_done(
+            "this version cannot skip, replace or inject events: repair what FAILURE in `status` names, then resume-task; or stop-task, add the table to `ignore-tables`, and start-task",
+        )
     }
 
     async fn get_master_cfg(&self, _: Request<pb::GetMasterCfgRequest>) -> Answer<pb::GetMasterCfgResponse> {
@@ -243,36 +258,36 @@ impl Master for MasterService {
     }
 
     async fn start_validation(&self, _: Request<pb::StartValidationRequest>) -> Answer<pb::StartValidationResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn stop_validation(&self, _: Request<pb::StopValidationRequest>) -> Answer<pb::StopValidationResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn get_validation_status(
         &self,
         _: Request<pb::GetValidationStatusRequest>,
     ) -> Answer<pb::GetValidationStatusResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn get_validation_error(
         &self,
         _: Request<pb::GetValidationErrorRequest>,
     ) -> Answer<pb::GetValidationErrorResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn operate_validation_error(
         &self,
         _: Request<pb::OperateValidationErrorRequest>,
     ) -> Answer<pb::OperateValidationErrorResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn update_validation(&self, _: Request<pb::UpdateValidationRequest>) -> Answer<pb::UpdateValidationResponse> {
-        unanswered("validation")
+        not_done(NO_VALIDATION)
     }
 
     async fn encrypt(&self, _: Request<pb::EncryptRequest>) -> Answer<pb::EncryptResponse> {

@@ -32,13 +32,21 @@ pub fn router(backend: Arc<dyn Backend>, journal: Arc<Journal>, address: String)
     let api = MasterApi::new(backend.clone(), address);
     let master = MasterServer::new(MasterService::new(api, journal.clone())).max_decoding_message_size(REQUEST_LIMIT);
     let agent = AgentServer::new(AgentService::new(backend.clone(), journal)).max_decoding_message_size(REQUEST_LIMIT);
-    let pages = Router::new()
+    Routes::new(master).add_service(agent).into_axum_router().merge(pages(backend)).reset_fallback().fallback(not_found)
+}
+
+/// The four pages alone: what is served to peers of whom nothing is known.
+pub fn pages_alone(backend: Arc<dyn Backend>) -> Router {
+    pages(backend).fallback(not_found)
+}
+
+fn pages(backend: Arc<dyn Backend>) -> Router {
+    Router::new()
         .route("/status", get(status_page))
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready_page))
-        .with_state(backend);
-    Routes::new(master).add_service(agent).into_axum_router().merge(pages).reset_fallback().fallback(not_found)
+        .with_state(backend)
 }
 
 /// Whether a request speaks gRPC.
