@@ -112,7 +112,7 @@ catalogue! {
     /// A task configuration does not parse or is inconsistent.
     ConfigTask = 20003, Config, Internal, Medium, "Please check the task configuration.";
     /// The start time lies behind the last binlog.
-    StartTimeTooLate = 20057, Config, Internal, High, "Please check that the `--start-time` is expected or try to set it later.";
+    StartTimeTooLate = 20057, Config, Internal, High, "Please check the `--start-time` is expected or try again later.";
     /// A position does not parse or does not exist.
     BinlogPosition = 22001, BinlogOp, Internal, High, "Please check the start position: it must be the start of an event between two transactions.";
     /// A checkpoint could not be read or written.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::api::{Receiving, RelayStatus, Runway, SourceStatus};
 use crate::config::SourceConfig;
 use crate::error::{Code, Failure, Scope};
-use crate::model::{Flavor, Location};
+use crate::model::{Flavor, Location, Received};
 use crate::mysql::{Connector, Endpoint};
 use crate::pipeline::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 use crate::relay::{Relay, RelayConfig, RelayError, Retention, runway};
@@ -207,7 +207,7 @@ impl Source {
             source_id: self.config.source_id.clone(),
             flavor: self.flavor,
             receiving,
-            master: self.master.borrow().clone(),
+            master: later_of(self.master.borrow().clone(), relay.received.as_ref()),
             server_identity: state.facts.map_or(relay.identity, |facts| facts.identity),
             received: relay.received,
             relayed: relay.relayed,
@@ -236,6 +236,15 @@ impl Source {
             }
         }
         Ok(())
+    }
+}
+
+/// Where the source stands: it is asked every two seconds, and what came from it meanwhile is newer than its answer. A
+/// source that cannot be asked stands nowhere, whatever came from it before.
+fn later_of(seen: Option<Location>, received: Option<&Received>) -> Option<Location> {
+    match (seen, received) {
+        (Some(seen), Some(Received(received))) if received.covers(&seen) => Some(received.clone()),
+        (seen, _) => seen,
     }
 }
 
@@ -320,5 +329,28 @@ impl RelayKeeper for Source {
             heard: state.last_contact,
             master: self.master.borrow().clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BinlogPosition, GtidSet};
+
+    fn at(offset: u64, last: u64) -> Location {
+        let set = format!("9231c604-e680-11f1-ab28-628677c36cd1:1-{last}");
+        let position = BinlogPosition::parse("b.000001", offset).unwrap();
+        Location::new(position, GtidSet::parse(Flavor::MySql, &set).unwrap())
+    }
+
+    #[test]
+    fn a_source_stands_at_least_where_we_have_received_it() {
+        let (early, late) = (at(100, 1), at(200, 2));
+        let stands =
+            |seen: &Location, received: &Location| later_of(Some(seen.clone()), Some(&Received(received.clone())));
+        assert_eq!(stands(&early, &late), Some(late.clone()));
+        assert_eq!(stands(&late, &early), Some(late.clone()));
+        assert_eq!(later_of(Some(early.clone()), None), Some(early.clone()));
+        assert_eq!(later_of(None, Some(&Received(late))), None, "a source that does not answer stands nowhere");
     }
 }

@@ -286,7 +286,7 @@ async fn damaged_state(label: &str, damage: fn(&mut Vec<u8>)) {
     for id in 0..300 {
         link.source.run(&format!("INSERT INTO t VALUES ({id}, REPEAT('p', 2000))")).await;
     }
-    link.wait_received().await;
+    link.wait_relayed().await;
     link.agent.terminate();
     let largest = state_files(&link.agent).into_iter().next().expect("a state file");
     let mut bytes = std::fs::read(&largest).expect("read a state file");

@@ -59,7 +59,7 @@ async fn status_and_pause_answer_at_once_in_a_black_hole() {
     down.set(Fault::None);
     link.wait_for_stage("Paused").await;
     let parked = link.target_fingerprint().await;
-    link.wait_received().await;
+    link.wait_relayed().await;
     assert_eq!(link.target_fingerprint().await, parked);
     link.resume().await;
     link.wait_equal().await;

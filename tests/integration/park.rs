@@ -95,7 +95,7 @@ async fn fifty_pauses_under_load() {
         let before = link.target_fingerprint().await;
         let checkpoint = link.checkpoint().await;
         assert_eq!(last_gtid(&checkpoint.gtid), base + parked_at, "round {round}: {checkpoint:?}");
-        link.wait_received().await;
+        link.wait_relayed().await;
         assert_eq!(link.target_fingerprint().await, before, "round {round}: the target moved while parked");
         link.resume().await;
         // Some progress between pauses, else fifty pauses are one.
@@ -130,7 +130,7 @@ async fn parked_through_kill_and_purge_then_caught_up() {
     link.start_task().await.expect_refusal(&["46014", "already exist"]);
     let file = location(&mut link.source, link.kind).await.file;
     link.source.run("FLUSH BINARY LOGS").await;
-    link.wait_received().await;
+    link.wait_relayed().await;
     let next = location(&mut link.source, link.kind).await.file;
     assert_ne!(file, next);
     let purge = link.agent.ctl(&["purge-relay", "-s", &link.source_id, "--filename", &next]).await;
@@ -143,7 +143,7 @@ async fn parked_through_kill_and_purge_then_caught_up() {
     assert_eq!(after["stage"], "Paused");
     assert_eq!(after["parks"][0]["reason"], "operator");
     assert_eq!(before["parks"], after["parks"], "reason, time and author outlive the process");
-    link.wait_received().await;
+    link.wait_relayed().await;
     assert_eq!(last_whole_transaction(&mut link).await, parked_at);
 
     let (_, numbers) = writer.stop().await;
@@ -221,7 +221,7 @@ async fn an_operators_pause_outlives_an_error_that_heals() {
     link.source.run("INSERT INTO left_half VALUES (1)").await;
     target.restart().await;
     link.target = target.root().await;
-    link.wait_received().await;
+    link.wait_relayed().await;
     assert_eq!(link.status().await["stage"], "Paused");
     assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {}.left_half", link.schema)).await, 0);
     link.resume().await;

@@ -151,14 +151,15 @@ impl Link {
         oracle::eventually_equal(&mut self.source, &mut self.target, &pair, CATCH_UP_LIMIT).await;
     }
 
-    /// Waits until the relay has everything the source has now, also while the task is parked.
-    pub async fn wait_received(&mut self) {
+    /// Waits until the relay has everything on disk that the source has now, also while the task is parked. What is only received
+    /// is lost with the process, so a test that then purges the source's binlogs must not be content with it.
+    pub async fn wait_relayed(&mut self) {
         let wanted = location(&mut self.source, self.kind).await;
         let agent = &self.agent;
         eventually("the relay has what the source has", Duration::from_secs(60), async || {
             let source = agent.source_status().await;
-            let received = &source["received"];
-            let (file, offset) = (received["file"].as_str().unwrap_or_default(), received["offset"].as_u64());
+            let relayed = &source["relayed"];
+            let (file, offset) = (relayed["file"].as_str().unwrap_or_default(), relayed["offset"].as_u64());
             // Files of one server sort by name.
             if (file, offset) >= (&*wanted.file, Some(wanted.position)) { Ok(()) } else { Err(source.to_string()) }
         })
@@ -185,10 +186,12 @@ impl Link {
 
 /// Where a source stands now.
 pub async fn location(db: &mut Db, kind: Kind) -> SourceLocation {
-    let sql = match kind {
-        Kind::MySql => "SHOW BINARY LOG STATUS",
-        Kind::MariaDb => "SHOW MASTER STATUS",
+    // The statement has its new name since MySQL 8.2; the old one is gone in 8.4.
+    let new_name = match kind {
+        Kind::MySql => db.text("SELECT VERSION() REGEXP '^(8[.][2-9]|9|[1-9][0-9])'").await == "1",
+        Kind::MariaDb => false,
     };
+    let sql = if new_name { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
     let row = db.texts(sql).await.swap_remove(0);
     let gtid = match kind {
         Kind::MySql => row[4].replace('\n', ""),

@@ -41,11 +41,13 @@ impl Kind {
     fn program(self) -> PathBuf {
         match self {
             Kind::MySql => cache().join("mysql-9.7/bin/mysqld"),
-            Kind::MariaDb => ["/usr/sbin/mariadbd", "/usr/local/sbin/mariadbd"]
-                .into_iter()
-                .map(PathBuf::from)
-                .find(|path| path.exists())
-                .unwrap_or_else(|| "mariadbd".into()),
+            // A cache with a MariaDB in it runs the tests on that version instead of the machine's own.
+            Kind::MariaDb => {
+                [cache().join("mariadb/bin/mariadbd"), "/usr/sbin/mariadbd".into(), "/usr/local/sbin/mariadbd".into()]
+                    .into_iter()
+                    .find(|path| path.exists())
+                    .unwrap_or_else(|| "mariadbd".into())
+            }
         }
     }
 
@@ -228,7 +230,9 @@ fn base_args(kind: Kind, folder: &Path, port: u16) -> Vec<String> {
 
 fn copy_template(template: &Path, to: &Path) {
     assert!(template.exists(), "{} is missing: run tests/servers/install.sh first", template.display());
-    let status = Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(template).arg(to).status();
+    // Its content and not itself: the copy of a link would be the template.
+    let content = template.join(".");
+    let status = Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(content).arg(to).status();
     assert!(status.is_ok_and(|status| status.success()), "copy {} to {}", template.display(), to.display());
 }
 
