@@ -27,7 +27,7 @@ pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<Tab
             .cause(cause)
             .workaround("Please create the table downstream, or leave it out by the block-allow-list."));
     }
-    refuse_engines_without_transactions(conn, table, &filter).await?;
+    let loose_engine = loose_engine(conn, table, &filter).await?;
     let columns: Vec<ColumnStructure> = columns.into_iter().map(column).collect();
     let parts: Vec<(String, Option<String>, Option<u64>)> = limited(conn.query(format!(
         "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND non_unique=0 \
@@ -35,29 +35,21 @@ pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<Tab
     )))
     .await
     .map_err(failed)?;
-    Ok(TableStructure { unique_keys: unique_keys(&columns, parts), columns })
+    Ok(TableStructure { unique_keys: unique_keys(&columns, parts), columns, loose_engine })
 }
 
-/// Rows of such a table stay when the transaction with the lane's position is rolled back, and would come twice.
-async fn refuse_engines_without_transactions(
-    conn: &mut Conn,
-    table: &TargetTable,
-    filter: &str,
-) -> Result<(), Failure> {
-    const WITHOUT: [&str; 7] = ["myisam", "aria", "memory", "csv", "archive", "mrg_myisam", "blackhole"];
-    let engine: Result<Option<Option<String>>, _> =
-        limited(conn.query_first(format!("SELECT engine FROM information_schema.tables WHERE {filter}"))).await;
-    let doing = format!("read the engine of {table}");
-    let engine = engine
-        .map_err(|error| driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing))?
-        .flatten()
-        .unwrap_or_default();
-    if WITHOUT.contains(&engine.to_lowercase().as_str()) {
-        let message = format!("downstream table {table} has engine {engine}, which has no transactions");
-        let remedy = format!("Please run ALTER TABLE {table} ENGINE=InnoDB downstream, then resume-task.");
-        return Err(Failure::new(Code::ConfigTask, message).scope(Scope::Downstream).workaround(remedy));
-    }
-    Ok(())
+/// The table's engine, where the server says that it has no transactions. A view has no engine, and what is behind it is
+/// not looked at.
+async fn loose_engine(conn: &mut Conn, table: &TargetTable, filter: &str) -> Result<Option<String>, Failure> {
+    let sql = format!(
+        "SELECT t.engine, e.transactions FROM information_schema.tables t JOIN information_schema.engines e \
+         ON e.engine=t.engine WHERE {filter}"
+    );
+    let row: Option<(String, Option<String>)> = limited(conn.query_first(sql)).await.map_err(|error| {
+        driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &format!("read the engine of {table}"))
+    })?;
+    let loose = |transactions: Option<String>| !transactions.is_some_and(|word| word.eq_ignore_ascii_case("yes"));
+    Ok(row.filter(|(_, transactions)| loose(transactions.clone())).map(|(engine, _)| engine))
 }
 
 fn column(row: Row) -> ColumnStructure {

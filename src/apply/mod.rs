@@ -4,19 +4,24 @@
 //! - A lane's part of a group and the lane's new position are one downstream transaction. After any crash the stored
 //!   position says exactly what is done.
 //! - That position is written `WHERE epoch = ours`. Zero rows matched means another owner: roll back, write nothing more.
+//! - Where a mark cannot be in the same transaction, the caller has stored how far it dispatches, and what was sent once
+//!   is sent again in safe mode only.
 //! - *Applied* is said only after the downstream acknowledged COMMIT; where the answer was lost, the stored position is
 //!   read on a new connection before anything is sent again.
+//! - DDL runs on the connection that holds the task's lock on the server, and only after the epoch was checked under it.
 //! - A DDL statement's intent is stored before it runs, with a fingerprint of its tables, and cleared in the transaction
 //!   that moves the positions past it.
 
 mod ddl;
+mod ddl_lock;
 mod introspect;
 mod literal;
 mod session;
 mod statement;
 mod writer;
 
-pub use ddl::{DdlRun, DdlStep};
+pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents};
+pub use ddl_lock::DdlLock;
 pub use introspect::fetch_structure;
 pub use session::{Downstream, DownstreamOptions};
 pub use statement::{Shape, StatementCursor, StatementInfo};

@@ -1,5 +1,7 @@
 //! Connections to the downstream with the session that lanes and DDL need.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mysql_async::Conn;
@@ -32,6 +34,8 @@ pub struct Downstream {
     /// Which SQL it speaks.
     pub dialect: Dialect,
     strict_mode: String,
+    /// The server's `max_allowed_packet`, as of the last connection.
+    max_packet: Arc<AtomicUsize>,
     /// Whether foreign keys are checked in our sessions, so that source order must be kept.
     pub checks_foreign_keys: bool,
 }
@@ -60,7 +64,9 @@ impl Downstream {
                 strict_mode.replace('\'', "")
             ))
             .with_session("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
-        let mut downstream = Downstream { connector, dialect: Dialect::MySql, strict_mode, checks_foreign_keys };
+        let max_packet = Arc::new(AtomicUsize::new(usize::MAX));
+        let mut downstream =
+            Downstream { connector, dialect: Dialect::MySql, strict_mode, max_packet, checks_foreign_keys };
         let mut conn = downstream.connect().await?;
         let version: Option<String> =
             downstream.limited(conn.query_first("SELECT VERSION()")).await.map_err(|error| {
@@ -77,7 +83,19 @@ impl Downstream {
 
     /// A new connection, ready for statements.
     pub async fn connect(&self) -> Result<Conn, Failure> {
-        self.connector.connect().await.map_err(|error| self.connector.failure(&error, Scope::Downstream))
+        let failure = |error| self.connector.failure(&error, Scope::Downstream);
+        let mut conn = self.connector.connect().await.map_err(failure)?;
+        // A session keeps the value that it began with.
+        let packet: Option<usize> =
+            limited(conn.query_first("SELECT @@SESSION.max_allowed_packet")).await.map_err(failure)?;
+        self.max_packet.store(packet.unwrap_or(usize::MAX), Ordering::Relaxed);
+        Ok(conn)
+    }
+
+    /// Longest statement that the server takes, in bytes.
+    pub fn max_statement(&self) -> usize {
+        // One byte of a packet is the command.
+        self.max_packet.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// `SET` statement to the mode for all statements, or to that for one with values that strict mode refuses.

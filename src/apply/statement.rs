@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::literal::{is_json, write_literal};
-use crate::dispatch::{Change, EventSpan, NetDelete, NetInsert, NetUpdate, Share, Step};
+use crate::dispatch::{Change, EventSpan, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
 use crate::row::{ChangeKind, ReadRow, RowError, RowImage, Value};
 use crate::schema::{BoundTable, Dialect, Encoding};
 
@@ -14,8 +14,16 @@ pub struct Shape {
     pub rows: usize,
     /// Bytes of SQL a statement, about.
     pub bytes: usize,
-    /// DM's safe mode: statements that may meet their own effect.
-    pub safe: bool,
+    /// Bytes of SQL that the server takes at most. Only a statement of one row can be longer, and is not to be sent.
+    pub limit: usize,
+    /// Whose statements may meet their own effect.
+    pub safe: SafeMode,
+}
+
+impl Shape {
+    fn verb(self, table: &BoundTable) -> &'static str {
+        if self.safe.covers(table) { "REPLACE" } else { "INSERT" }
+    }
 }
 
 /// What a statement is about.
@@ -104,10 +112,15 @@ fn write_deletes(sql: &mut Vec<u8>, rows: &[NetDelete], shape: Shape) -> Result<
         if taken == shape.rows || sql.len() > shape.bytes || !Arc::ptr_eq(&row.table, table) {
             break;
         }
+        let before = sql.len();
         if taken > 0 {
             sql.push(b',');
         }
         write_key_values(sql, table, identity, &row.before)?;
+        if taken > 0 && sql.len() + 1 > shape.limit {
+            sql.truncate(before);
+            break;
+        }
         taken += 1;
     }
     sql.push(b')');
@@ -146,7 +159,7 @@ fn write_key_values(
 fn write_inserts(sql: &mut Vec<u8>, rows: &[NetInsert], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
     let Some(first) = rows.first() else { return Ok(None) };
     let images = rows.iter().map(|row| (&row.table, &row.after));
-    let verb = if shape.safe { "REPLACE" } else { "INSERT" };
+    let verb = shape.verb(&first.table);
     let (taken, relaxed) = write_values(sql, verb, images, shape)?;
     Ok(Some(info(ChangeKind::Insert, taken, &first.table, &rows[taken - 1].span, relaxed)))
 }
@@ -158,24 +171,24 @@ fn write_updates(sql: &mut Vec<u8>, rows: &[NetUpdate], shape: Shape) -> Result<
         return Ok(Some(info(ChangeKind::Update, 1, &first.table, &first.span, relaxed)));
     }
     let whole = rows.iter().take_while(|row| row.after.present.is_none()).map(|row| (&row.table, &row.after));
-    let verb = if shape.safe { "REPLACE" } else { "INSERT" };
-    let (taken, relaxed) = write_values(sql, verb, whole, shape)?;
-    if !shape.safe {
-        sql.extend(b" ON DUPLICATE KEY UPDATE ");
-        let key = first.table.identity.as_deref().unwrap_or(&[]);
-        let assigned = first.table.columns.iter().enumerate();
-        let assigned = assigned.filter(|(at, column)| column.writable && !key.contains(at));
-        let list: Vec<String> = assigned.map(|(_, column)| format!("{0}=VALUES({0})", column.quoted)).collect();
-        if list.is_empty() {
-            let only = key.first().map_or("", |&column| first.table.columns[column].quoted.as_str());
-            sql.extend(format!("{only}=VALUES({only})").bytes());
-        } else {
-            sql.extend(list.join(",").bytes());
-        }
-    }
+    let tail = if shape.safe.covers(&first.table) { String::new() } else { on_duplicate_key(&first.table) };
+    let room = Shape { limit: shape.limit.saturating_sub(tail.len()), ..shape };
+    let (taken, relaxed) = write_values(sql, shape.verb(&first.table), whole, room)?;
+    sql.extend(tail.bytes());
     let mut info = info(ChangeKind::Update, taken, &first.table, &rows[taken - 1].span, relaxed);
     info.counts = false;
     Ok(Some(info))
+}
+
+/// All columns but the key from the row that would have been inserted.
+fn on_duplicate_key(table: &BoundTable) -> String {
+    let key = table.identity.as_deref().unwrap_or(&[]);
+    let assigned = table.columns.iter().enumerate();
+    let assigned = assigned.filter(|(at, column)| column.writable && !key.contains(at));
+    let list: Vec<String> = assigned.map(|(_, column)| format!("{0}=VALUES({0})", column.quoted)).collect();
+    let only = key.first().map_or("", |&column| table.columns[column].quoted.as_str());
+    let list = if list.is_empty() { format!("{only}=VALUES({only})") } else { list.join(",") };
+    format!(" ON DUPLICATE KEY UPDATE {list}")
 }
 
 /// `VERB INTO t (…) VALUES (…),(…)` for as many of `rows` as share the first one's columns and fit.
@@ -188,6 +201,7 @@ fn write_values<'r>(
     let (mut taken, mut relaxed) = (0, false);
     let mut first: Option<(&Arc<BoundTable>, &RowImage)> = None;
     for (table, image) in rows {
+        let before = (sql.len(), relaxed);
         match first {
             None => {
                 first = Some((table, image));
@@ -210,6 +224,11 @@ fn write_values<'r>(
             Ok(())
         })?;
         sql.push(b')');
+        if taken > 0 && sql.len() > shape.limit {
+            sql.truncate(before.0);
+            relaxed = before.1;
+            break;
+        }
         taken += 1;
     }
     Ok((taken, relaxed))
@@ -289,8 +308,7 @@ fn write_in_order(sql: &mut Vec<u8>, changes: &[Change], shape: Shape) -> Result
         (ChangeKind::Insert, _, Some(_)) => {
             let same = changes.iter().take_while(|change| change.kind == ChangeKind::Insert);
             let rows = same.filter_map(|change| change.rows.after.as_ref().map(|image| (&change.table, image)));
-            let verb = if shape.safe { "REPLACE" } else { "INSERT" };
-            let (taken, relaxed) = write_values(sql, verb, rows, shape)?;
+            let (taken, relaxed) = write_values(sql, shape.verb(table), rows, shape)?;
             Ok(Some(info(ChangeKind::Insert, taken, table, &changes[taken - 1].span, relaxed)))
         }
         (ChangeKind::Update, Some(before), Some(after)) => {

@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 
 use super::session::{Downstream, limited};
 use super::statement::{Shape, StatementCursor, StatementInfo};
-use crate::dispatch::Share;
+use crate::dispatch::{SafeMode, Share};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{MetaTables, StoredMark};
 
@@ -30,6 +30,9 @@ pub enum ApplyError {
     /// Another owner has raised the epoch: nothing more may be written.
     #[error("another agent has taken the task over (lane table epoch is not {0})")]
     Fenced(u64),
+    /// A DDL statement that waited for a lock was interrupted, because the task is to stop. It has not run.
+    #[error("interrupted, because the task is to stop")]
+    Interrupted,
 }
 
 impl From<Failure> for ApplyError {
@@ -47,8 +50,8 @@ pub struct Job {
     pub end: Arc<StoredMark>,
     /// GTIDs before the group, for messages.
     pub gtids: Arc<str>,
-    /// With DM's safe mode.
-    pub safe: bool,
+    /// Whose changes may be applied already.
+    pub safe: SafeMode,
 }
 
 /// What a writer did.
@@ -74,7 +77,8 @@ pub struct JobDone {
 /// One writer. It connects when it is first needed.
 pub struct Writer {
     downstream: Downstream,
-    tables: MetaTables,
+    /// Where its lanes' marks are kept; `None` where no mark can be kept with the rows.
+    tables: Option<MetaTables>,
     number: usize,
     epoch: u64,
     conn: Option<Conn>,
@@ -91,7 +95,7 @@ enum Broken {
 
 impl Writer {
     /// A writer of the owner of `epoch`; the number is for messages.
-    pub fn new(downstream: Downstream, tables: MetaTables, number: usize, epoch: u64) -> Self {
+    pub fn new(downstream: Downstream, tables: Option<MetaTables>, number: usize, epoch: u64) -> Self {
         Writer { downstream, tables, number, epoch, conn: None, sql: Vec::new() }
     }
 
@@ -102,7 +106,7 @@ impl Writer {
 
     /// Commits a job, whatever it takes within [`RETRY_LIMIT`] of trouble.
     pub async fn apply(&mut self, job: &Job) -> Result<WriterStats, ApplyError> {
-        let shape = Shape { rows: ROWS, bytes: BYTES, safe: job.safe };
+        let mut shape = self.shape(ROWS, job.safe);
         let mut trouble: Option<Instant> = None;
         let mut pause = Duration::from_millis(20);
         loop {
@@ -129,10 +133,29 @@ impl Writer {
                 Retry::InPlace if since.elapsed() < RETRY_LIMIT => {}
                 _ => return Err(self.pinpoint(job, failure).await),
             }
+            // What was sent of the job may be there: all of it where a COMMIT is in doubt and no mark tells.
+            shape.safe = shape.safe.max(if self.tables.is_some() { SafeMode::Loose } else { SafeMode::All });
             tracing::warn!(writer = self.number, error = %failure.raw_cause, "writer retries");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    fn shape(&self, rows: usize, safe: SafeMode) -> Shape {
+        Shape { rows, bytes: BYTES, limit: self.downstream.max_statement(), safe }
+    }
+
+    /// Begins a transaction. A connection that fails at that has most likely been idle for longer than the server keeps
+    /// one (`wait_timeout`), and nothing was sent on it: a new one takes its place at once.
+    async fn begin(&mut self) -> Result<(), ApplyError> {
+        if let Some(mut conn) = self.conn.take()
+            && limited(conn.query_drop("BEGIN")).await.is_ok()
+        {
+            self.conn = Some(conn);
+            return Ok(());
+        }
+        execute(self.connection().await?, b"BEGIN", "begin a transaction").await?;
+        Ok(())
     }
 
     async fn connection(&mut self) -> Result<&mut Conn, ApplyError> {
@@ -156,10 +179,14 @@ impl Writer {
     async fn in_transaction(&mut self, job: &Job, shape: Shape) -> Result<WriterStats, ApplyError> {
         let mut stats = WriterStats::default();
         let mut sql = std::mem::take(&mut self.sql);
-        let fence = self.tables.move_lanes(&job.share.lanes, self.epoch, &job.end);
+        let lanes = &job.share.lanes;
+        let fence = self.tables.as_ref().map(|tables| tables.move_lanes(lanes, self.epoch, &job.end));
         let epoch = self.epoch;
         let normal = self.downstream.set_mode(false);
         let relaxed = self.downstream.set_mode(true);
+        self.begin().await?;
+        // A new connection may have another limit than the job began with.
+        let shape = Shape { limit: self.downstream.max_statement(), ..shape };
         let conn = self.connection().await?;
         execute(conn, b"BEGIN", "begin a transaction").await?;
         let mut cursor = StatementCursor::new(&job.share, shape);
@@ -168,6 +195,9 @@ impl Writer {
                 .next(&mut sql)
                 .map_err(|error| Failure::new(Code::StreamEvent, format!("read a row: {error}")))?;
             let Some(info) = info else { break };
+            if sql.len() > shape.limit {
+                return Err(too_large(sql.len(), shape.limit, &info, &job.gtids).into());
+            }
             if info.relaxed {
                 execute(conn, relaxed.as_bytes(), "set sql_mode").await?;
             }
@@ -182,12 +212,15 @@ impl Writer {
                 stats.unmatched += info.rows.saturating_sub(matched);
             }
         }
-        let matched = execute(conn, fence.as_bytes(), "move the lanes' positions").await?;
+        let matched = match fence {
+            Some(fence) => execute(conn, fence.as_bytes(), "move the lanes' positions").await?,
+            None => lanes.len() as u64,
+        };
         sql.clear();
         sql.shrink_to(2 * BYTES);
         self.sql = sql;
         // All of them, or another owner has changed what lanes there are.
-        if matched == job.share.lanes.len() as u64 { Ok(stats) } else { Err(ApplyError::Fenced(epoch)) }
+        if matched == lanes.len() as u64 { Ok(stats) } else { Err(ApplyError::Fenced(epoch)) }
     }
 
     async fn commit(&mut self) -> Result<(), Broken> {
@@ -218,10 +251,12 @@ impl Writer {
     }
 
     /// Whether the stored position is the job's, once the server can be asked. The lanes of a job moved together: one of
-    /// them tells.
+    /// them tells. `false` also where no position is kept there.
     async fn committed_after_all(&mut self, job: &Job, since: Instant) -> Result<bool, ApplyError> {
+        let lane = job.share.lanes.first().copied().unwrap_or_default();
+        let Some(select) = self.tables.as_ref().map(|tables| tables.select_lane(lane)) else { return Ok(false) };
         loop {
-            match self.stored(job.share.lanes.first().copied().unwrap_or_default()).await {
+            match self.stored(&select).await {
                 Ok((epoch, _)) if epoch != self.epoch => return Err(ApplyError::Fenced(self.epoch)),
                 Ok((_, mark)) => return Ok(mark == *job.end),
                 Err(error) if since.elapsed() >= RETRY_LIMIT => return Err(error),
@@ -233,8 +268,7 @@ impl Writer {
         }
     }
 
-    async fn stored(&mut self, lane: u32) -> Result<(u64, StoredMark), ApplyError> {
-        let select = self.tables.select_lane(lane);
+    async fn stored(&mut self, select: &str) -> Result<(u64, StoredMark), ApplyError> {
         let epoch = self.epoch;
         let conn = self.connection().await?;
         let row: Option<(i32, u32, u64, String, u64, String, u64)> = limited(conn.query_first(select))
@@ -246,8 +280,9 @@ impl Writer {
 
     /// The failure again, of the one row that the downstream refuses: the work once more, row by row, never committed.
     async fn pinpoint(&mut self, job: &Job, failure: Failure) -> ApplyError {
-        let shape = Shape { rows: 1, bytes: BYTES, safe: job.safe };
-        if retry_of(&failure) == Retry::InPlace {
+        let shape = self.shape(1, job.safe);
+        // What is sent of a table without transactions stays, and a second time it would tell something else.
+        if retry_of(&failure) == Retry::InPlace || job.share.loose {
             return failure.into();
         }
         let again = tokio::time::timeout(RETRY_LIMIT, self.in_transaction(job, shape)).await;
@@ -274,10 +309,28 @@ async fn execute(conn: &mut Conn, sql: &[u8], doing: &str) -> Result<u64, Failur
     }
 }
 
+/// One row that is longer as a statement than the server takes. It heals when the server is told to take more.
+fn too_large(size: usize, limit: usize, info: &StatementInfo, gtids: &str) -> Failure {
+    let limit = limit + 1;
+    let message = format!(
+        "a row of {} takes {size} bytes as a statement, and the downstream takes {limit} (max_allowed_packet)",
+        info.table.target
+    );
+    let wanted = (size + 1).next_multiple_of(1 << 20);
+    Failure::new(Code::ExecuteFailed, message).scope(Scope::Downstream).at(place(info, gtids)).workaround(format!(
+        "Please run SET GLOBAL max_allowed_packet={wanted} downstream, or more (and set it in its configuration), then \
+         resume-task."
+    ))
+}
+
 /// In DM's words, with the place in the binlog.
+fn place(info: &StatementInfo, gtids: &str) -> String {
+    let at = |position| format!("[position: {position}, gtid-set: {gtids}]");
+    format!("startLocation: {}, endLocation: {}", at(&info.span.start), at(&info.span.end))
+}
+
 fn statement_failure(error: &mysql_async::Error, info: &StatementInfo, gtids: &str) -> Failure {
-    let place = |position| format!("[position: {position}, gtid-set: {gtids}]");
-    let place = format!("startLocation: {}, endLocation: {}", place(&info.span.start), place(&info.span.end));
+    let place = place(info, gtids);
     let doing = format!("execute statement failed: {}", info.template());
     let failure = driver_failure(error, Code::ExecuteFailed, Scope::NotSet, &doing).at(place);
     match crate::error::server_error_code(error) {

@@ -8,8 +8,10 @@
 
 mod claim;
 mod decide;
+mod ledger;
 mod save;
 
 pub use claim::{Claim, Claimed, claim, forget, peek};
 pub use decide::{Decision, SafeWindow, decide};
+pub use ledger::{Book, Kept, Ledger, LedgerRecord, kept_here};
 pub use save::{SaveError, save};

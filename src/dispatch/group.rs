@@ -4,12 +4,12 @@
 //! group: the work of some lanes, together. So a small group costs one downstream transaction however many lanes there
 //! are, and a replay after a crash may share out otherwise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Builder;
 
-use super::change::{Change, DispatchError, EventSpan, LaneSkip};
+use super::change::{Change, DispatchError, EventSpan, LaneSkip, SafeMode};
 use super::key::{key_of, lane_of};
 use crate::model::{RowMark, TargetTable};
 use crate::row::{RowImage, RowPair};
@@ -32,6 +32,8 @@ pub struct Group {
     pub transactions: u64,
     /// The source's clock at its last commit, seconds since the epoch; 0 for unknown.
     pub timestamp: u32,
+    /// Tables in it that have no transactions, with their engines.
+    pub loose: Vec<(TargetTable, String)>,
 }
 
 /// The part of a group that some lanes do together, table by table; tables do not depend on each other.
@@ -43,6 +45,8 @@ pub struct Share {
     /// any other group begins: a replay may cut groups elsewhere, and what undid itself here would show for a moment
     /// there, when another lane has moved a row to that key.
     pub lanes: Vec<u32>,
+    /// Whether changes of a table without transactions are in it: what is sent of them stays.
+    pub loose: bool,
 }
 
 /// One table's part, step after step.
@@ -138,6 +142,7 @@ struct TableBuilder {
 struct ShareBuilder {
     tables: Vec<TableBuilder>,
     lanes: BTreeSet<u32>,
+    loose: bool,
     /// From a binding's address to its table's place.
     by_binding: HashMap<usize, usize, Xxh3Builder>,
 }
@@ -148,16 +153,16 @@ pub struct GroupBuilder {
     lanes: usize,
     shares: Vec<ShareBuilder>,
     one_sequence: bool,
-    /// What was done of the changes already is not known: none may be left out because another undoes it.
-    safe: bool,
+    safe: SafeMode,
     rows: u64,
     bytes: usize,
+    loose: BTreeMap<TargetTable, String>,
 }
 
 impl GroupBuilder {
     /// For this many lanes, in at most this many shares. `one_sequence` keeps all changes of all tables in source order on one lane, as checked
     /// foreign keys demand. `safe` is for groups applied in safe mode.
-    pub fn new(lanes: usize, shares: usize, one_sequence: bool, safe: bool) -> Self {
+    pub fn new(lanes: usize, shares: usize, one_sequence: bool, safe: SafeMode) -> Self {
         let lanes = lanes.max(1);
         GroupBuilder {
             lanes,
@@ -166,6 +171,7 @@ impl GroupBuilder {
             safe,
             rows: 0,
             bytes: 0,
+            loose: BTreeMap::new(),
         }
     }
 
@@ -183,7 +189,7 @@ impl GroupBuilder {
     pub fn push(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         self.rows += 1;
         self.bytes += change.bytes();
-        if self.one_sequence || change.table.is_ordered() {
+        if self.one_sequence || change.table.is_ordered() || change.lacks_key() {
             return self.push_in_order(change, skip);
         }
         let Some(identity) = change.table.identity.clone() else { return self.push_in_order(change, skip) };
@@ -217,6 +223,7 @@ impl GroupBuilder {
         };
         if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal)) {
             let one_sequence = self.one_sequence;
+            self.note_loose(&change.table);
             self.share(lane).table(&change.table, one_sequence).in_order.push(change);
         }
         Ok(())
@@ -233,7 +240,8 @@ impl GroupBuilder {
         let lane = lane_of(&net.table, image, self.lanes)?;
         if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
             let table = Arc::clone(&net.table);
-            let safe = self.safe;
+            let safe = self.safe.covers(&table);
+            self.note_loose(&table);
             self.share(lane).table(&table, false).push(key, net, safe);
         }
         Ok(())
@@ -247,17 +255,27 @@ impl GroupBuilder {
         share
     }
 
+    fn note_loose(&mut self, table: &BoundTable) {
+        if let Some(engine) = &table.loose_engine
+            && !self.loose.contains_key(&table.target)
+        {
+            self.loose.insert(table.target.clone(), engine.clone());
+        }
+    }
+
     /// Ends the group.
     pub fn finish(self, start: RowMark, end: RowMark, transactions: u64, timestamp: u32) -> Group {
         let shares =
             self.shares.into_iter().filter(|share| !share.lanes.is_empty()).map(ShareBuilder::finish).collect();
-        Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
+        let loose = self.loose.into_iter().collect();
+        Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp, loose }
     }
 }
 
 impl ShareBuilder {
     /// Where a change of this table goes.
     fn table(&mut self, table: &Arc<BoundTable>, one_sequence: bool) -> &mut TableBuilder {
+        self.loose |= table.loose_engine.is_some();
         if one_sequence {
             if self.tables.is_empty() {
                 self.tables.push(TableBuilder::new(table.target.clone()));
@@ -276,8 +294,10 @@ impl ShareBuilder {
     }
 
     fn finish(self) -> Share {
-        let tables = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
-        Share { tables, lanes: self.lanes.into_iter().collect() }
+        let mut tables: Vec<TableWork> = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
+        // Every share goes through the tables in one order, too.
+        tables.sort_by(|a, b| a.target.cmp(&b.target));
+        Share { tables, lanes: self.lanes.into_iter().collect(), loose: self.loose }
     }
 }
 

@@ -134,6 +134,7 @@ mod tests {
             other_unique: vec![1],
             lane_rule: LaneRule::Pinned,
             dialect: Dialect::MySql,
+            loose_engine: None,
         };
         let image =
             |bytes: &'static [u8]| RowImage { present: None, bytes: Bytes::from_static(bytes), resolved_json: None };

@@ -15,5 +15,5 @@ mod model_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use change::{Change, DispatchError, EventSpan, LaneSkip};
+pub use change::{Change, DispatchError, EventSpan, LaneSkip, SafeMode};
 pub use group::{Group, GroupBuilder, NetDelete, NetInsert, NetUpdate, Share, Step, TableWork};

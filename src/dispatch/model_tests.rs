@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::testing::{COLUMNS, Cells, cells, change, table};
-use super::{Change, GroupBuilder, LaneSkip, Share, Step};
+use super::{Change, GroupBuilder, LaneSkip, SafeMode, Share, Step};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
 use crate::row::{ChangeKind, RowImage};
 use crate::schema::BoundTable;
@@ -315,7 +315,7 @@ fn groups(
     random: &mut StdRng,
 ) -> Vec<(usize, Vec<Share>)> {
     let mut groups = Vec::new();
-    let mut new = || GroupBuilder::new(lanes, random.random_range(1..=lanes), one_sequence, false);
+    let mut new = || GroupBuilder::new(lanes, random.random_range(1..=lanes), one_sequence, SafeMode::Off);
     let mut builder = new();
     let changes = &history.changes;
     for (at, (transaction, change)) in changes.iter().enumerate().skip(from) {
@@ -475,7 +475,7 @@ proptest! {
 fn a_lane_whose_changes_undo_each_other_passes_them() {
     let table = table("a", "t", Keys::Primary.list());
     let row = [Some(Some(1)), Some(None), Some(Some(0))];
-    let mut builder = GroupBuilder::new(4, 2, false, false);
+    let mut builder = GroupBuilder::new(4, 2, false, SafeMode::Off);
     for (number, (before, after)) in [(None, Some(row)), (Some(row), None)].into_iter().enumerate() {
         let ordinal = RowOrdinal { event: number as u32, row: 0 };
         builder.push(change(&table, before, after, ordinal), &[]).expect("push a change");

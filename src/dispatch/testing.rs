@@ -39,7 +39,8 @@ pub(crate) fn table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Ar
         columns: columns.iter().map(|&column| Some(column)).collect(),
         prefix: false,
     });
-    let structure = TableStructure { columns: columns.collect(), unique_keys: unique_keys.collect() };
+    let structure =
+        TableStructure { columns: columns.collect(), unique_keys: unique_keys.collect(), loose_engine: None };
     let target = TargetTable(TableName::new("d", target));
     Arc::new(bind(&layout, &target, &structure, Dialect::MySql).expect("bind"))
 }

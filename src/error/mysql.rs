@@ -18,10 +18,17 @@ pub fn server_error_code(error: &Error) -> Option<u16> {
     }
 }
 
+/// What a server says when it ends a connection by itself: it shuts down, the connection was killed, or was idle for too
+/// long (MariaDB 1927, MySQL 3169 and 4031).
+const GONE: [u16; 5] = [1053, 1077, 1927, 3169, 4031];
+
 /// Turns a client error into a failure of `scope`; `doing` says what was asked of the server. A server's refusal keeps
 /// `refused`; everything else is a lost or unusable connection.
 pub fn driver_failure(error: &Error, refused: Code, scope: Scope, doing: &str) -> Failure {
     match error {
+        Error::Server(server) if GONE.contains(&server.code) && refused != Code::DriverError => {
+            Failure::new(Code::InvalidConnection, doing).scope(scope).cause(render_server_error(server))
+        }
         Error::Server(server) => Failure::new(refused, doing).scope(scope).cause(render_server_error(server)),
         // While connecting nothing was in use yet.
         Error::Driver(DriverError::ConnectionClosed) | Error::Io(_) if refused != Code::DriverError => {

@@ -21,6 +21,11 @@ impl MetaTables {
         MetaTables { schema: schema.into(), task: task.into(), source: source.into() }
     }
 
+    /// What tells this task and source from all others on a downstream.
+    pub fn identity(&self) -> String {
+        format!("{}\0{}\0{}", self.schema, self.task, self.source)
+    }
+
     fn table(&self, suffix: &str) -> String {
         format!("{}.{}", identifier(&self.schema), identifier(&format!("{}_{suffix}", self.task)))
     }
@@ -104,6 +109,23 @@ impl MetaTables {
         ]
     }
 
+    /// Statements that succeed where our tables are there and can be read.
+    pub fn probe(&self) -> [String; 3] {
+        [self.lane(), self.ddl(), self.checkpoint()].map(|table| format!("SELECT id FROM {table} LIMIT 1"))
+    }
+
+    /// Reads engines of our own tables that have no transactions.
+    pub fn select_loose_engines(&self) -> String {
+        let name = |suffix: &str| quote(&format!("{}_{suffix}", self.task));
+        format!(
+            "SELECT t.engine FROM information_schema.tables t JOIN information_schema.engines e ON e.engine=t.engine \
+             WHERE table_schema={} AND table_name IN ({},{}) AND COALESCE(e.transactions,'NO')<>'YES'",
+            quote(&self.schema),
+            name("agent_lane"),
+            name("agent_ddl")
+        )
+    }
+
     /// Makes sure that there is a row to lock for whoever claims the task.
     pub fn insert_shadow(&self) -> String {
         format!(
@@ -120,12 +142,14 @@ impl MetaTables {
         format!("DELETE FROM {} WHERE id={} AND is_global=0", self.checkpoint(), quote(&self.source))
     }
 
-    /// Statements that forget everything about this source (`--remove-meta`). The tables stay: another source may use them.
-    pub fn forget(&self) -> Vec<String> {
+    /// For each table, statements that look whether it has anything of this source, and that forget it (`--remove-meta`).
+    /// The tables stay: another source may use them.
+    pub fn forget(&self) -> Vec<[String; 2]> {
         let id = quote(&self.source);
         ["syncer_checkpoint", "onlineddl", "agent_lane", "agent_ddl"]
             .into_iter()
-            .map(|suffix| format!("DELETE FROM {} WHERE id={id}", self.table(suffix)))
+            .map(|suffix| format!("FROM {} WHERE id={id}", self.table(suffix)))
+            .map(|rest| [format!("SELECT id {rest} LIMIT 1"), format!("DELETE {rest}")])
             .collect()
     }
 
@@ -139,6 +163,11 @@ impl MetaTables {
             self.checkpoint(),
             quote(&self.source)
         )
+    }
+
+    /// As [`Self::select_dm_row`] without locking, which needs fewer rights.
+    pub fn read_dm_row(&self) -> String {
+        self.select_dm_row().trim_end_matches(" FOR UPDATE").to_owned()
     }
 
     /// Reads all lane rows, the shadow first: `lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal`.

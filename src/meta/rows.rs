@@ -125,7 +125,7 @@ impl SafeNote {
 }
 
 /// A DDL statement that was about to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DdlIntent {
     /// Start of its transaction.
     pub mark: StoredMark,

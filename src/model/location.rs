@@ -103,6 +103,12 @@ impl RowMark {
     pub fn at(location: Location) -> Self {
         RowMark { location, next: RowOrdinal::default() }
     }
+
+    /// Whether everything up to `other` is also up to here.
+    pub fn has_reached(&self, other: &RowMark) -> bool {
+        let same = self.location == other.location;
+        self.location.covers(&other.location) && (!same || self.next >= other.next)
+    }
 }
 
 macro_rules! stage_location {

@@ -10,8 +10,8 @@ use super::intake::Intake;
 use super::item;
 use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
-use crate::apply::{Downstream, DownstreamOptions};
-use crate::checkpoint::{Claim, claim};
+use crate::apply::{DdlLock, Downstream, DownstreamOptions};
+use crate::checkpoint::{Claim, Ledger, claim};
 use crate::decode::Decoder;
 use crate::error::Failure;
 use crate::meta::MetaTables;
@@ -48,6 +48,20 @@ pub struct PipelineSpec {
     pub always_safe: bool,
     /// `safe-mode-duration`.
     pub safe_duration: Duration,
+    /// What this machine keeps of its positions.
+    pub ledger: Arc<dyn Ledger>,
+}
+
+impl PipelineSpec {
+    /// The downstream, as the ledger names it.
+    pub fn target(&self) -> String {
+        target_of(&self.downstream)
+    }
+}
+
+/// Host and port of a downstream.
+pub fn target_of(endpoint: &Endpoint) -> String {
+    format!("{}:{}", endpoint.host, endpoint.port)
 }
 
 /// Runs a pipeline from claim to end.
@@ -93,8 +107,17 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         flavor: spec.flavor,
         lanes: spec.lanes,
         fresh_start: spec.fresh_start.clone(),
+        ledger: Arc::clone(&spec.ledger),
+        target: spec.target(),
     };
     let claimed = claim(&mut control, &request).await?;
+    if claimed.disarm {
+        // Whoever stored the intent passed its check before the epoch was raised, and may be about to run the statement.
+        let lock = DdlLock::new(&spec.tables);
+        if lock.take(&mut control, |waits| say(&waits)).await? {
+            lock.give_back(&mut control).await;
+        }
+    }
     tracing::info!(epoch = claimed.epoch, lanes = claimed.marks.len(), start = %claimed.start.location, "claimed");
     spec.relay.protect(&spec.name, &claimed.start.location);
     say("opening the relay log");
@@ -109,8 +132,16 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
     let begin = reader.boundary().clone();
     let decoder = Decoder::new(spec.flavor, begin.location, begin.checksum);
     let (sender, items) = item::channel();
-    let intake =
-        Intake::new(reader, decoder, Arc::clone(&spec.transform), downstream.clone(), claimed.start.clone(), sender);
+    let intake = Intake::new(
+        reader,
+        decoder,
+        Arc::clone(&spec.transform),
+        downstream.clone(),
+        claimed.start.clone(),
+        progress.clone(),
+        sender,
+    )
+    .needing_keys(claimed.kept_here.is_some());
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
     let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
     let options = CoordinatorOptions {

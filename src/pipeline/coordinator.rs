@@ -5,20 +5,22 @@
 //! agreement. A stop ends intake first and then follows a loop of its own, [`Coordinator::drain`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::former::{Formed, Former, Want};
+use super::here::BookIntents;
 use super::item::{DdlItem, IntakeEnd, Queued};
 use super::pace::{Pace, Size};
-use super::progress::Progress;
+use super::progress::{Progress, RunningDdl};
 use super::{Outcome, Parked, Stop};
-use crate::apply::{ApplyError, DdlRun, Downstream, Job, JobDone, Writer};
-use crate::checkpoint::{Claimed, SafeWindow, SaveError, save};
-use crate::dispatch::Group;
+use crate::apply::{ApplyError, DdlLock, DdlRun, Downstream, Intents, Job, JobDone, StoredIntents, Writer};
+use crate::checkpoint::{Book, Claimed, Kept, SafeWindow, SaveError, save};
+use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::meta::{DdlIntent, DmRow, MetaTables, SafeNote, StoredMark};
 use crate::model::{Location, RowMark, RowOrdinal};
@@ -30,6 +32,10 @@ const MARK_INTERVAL: Duration = Duration::from_secs(1);
 const PARK_STORE: Duration = Duration::from_millis(500);
 /// What the last group of a drain may take.
 const LAST_GROUP: Duration = Duration::from_millis(150);
+/// How long a connection that was idle may take to show that it is there.
+const PING: Duration = Duration::from_secs(5);
+/// Tables named in the status.
+const NOTES: usize = 20;
 
 /// What the coordinator needs to know.
 pub struct CoordinatorOptions {
@@ -58,6 +64,8 @@ enum Ended {
     Failed(Failure),
     Intake(IntakeEnd),
     Fenced,
+    /// A stop interrupted a DDL statement that had not begun.
+    Interrupted,
 }
 
 impl From<ApplyError> for Ended {
@@ -65,6 +73,7 @@ impl From<ApplyError> for Ended {
         match error {
             ApplyError::Failed(failure) => Ended::Failed(failure),
             ApplyError::Fenced(_) => Ended::Fenced,
+            ApplyError::Interrupted => Ended::Interrupted,
         }
     }
 }
@@ -106,6 +115,7 @@ pub struct Coordinator {
     /// Owns the writers: they end with the coordinator.
     _tasks: JoinSet<()>,
     control: Option<Conn>,
+    control_used: Instant,
     at_work: Option<AtWork>,
     ready: Option<Ready>,
     applied: RowMark,
@@ -118,6 +128,10 @@ pub struct Coordinator {
     flushed: Location,
     pace: Pace,
     safe_until: Option<Safe>,
+    /// Up to here tables without transactions may be ahead of the lanes' marks.
+    loose_until: Option<RowMark>,
+    /// What this machine keeps.
+    book: Book,
     intent: Option<DdlIntent>,
     /// Start of a DDL statement that ran and whose end is not stored yet.
     ddl_start: Option<RowMark>,
@@ -147,12 +161,15 @@ impl Coordinator {
             (Some(SafeWindow::Unknown), _) => Some(Safe::For(options.safe_duration)),
             (None, _) => None,
         };
+        let book = claimed.book.clone();
+        let with_rows = (book.kept() == Kept::Downstream).then(|| options.tables.clone());
+        let loose = book.window().filter(|window| with_rows.is_some() && !claimed.start.has_reached(window));
         let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
         let mut tasks = JoinSet::new();
         let mut writers = Vec::with_capacity(claimed.marks.len());
         for number in 0..claimed.marks.len() {
             let (jobs, mut inbox) = mpsc::channel::<Job>(1);
-            let mut writer = Writer::new(options.downstream.clone(), options.tables.clone(), number, claimed.epoch);
+            let mut writer = Writer::new(options.downstream.clone(), with_rows.clone(), number, claimed.epoch);
             let answers = answers.clone();
             tasks.spawn(async move {
                 while let Some(job) = inbox.recv().await {
@@ -164,6 +181,14 @@ impl Coordinator {
             });
             writers.push(jobs);
         }
+        if let Some(why) = &claimed.kept_here {
+            let note = format!(
+                "positions are kept on this machine, because the downstream cannot keep them ({why}): after an interruption \
+                 the changes since the checkpoint are applied again in safe mode, and no other agent is kept off. \
+                 CREATE on the task's meta-schema makes that exact"
+            );
+            progress.send_if_modified(|progress| progress.notes.insert(note));
+        }
         let one_sequence = options.downstream.checks_foreign_keys;
         let former = Former::new(claimed.marks.clone(), claimed.start.clone(), one_sequence);
         let now = Instant::now();
@@ -174,6 +199,7 @@ impl Coordinator {
             done,
             _tasks: tasks,
             control: Some(control),
+            control_used: now,
             at_work: None,
             ready: None,
             applied: claimed.start.clone(),
@@ -183,6 +209,8 @@ impl Coordinator {
             last_flush: now,
             flushed: claimed.flushed.clone(),
             safe_until,
+            loose_until: loose.cloned(),
+            book,
             intent: claimed.intent.clone(),
             ddl_start: None,
             intake_end: None,
@@ -201,8 +229,13 @@ impl Coordinator {
                 Stop::Drain => return self.drain(items, stop).await,
                 Stop::Abort => return Outcome::Parked(self.inexact()),
             }
-            if let Err(ended) = self.advance(&mut stop).await {
-                return self.end(ended).await;
+            match self.advance(&mut stop).await {
+                Ok(()) => {}
+                Err(Ended::Interrupted) => {
+                    self.former_is_void();
+                    continue;
+                }
+                Err(ended) => return self.end(ended).await,
             }
             if self.at_work.is_none()
                 && let Some(end) = self.intake_end.take()
@@ -252,7 +285,7 @@ impl Coordinator {
             if self.ready.is_none()
                 && let Some(ddl) = self.prepare(Want::Next)?
             {
-                self.run_ddl(ddl).await?;
+                self.run_ddl(ddl, stop).await?;
                 continue;
             }
             match self.ready.take() {
@@ -266,7 +299,12 @@ impl Coordinator {
     fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
         let (rows, bytes) = self.former.waiting();
         let size = self.pace.size(rows, bytes);
-        let formed = self.former.form(size, want, self.safe_until.is_some());
+        let safe = match (&self.safe_until, &self.loose_until) {
+            (Some(_), _) => SafeMode::All,
+            (None, Some(_)) => SafeMode::Loose,
+            (None, None) => SafeMode::Off,
+        };
+        let formed = self.former.form(size, want, safe);
         match formed.map_err(|error| Failure::new(Code::StreamEvent, error.to_string()))? {
             Formed::Group { group, lsn, room } => self.ready = Some(Ready { size, group, lsn, room }),
             Formed::Ddl(ddl) => return Ok(Some(ddl)),
@@ -276,7 +314,12 @@ impl Coordinator {
     }
 
     async fn deal_out(&mut self, Ready { size, group, lsn, room }: Ready) -> Result<(), Ended> {
-        let safe = self.is_safe(&group.start);
+        let safe = self.safe_mode(&group.start);
+        if self.book.kept() == Kept::Here || !group.loose.is_empty() {
+            // Before anything of it goes out: after a crash nobody could tell how far it came.
+            self.book.cover(&group.end, (self.options.received)()).await?;
+            self.note_loose(&group);
+        }
         let end = Arc::new(StoredMark::from(&group.end));
         let gtids: Arc<str> = group.start.location.gtids.to_string().into();
         let mut at_work = AtWork {
@@ -307,13 +350,36 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Which of a group's changes may be applied already.
+    fn safe_mode(&mut self, start: &RowMark) -> SafeMode {
+        if self.loose_until.as_ref().is_some_and(|end| start.has_reached(end)) {
+            self.loose_until = None;
+        }
+        match (self.is_safe(start), &self.loose_until) {
+            (true, _) => SafeMode::All,
+            (false, Some(_)) => SafeMode::Loose,
+            (false, None) => SafeMode::Off,
+        }
+    }
+
+    /// Says which tables cannot be applied exactly once.
+    fn note_loose(&self, group: &Group) {
+        for (table, engine) in &group.loose {
+            let note = format!(
+                "target table {table} has engine {engine}, which has no transactions: after an interruption its changes \
+                 since the checkpoint are applied again in safe mode (ALTER TABLE … ENGINE=InnoDB makes that exact)"
+            );
+            self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
+        }
+    }
+
     fn is_safe(&mut self, start: &RowMark) -> bool {
         if let Some(Safe::For(duration)) = self.safe_until {
             self.safe_until = Some(Safe::When(Instant::now() + duration));
         }
         let over = match &self.safe_until {
             None | Some(Safe::Always | Safe::For(_)) => false,
-            Some(Safe::At(mark)) => start.location.covers(&mark.location),
+            Some(Safe::At(mark)) => start.has_reached(mark),
             Some(Safe::When(at)) => Instant::now() >= *at,
         };
         if over {
@@ -343,7 +409,7 @@ impl Coordinator {
     fn finish_group(&mut self, group: AtWork) {
         self.pace.done(group.size, group.rows, group.since.elapsed());
         self.applied = group.end;
-        self.ahead.retain(|mark| !has_reached(&self.applied, mark));
+        self.ahead.retain(|mark| !self.applied.has_reached(mark));
         self.progress.send_modify(|progress| {
             progress.rows += group.rows;
             progress.transactions += group.transactions;
@@ -358,8 +424,17 @@ impl Coordinator {
     fn publish(&self) {
         let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
             Safe::Always => "the task's configuration asks for it".to_owned(),
+            Safe::At(mark) if self.book.kept() == Kept::Here => {
+                format!("replaying what may have been applied before the interruption, until {}", mark.location)
+            }
             Safe::At(mark) => format!("replaying what another worker may have applied, until {}", mark.location),
             Safe::For(_) | Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
+        });
+        let safe_mode = safe_mode.or_else(|| {
+            let until = &self.loose_until.as_ref()?.location;
+            Some(format!(
+                "for tables without transactions, replaying what may have been applied already, until {until}"
+            ))
         });
         self.progress.send_modify(|progress| {
             progress.activity = "applying".to_owned();
@@ -370,6 +445,14 @@ impl Coordinator {
     }
 
     async fn control(&mut self) -> Result<&mut Conn, Failure> {
+        // The server may have closed it meanwhile (`wait_timeout`).
+        if self.control_used.elapsed() >= MARK_INTERVAL
+            && let Some(conn) = &mut self.control
+            && !matches!(tokio::time::timeout(PING, conn.ping()).await, Ok(Ok(())))
+        {
+            self.control = None;
+        }
+        self.control_used = Instant::now();
         if self.control.is_none() {
             self.control = Some(self.options.downstream.connect().await?);
         }
@@ -435,10 +518,14 @@ impl Coordinator {
         let (mark, epoch, tables) =
             (StoredMark::from(&self.applied), self.options.claimed.epoch, self.options.tables.clone());
         let row = row.map(|row| (row, self.safe_note()));
-        let conn = self.control().await.map_err(SaveError::Failed)?;
-        if let Err(error) = save(conn, &tables, epoch, &mark, clear_intent, row.as_ref()).await {
-            self.control = None;
-            return Err(error);
+        if self.book.kept() == Kept::Here {
+            self.store_here(&mark, clear_intent, row.as_ref(), &tables).await.map_err(SaveError::Failed)?;
+        } else {
+            let conn = self.control().await.map_err(SaveError::Failed)?;
+            if let Err(error) = save(conn, &tables, epoch, &mark, clear_intent, row.as_ref()).await {
+                self.control = None;
+                return Err(error);
+            }
         }
         self.stored = self.applied.clone();
         self.last_mark = Instant::now();
@@ -451,26 +538,100 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn run_ddl(&mut self, ddl: DdlItem) -> Result<(), Ended> {
+    /// The checkpoint on this machine, and then DM's row as far as the account may write it.
+    async fn store_here(
+        &mut self,
+        mark: &StoredMark,
+        clear_intent: bool,
+        row: Option<&(DmRow, SafeNote)>,
+        tables: &MetaTables,
+    ) -> Result<(), Failure> {
+        self.book.save(mark, clear_intent, row.map(|(row, note)| (row, *note))).await?;
+        let Some((row, _)) = row else { return Ok(()) };
+        self.control().await?;
+        let Some(conn) = self.control.as_mut() else { return Ok(()) };
+        let written = tokio::time::timeout(MARK_INTERVAL, self.book.write_row(conn, tables, row)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            // A dm-worker that took over now would start further back; nothing else depends on it.
+            tracing::warn!(answer = ?written, "DM's row is not written, will be tried again");
+            self.control = None;
+        }
+        Ok(())
+    }
+
+    async fn run_ddl(&mut self, ddl: DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
         let first = ddl.steps.first().map_or("", |step| step.sql.as_str());
         let shown: String = first.chars().take(200).collect();
-        self.progress.send_modify(|progress| progress.activity = format!("running DDL: {shown}"));
         tracing::info!(statement = %shown, "DDL");
-        let start = StoredMark::from(&self.applied);
-        let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
-        let epoch = self.options.claimed.epoch;
-        let mut intent = self.intent.take();
-        let place = Arc::clone(&ddl.place);
-        let run = DdlRun { downstream: &downstream, tables: &tables, epoch, start: &start, place };
-        let conn = self.control().await?;
-        for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
-            run.run(conn, number, step, &mut intent).await?;
+        if self.book.kept() == Kept::Here && self.applied != self.stored {
+            // Rows before it must not be replayed onto what it makes of their tables.
+            self.store_here(&StoredMark::from(&self.applied), false, None, &self.options.tables.clone()).await?;
         }
+        let running = RunningDdl { statement: shown.clone(), since: SystemTime::now() };
+        self.progress.send_modify(|progress| {
+            progress.activity = format!("running DDL: {shown}");
+            progress.ddl = Some(running);
+        });
+        let result = self.run_steps(&ddl, stop).await;
+        let lost =
+            |failure: &Failure| matches!(failure.known_code(), Some(Code::InvalidConnection | Code::DriverError));
+        if !matches!(&result, Err(Ended::Failed(failure)) if lost(failure)) {
+            // Where the answer was lost, the statement may still be at work.
+            self.progress.send_modify(|progress| progress.ddl = None);
+        }
+        let intent = result?;
         (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.
         let _ = ddl.done.send(());
         self.publish();
         Ok(())
+    }
+
+    async fn run_steps(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<Option<DdlIntent>, Ended> {
+        let start = StoredMark::from(&self.applied);
+        let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
+        let (epoch, lock, progress) = (self.options.claimed.epoch, DdlLock::new(&tables), self.progress.clone());
+        let mut intent = self.intent.take();
+        self.control().await?;
+        let Some(conn) = self.control.as_mut() else { return Ok(intent) };
+        let (mut with_rows, mut here);
+        let intents: &mut dyn Intents = match self.book.kept() {
+            Kept::Downstream => {
+                with_rows = StoredIntents { tables: &tables, epoch };
+                &mut with_rows
+            }
+            Kept::Here => {
+                here = BookIntents(&mut self.book);
+                &mut here
+            }
+        };
+        let stopping = std::pin::pin!(async {
+            // A sender that is gone stops it too.
+            let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
+        });
+        let mut run = DdlRun {
+            downstream: &downstream,
+            intents,
+            lock: &lock,
+            start: &start,
+            place: Arc::clone(&ddl.place),
+            stopping,
+            stopped: false,
+            say: &|waits| progress.send_modify(|progress| progress.activity = waits),
+        };
+        let mut result = Ok(());
+        for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
+            result = run.run(conn, number, step, &mut intent).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        if result.is_err() {
+            // The next one begins with a connection that holds nothing.
+            self.control = None;
+        }
+        result?;
+        Ok(intent)
     }
 
     /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.
@@ -501,12 +662,11 @@ impl Coordinator {
                     continue;
                 }
                 match self.prepare(Want::OnlyOpen) {
-                    Ok(Some(ddl)) => {
-                        if let Err(ended) = self.run_ddl(ddl).await {
-                            return self.end(ended).await;
-                        }
-                        continue;
-                    }
+                    Ok(Some(ddl)) => match self.run_ddl(ddl, &mut stop).await {
+                        Ok(()) => continue,
+                        Err(Ended::Interrupted) => return self.park().await,
+                        Err(ended) => return self.end(ended).await,
+                    },
                     Ok(None) if self.ready.is_some() => continue,
                     Ok(None) => {}
                     Err(ended) => return self.end(ended).await,
@@ -559,7 +719,11 @@ impl Coordinator {
             row.exit_safe = behind.map_or(row.exit_safe, |end| StoredMark::from(&RowMark::at(end)));
         }
         let past_ddl = self.ddl_start.as_ref().is_some_and(|start| *start != self.applied);
-        let stored = tokio::time::timeout(PARK_STORE, self.store(Some(row), past_ddl)).await;
+        let stored = async {
+            self.store(Some(row), past_ddl).await?;
+            self.book.close(&self.applied).await.map_err(SaveError::Failed)
+        };
+        let stored = tokio::time::timeout(PARK_STORE, stored).await;
         let exact = match stored {
             Ok(Ok(())) => true,
             Ok(Err(SaveError::Fenced)) => return Outcome::Fenced,
@@ -594,6 +758,8 @@ impl Coordinator {
         }
         match ended {
             Ended::Fenced => Outcome::Fenced,
+            // Its callers park.
+            Ended::Interrupted => Outcome::Parked(self.inexact()),
             Ended::Intake(IntakeEnd::Relay(error @ RelayError::Damaged { .. })) => Outcome::RelayDamaged(error),
             Ended::Intake(IntakeEnd::Relay(RelayError::NotCovered { .. })) => {
                 Outcome::RelayTooShort(self.applied.location)
@@ -606,12 +772,6 @@ impl Coordinator {
             }
         }
     }
-}
-
-/// Whether everything up to `mark` is done at `applied`.
-fn has_reached(applied: &RowMark, mark: &RowMark) -> bool {
-    let same = applied.location == mark.location;
-    applied.location.covers(&mark.location) && (!same || applied.next >= mark.next)
 }
 
 /// Intake is gone without a word: a panic in it, or a drain that needs it no more.

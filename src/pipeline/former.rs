@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlItem, Item, Queued};
 use super::pace::Size;
-use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip};
+use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal};
 
 /// Bytes of row images a group at most, about.
@@ -152,7 +152,7 @@ impl Former {
     }
 
     /// Forms the next group of about that size, whole transactions while they fit.
-    pub fn form(&mut self, size: Size, want: Want, safe: bool) -> Result<Formed, DispatchError> {
+    pub fn form(&mut self, size: Size, want: Want, safe: SafeMode) -> Result<Formed, DispatchError> {
         let rows = size.rows;
         let mut builder = GroupBuilder::new(self.lanes, size.shares, self.one_sequence, safe);
         let start = self.at.clone();

@@ -131,13 +131,13 @@ fn whole_transactions_until_there_are_enough() {
         former.take(commit(at(1, 5 + number, 0)));
         assert!(former.has_a_group(3 * number + 3));
     }
-    let (first, lsn) = group(former.form(size(4), Want::OnlyRows, false));
+    let (first, lsn) = group(former.form(size(4), Want::OnlyRows, SafeMode::Off));
     assert_eq!((first.start, first.end, lsn), (RowMark::at(at(1, 4, 0)), RowMark::at(at(1, 6, 0)), Some(6)));
     assert_eq!((first.rows, first.transactions, first.timestamp), (6, 2, 77));
-    let (second, lsn) = group(former.form(size(4), Want::Next, false));
+    let (second, lsn) = group(former.form(size(4), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&second), lsn), (vec![20, 21, 22], Some(7)));
     assert_eq!((second.start, second.end), (RowMark::at(at(1, 6, 0)), RowMark::at(at(1, 7, 0))));
-    assert!(is_nothing(former.form(size(4), Want::Next, false)));
+    assert!(is_nothing(former.form(size(4), Want::Next, SafeMode::Off)));
 }
 
 #[test]
@@ -145,15 +145,15 @@ fn an_incomplete_transaction_waits_and_is_no_part_of_a_group() {
     let (table, mut former) = (keyed(), fresh(2));
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..3, 100));
-    assert!(is_nothing(former.form(size(100), Want::Next, false)));
+    assert!(is_nothing(former.form(size(100), Want::Next, SafeMode::Off)));
     former.take(commit(at(1, 5, 0)));
     former.take(begin(at(1, 5, 0)));
     former.take(inserts(&table, 0, 3..6, 100));
-    let (first, _) = group(former.form(size(100), Want::Next, false));
+    let (first, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&first), first.end), (vec![0, 1, 2], RowMark::at(at(1, 5, 0))));
-    assert!(is_nothing(former.form(size(100), Want::Next, false)));
+    assert!(is_nothing(former.form(size(100), Want::Next, SafeMode::Off)));
     former.take(commit(at(1, 6, 0)));
-    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, false)).0), [3, 4, 5]);
+    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, SafeMode::Off)).0), [3, 4, 5]);
 }
 
 #[test]
@@ -165,18 +165,18 @@ fn a_transaction_too_large_is_cut_to_the_row() {
     assert!(former.is_full());
     let mut from = RowMark::at(at(1, 4, 0));
     for (keys, next) in [(0..4, ordinal(0, 4)), (4..8, ordinal(3, 3))] {
-        let (part, lsn) = group(former.form(size(2), Want::Next, false));
+        let (part, lsn) = group(former.form(size(2), Want::Next, SafeMode::Off));
         assert_eq!((all_keys(&part), lsn, part.transactions), (keys.collect(), None, 0));
         assert_eq!((part.start, &part.end), (from, &RowMark { location: at(1, 4, 0), next }));
         from = part.end;
     }
-    assert!(!former.is_full() && is_nothing(former.form(size(2), Want::Next, false)));
+    assert!(!former.is_full() && is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
     // What is left goes as it comes.
     former.take(inserts(&table, 4, 8..9, 10));
-    let (part, _) = group(former.form(size(2), Want::Next, false));
+    let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&part), part.end), (vec![8], mark(at(1, 4, 0), 4, 1)));
     former.take(commit(at(1, 9, 0)));
-    let (last, lsn) = group(former.form(size(2), Want::Next, false));
+    let (last, lsn) = group(former.form(size(2), Want::Next, SafeMode::Off));
     assert_eq!((last.rows, last.end, last.transactions, lsn), (0, RowMark::at(at(1, 9, 0)), 1, Some(9)));
 }
 
@@ -189,22 +189,22 @@ fn ddl_goes_alone_behind_all_that_is_before_it() {
     former.take(commit(at(2, 4, 0)));
     former.take(begin(at(2, 4, 0)));
     former.take(ddl().0);
-    let (before, _) = group(former.form(size(2), Want::OnlyRows, false));
+    let (before, _) = group(former.form(size(2), Want::OnlyRows, SafeMode::Off));
     assert_eq!((before.rows, before.end), (2, RowMark::at(at(1, 5, 0))));
     // Its own start is stored with it, so it must have been reached.
-    let (moved, _) = group(former.form(size(2), Want::OnlyRows, false));
+    let (moved, _) = group(former.form(size(2), Want::OnlyRows, SafeMode::Off));
     assert_eq!((moved.rows, moved.end), (0, RowMark::at(at(2, 4, 0))));
-    assert!(is_nothing(former.form(size(2), Want::OnlyRows, false)));
-    assert!(matches!(former.form(size(2), Want::Next, false), Ok(Formed::Ddl(_))));
-    assert!(is_nothing(former.form(size(2), Want::Next, false)));
+    assert!(is_nothing(former.form(size(2), Want::OnlyRows, SafeMode::Off)));
+    assert!(matches!(former.form(size(2), Want::Next, SafeMode::Off), Ok(Formed::Ddl(_))));
+    assert!(is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
     former.take(commit(at(2, 9, 0)));
     former.take(begin(at(2, 9, 0)));
     former.take(inserts(&table, 0, 5..6, 10));
     former.take(commit(at(2, 12, 0)));
     // Its end must be stored before anything behind it.
-    let (end, _) = group(former.form(size(100), Want::Next, false));
+    let (end, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
     assert_eq!((end.rows, end.start, end.end), (0, RowMark::at(at(2, 4, 0)), RowMark::at(at(2, 9, 0))));
-    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, false)).0), [5]);
+    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, SafeMode::Off)).0), [5]);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_change_that_must_stand_alone_does() {
     former.take(commit(at(1, 5, 0)));
     let ends = [ordinal(0, 2), ordinal(1, 1), ordinal(1, 2)].map(|next| RowMark { location: at(1, 4, 0), next });
     for (rows, end) in [2, 1, 1, 2].into_iter().zip(ends.into_iter().chain([RowMark::at(at(1, 5, 0))])) {
-        let (part, _) = group(former.form(size(100), Want::Next, false));
+        let (part, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
         assert_eq!((part.rows, part.end), (rows, end));
     }
 }
@@ -233,20 +233,20 @@ fn a_restart_forgets_what_is_incomplete() {
     former.take(inserts(&table, 0, 2..4, LARGE));
     former.take(queued(Item::Restart, 0));
     assert!(!former.is_full());
-    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, false)).0), [0, 1]);
-    assert!(is_nothing(former.form(size(100), Want::Next, false)));
+    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, SafeMode::Off)).0), [0, 1]);
+    assert!(is_nothing(former.form(size(100), Want::Next, SafeMode::Off)));
     // Another transaction may come in its place.
     former.take(begin(at(1, 5, 0)));
     former.take(inserts(&table, 0, 7..8, 10));
     former.take(commit(at(1, 6, 0)));
-    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, false)).0), [7]);
+    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, SafeMode::Off)).0), [7]);
 }
 
 /// Takes a cut transaction behind `start` up to its fourth row, of which one group of four is formed.
 fn cut_in_the_middle(former: &mut Former, table: &Arc<BoundTable>, start: &Location) -> Group {
     former.take(begin(start.clone()));
     former.take(inserts(table, 0, 0..6, LARGE));
-    let (part, _) = group(former.form(size(2), Want::Next, false));
+    let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
     assert_eq!(part.end, RowMark { location: start.clone(), next: ordinal(0, 4) });
     part
 }
@@ -257,7 +257,7 @@ fn what_was_formed_before_a_restart_is_skipped_in_its_replay() {
     let start = at(1, 4, 0);
     cut_in_the_middle(&mut former, &table, &start);
     former.take(queued(Item::Restart, 0));
-    assert!(is_nothing(former.form(size(2), Want::Next, false)));
+    assert!(is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
     for _ in 0..2 {
         // Once more, and only in part.
         former.take(begin(start.clone()));
@@ -267,7 +267,7 @@ fn what_was_formed_before_a_restart_is_skipped_in_its_replay() {
     former.take(begin(start));
     former.take(inserts(&table, 0, 0..6, 10));
     former.take(commit(at(1, 9, 0)));
-    let (rest, _) = group(former.form(size(100), Want::Next, false));
+    let (rest, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&rest), &rest.start.next), (vec![4, 5], &ordinal(0, 4)));
     assert_eq!(rest.end, RowMark::at(at(1, 9, 0)));
 }
@@ -287,7 +287,7 @@ fn a_restart_does_not_forget_that_some_lanes_are_ahead() {
     former.take(begin(at(1, 9, 0)));
     former.take(inserts(&table, 0, 20..40, 10));
     former.take(commit(at(1, 12, 0)));
-    let (rest, _) = group(former.form(size(100), Want::Next, false));
+    let (rest, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
     let whole = fresh(3);
     let all = formed_at_once(whole, &table);
     assert!(of_lane(&rest, 0).is_empty() && of_lane(&first, 0).is_empty());
@@ -301,7 +301,7 @@ fn formed_at_once(mut former: Former, table: &Arc<BoundTable>) -> Group {
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(table, 0, 0..40, 10));
     former.take(commit(at(1, 12, 0)));
-    group(former.form(size(100), Want::Next, false)).0
+    group(former.form(size(100), Want::Next, SafeMode::Off)).0
 }
 
 #[test]
@@ -312,10 +312,10 @@ fn only_what_is_open_goes_on() {
     former.take(begin(at(1, 5, 0)));
     former.take(inserts(&table, 0, 6..8, 10));
     former.take(commit(at(1, 6, 0)));
-    let (rest, lsn) = group(former.form(size(100), Want::OnlyOpen, false));
+    let (rest, lsn) = group(former.form(size(100), Want::OnlyOpen, SafeMode::Off));
     assert_eq!((all_keys(&rest), rest.end, lsn), (vec![4, 5], RowMark::at(at(1, 5, 0)), Some(5)));
-    assert!(is_nothing(former.form(size(100), Want::OnlyOpen, false)));
-    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, false)).0), [6, 7]);
+    assert!(is_nothing(former.form(size(100), Want::OnlyOpen, SafeMode::Off)));
+    assert_eq!(all_keys(&group(former.form(size(100), Want::Next, SafeMode::Off)).0), [6, 7]);
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_location_told_again_does_not_undo_the_rows_behind_it() {
     let (table, inside) = (keyed(), mark(at(2, 126, 0), 0, 4));
     let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
     former.take(commit(at(2, 126, 0)));
-    match former.form(size(1), Want::Next, false).expect("form") {
+    match former.form(size(1), Want::Next, SafeMode::Off).expect("form") {
         Formed::Nothing => {}
         Formed::Group { group, .. } => assert_eq!(group.end, inside),
         Formed::Ddl(_) => panic!("DDL came"),
@@ -364,7 +364,7 @@ fn a_location_told_again_does_not_undo_the_rows_behind_it() {
     former.take(begin(at(2, 126, 0)));
     former.take(inserts(&table, 0, 0..6, 10));
     former.take(commit(at(2, 500, 0)));
-    let (rest, _) = group(former.form(size(100), Want::Next, false));
+    let (rest, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&rest), rest.start, rest.end), (vec![4, 5], inside, RowMark::at(at(2, 500, 0))));
 }
 
@@ -374,7 +374,7 @@ fn a_group_of_skipped_rows_does_not_go_back() {
     let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..60, LARGE));
-    let (skipped, _) = group(former.form(size(5), Want::Next, false));
+    let (skipped, _) = group(former.form(size(5), Want::Next, SafeMode::Off));
     assert_eq!((all_keys(&skipped), skipped.start, &skipped.end), (vec![], inside.clone(), &inside));
 }
 
@@ -538,7 +538,7 @@ fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool
             _ => (Want::Next, random.random_range(1..8)),
         };
         let shares = random.random_range(1..=down.marks.len());
-        match former.form(Size { rows, shares }, want, false).expect("form") {
+        match former.form(Size { rows, shares }, want, SafeMode::Off).expect("form") {
             Formed::Group { group, .. } => {
                 assert_eq!(group.start, applied, "a gap between groups");
                 assert!(order(&group.end) >= order(&group.start), "{:?} to {:?}", group.start, group.end);

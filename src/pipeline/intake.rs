@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mysql_async::Conn;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::former::skip;
 use super::item::{DdlItem, IntakeEnd, Item, ItemSender};
+use super::progress::Progress;
 use crate::apply::{DdlStep, Downstream, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
-use crate::error::{Code, Failure, Retry, retry_of};
+use crate::error::{Code, Failure, Retry, Scope, retry_of};
 use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
-use crate::row::{ChangeKind, TableLayout};
-use crate::schema::{BoundTable, bind};
+use crate::row::{ChangeKind, ColumnKind, TableLayout};
+use crate::schema::{BindError, BoundTable, bind};
 use crate::transform::{DdlInput, DdlPlan, Transform};
 
 /// Bytes of a compressed transaction that are decoded at a time.
@@ -46,6 +47,9 @@ pub struct Intake {
     skipping: bool,
     open: Location,
     ddl_steps: u32,
+    /// No mark is stored with the rows: a table without a key cannot be applied.
+    keys_needed: bool,
+    progress: watch::Sender<Progress>,
     items: ItemSender,
 }
 
@@ -86,6 +90,7 @@ impl Intake {
         transform: Arc<Transform>,
         downstream: Downstream,
         start: RowMark,
+        progress: watch::Sender<Progress>,
         items: ItemSender,
     ) -> Self {
         let open = start.location.clone();
@@ -100,8 +105,16 @@ impl Intake {
             skipping: false,
             open,
             ddl_steps: 0,
+            keys_needed: false,
+            progress,
             items,
         }
+    }
+
+    /// Refuses tables without a key: after an interruption nobody could tell which of their changes are done.
+    pub fn needing_keys(mut self, needed: bool) -> Self {
+        self.keys_needed = needed;
+        self
     }
 
     /// Runs until nobody takes its items, or until a failure, which is its last item.
@@ -214,9 +227,20 @@ impl Intake {
         }
         let binding = match self.transform.table(&event.layout.source)? {
             None => None,
-            Some(target) => {
-                Some(Arc::new(self.bind(event, &target).await.map_err(|failure| failure.at(self.place(event)))?))
-            }
+            Some(target) => match self.bind(event, &target).await {
+                Ok(bound) => Some(Arc::new(bound)),
+                Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) && is_sequence(&event.layout) => {
+                    let source = &event.layout.source;
+                    tracing::warn!(table = %source, "a sequence that the downstream does not have is left out");
+                    let note = format!(
+                        "{source} is a MariaDB sequence, and sequences are not replicated: its state is left out. \
+                         Create it downstream by hand (MariaDB only) to have it follow"
+                    );
+                    self.progress.send_if_modified(|progress| progress.notes.insert(note));
+                    None
+                }
+                Err(failure) => return Err(failure.at(self.place(event))),
+            },
         };
         if self.bindings.len() >= BINDINGS {
             self.bindings.clear();
@@ -243,7 +267,27 @@ impl Intake {
                 }
             }
         };
-        bind(&event.layout, target, &structure, self.downstream.dialect).map_err(|error| {
+        let bound = bind(&event.layout, target, &structure, self.downstream.dialect);
+        if let Ok(BoundTable { identity: None, .. }) = &bound
+            && self.keys_needed
+        {
+            let message = format!(
+                "target table {target} has no key, and positions cannot be kept downstream: after an interruption its rows would come twice"
+            );
+            return Err(Failure::new(Code::ConfigTask, message).scope(Scope::Downstream).workaround(
+                "Please grant CREATE on the task's meta-schema, give the table a primary key, or leave it out by the \
+                 block-allow-list; then resume-task.",
+            ));
+        }
+        bound.map_err(|error| {
+            if let BindError::NeitherKeyNorTransactions { .. } = &error {
+                let remedy = format!(
+                    "Please run ALTER TABLE {target} ENGINE=InnoDB downstream, or give it a primary key, then resume-task."
+                );
+                return Failure::new(Code::ConfigTask, format!("target table {target}: {error}"))
+                    .scope(Scope::Downstream)
+                    .workaround(remedy);
+            }
             let verb = match event.kind {
                 ChangeKind::Insert => "insert",
                 ChangeKind::Update => "update",
@@ -306,6 +350,18 @@ impl Intake {
         self.bindings.clear();
         Ok(())
     }
+}
+
+/// Whether a table has the one shape that MariaDB gives every sequence: its values in eight columns, none of them NULL.
+/// A table that looks like this by chance is taken for one only where the downstream does not have it.
+fn is_sequence(layout: &TableLayout) -> bool {
+    use ColumnKind::{BigInt, TinyInt};
+    let shape = [BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, TinyInt, BigInt];
+    let columns = &layout.columns;
+    let names = ["next_not_cached_value", "minimum_value", "maximum_value", "start_value", "increment"];
+    columns.len() == shape.len()
+        && columns.iter().zip(shape).all(|(column, kind)| column.kind == kind && !column.nullable)
+        && layout.names.iter().all(|all| names.iter().zip(all.iter()).all(|(known, name)| **known == **name))
 }
 
 fn place(start: &crate::model::BinlogPosition, end: &crate::model::BinlogPosition, open: &Location) -> String {

@@ -10,14 +10,16 @@
 mod build;
 mod coordinator;
 mod former;
+mod here;
 mod intake;
 mod item;
 mod pace;
 mod progress;
 mod receive;
 
-pub use build::{PipelineSpec, run};
-pub use progress::Progress;
+pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
+pub use build::{PipelineSpec, run, target_of};
+pub use progress::{Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;

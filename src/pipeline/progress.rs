@@ -1,6 +1,18 @@
 //! How far a pipeline is: one value, published after each group, read by anyone without waiting.
 
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
 use crate::model::{Location, RowMark};
+
+/// A DDL statement that was sent and has not been answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningDdl {
+    /// Its beginning.
+    pub statement: String,
+    /// When it was sent.
+    pub since: SystemTime,
+}
 
 /// Where a running pipeline stands.
 #[derive(Debug, Clone, Default)]
@@ -25,4 +37,8 @@ pub struct Progress {
     pub unmatched: u64,
     /// Why safe mode is on; `None` in the exact mode.
     pub safe_mode: Option<String>,
+    /// DDL at work downstream.
+    pub ddl: Option<RunningDdl>,
+    /// What the operator should know of how it is applied.
+    pub notes: BTreeSet<String>,
 }

@@ -22,6 +22,12 @@ pub enum BindError {
         /// Columns in the row image.
         values: usize,
     },
+    /// After an interruption nobody could tell which of its changes are done, and doing them twice would show.
+    #[error("it has no key, and its engine {engine} has no transactions: after an interruption rows would come twice")]
+    NeitherKeyNorTransactions {
+        /// Engine of the downstream table.
+        engine: String,
+    },
     /// A column of the source is not in the downstream table.
     #[error("column `{name}` is not in the downstream table")]
     NoSuchColumn {
@@ -99,6 +105,8 @@ pub struct BoundTable {
     pub lane_rule: LaneRule,
     /// The downstream's SQL.
     pub dialect: Dialect,
+    /// The engine, where it has no transactions: what is done of its changes is then not known after an interruption.
+    pub loose_engine: Option<String>,
 }
 
 impl BoundTable {
@@ -129,6 +137,9 @@ pub fn bind(
         structure.other_unique_columns(key.as_deref().unwrap_or(&[])).into_iter().filter_map(in_layout).collect();
     other_unique.sort_unstable();
     let identity = key.and_then(to_layout);
+    if let (None, Some(engine)) = (&identity, &structure.loose_engine) {
+        return Err(BindError::NeitherKeyNorTransactions { engine: engine.clone() });
+    }
     let lane_rule = match structure.has_prefix_primary_key() {
         true => LaneRule::Pinned,
         false => lane_rule(&columns, identity.as_deref(), &other_unique),
@@ -142,6 +153,7 @@ pub fn bind(
         other_unique,
         lane_rule,
         dialect,
+        loose_engine: structure.loose_engine.clone(),
     })
 }
 
@@ -207,6 +219,8 @@ fn encoding(column: &Column, structure: &ColumnStructure) -> Encoding {
 fn text_or_binary(column: &Column, structure: &ColumnStructure, pad: usize) -> Encoding {
     let charset = match column.collation.and_then(charset_of_collation) {
         Some(charset) => Some(charset),
+        // MariaDB's JSON is text, and MySQL's takes no other.
+        None if structure.data_type == "json" => Some("utf8mb4"),
         None => structure.charset.as_deref().map(static_charset),
     };
     match charset {
@@ -260,7 +274,7 @@ mod tests {
         let shape = layout(&[ColumnKind::Int, ColumnKind::VarChar { max_bytes: 80 }]);
         let int = || column("a", "int", None);
         let text = || column("b", "varchar", Some("utf8mb4_general_ci"));
-        let table = |keys| TableStructure { columns: vec![int(), text()], unique_keys: keys };
+        let table = |keys| TableStructure { columns: vec![int(), text()], unique_keys: keys, loose_engine: None };
         let rule = |keys| bound(table(keys), &shape).unwrap().lane_rule;
         assert_eq!(rule(vec![key("PRIMARY", &[0])]), LaneRule::Spread(vec![0]));
         assert_eq!(rule(vec![key("PRIMARY", &[1])]), LaneRule::Pinned);
@@ -273,7 +287,7 @@ mod tests {
     fn a_nullable_unique_key_is_no_identity() {
         let shape = layout(&[ColumnKind::Int]);
         let nullable = ColumnStructure { nullable: true, ..column("a", "int", None) };
-        let table = TableStructure { columns: vec![nullable], unique_keys: vec![key("u", &[0])] };
+        let table = TableStructure { columns: vec![nullable], unique_keys: vec![key("u", &[0])], loose_engine: None };
         assert!(bound(table, &shape).unwrap().is_ordered());
     }
 
@@ -282,6 +296,7 @@ mod tests {
         let structure = || TableStructure {
             columns: vec![column("a", "int", None), column("b", "int", None)],
             unique_keys: vec![],
+            loose_engine: None,
         };
         let shape = layout(&[ColumnKind::Int]);
         assert_eq!(bound(structure(), &shape).unwrap_err(), BindError::ColumnCount { columns: 2, values: 1 });

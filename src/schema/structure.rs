@@ -18,6 +18,8 @@ pub struct TableStructure {
     pub columns: Vec<ColumnStructure>,
     /// Primary key first, then the other unique keys by name.
     pub unique_keys: Vec<KeyStructure>,
+    /// The engine, where it has no transactions: rows of such a table stay when a transaction is rolled back.
+    pub loose_engine: Option<String>,
 }
 
 /// One column.

@@ -15,12 +15,12 @@ use crate::error::{Code, Failure, Scope};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Location, RowMark};
 use crate::mysql::Connector;
-use crate::pipeline::PipelineSpec;
+use crate::pipeline::{PipelineSpec, kept_here, target_of};
 use crate::runtime::Owned;
 use crate::store::{Changes, Namespace};
 use crate::task::{
-    AutoResume, KEY_SEPARATOR, ParkReason, ParkRecord, Stage, TaskHandle, TaskSpec, TaskStatus, forget, record_key,
-    start,
+    AutoResume, KEY_SEPARATOR, ParkReason, ParkRecord, Stage, StoredLedger, TaskHandle, TaskSpec, TaskStatus, forget,
+    record_key, start,
 };
 use crate::transform::Transform;
 
@@ -90,6 +90,7 @@ impl Supervisor {
             drain_limit: self.inner.options.drain_limit,
             always_safe: subtask.syncer.safe_mode,
             safe_duration: subtask.syncer.safe_mode_duration,
+            ledger: Arc::new(self.ledger(subtask)),
         };
         let spec = TaskSpec {
             name: subtask.name.clone(),
@@ -167,7 +168,14 @@ impl Supervisor {
         let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
         let connected = connector.connect().await;
         let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
-        let stored = if anew { None } else { peek(&mut conn, &tables, source.flavor).await? };
+        let mut stored = None;
+        if !anew {
+            stored = peek(&mut conn, &tables, source.flavor).await?;
+        }
+        if !anew && stored.is_none() {
+            let target = target_of(&endpoint(&subtask.to, key.as_ref()));
+            stored = kept_here(&self.ledger(&subtask), &target, source.flavor).await?;
+        }
         let question = StartQuestion {
             endpoint: &source.endpoint,
             flavor: source.flavor,
@@ -183,8 +191,11 @@ impl Supervisor {
         }
         let record = TaskRecord { yaml: config.to_stored_yaml(), start: StoredMark::from(&RowMark::at(begin.clone())) };
         let record_key = record_key(&subtask.source_id, &subtask.name);
-        let changes =
+        let mut changes =
             forget(Changes::new(), &subtask.source_id, &subtask.name).put(Namespace::Task, &record_key, &record);
+        if anew {
+            changes = changes.remove(Namespace::Checkpoint, &record_key);
+        }
         let stored = self.inner.db.write(changes).await;
         stored.map_err(|error| store_failure(&error, "store the task"))?;
         source.relay.protect(&protected(&subtask), &begin);
@@ -214,6 +225,10 @@ impl Supervisor {
         let entry = TaskEntry { handle: handle.clone(), _driver: driver, config: config.clone() };
         write(&self.inner.tasks).insert((subtask.source_id.clone(), subtask.name.clone()), entry);
         self.wait_until_running(&handle).await
+    }
+
+    fn ledger(&self, subtask: &SubtaskConfig) -> StoredLedger {
+        StoredLedger { db: self.inner.db.clone(), key: record_key(&subtask.source_id, &subtask.name) }
     }
 
     fn server_id(&self, source_id: &str) -> u32 {
@@ -257,6 +272,14 @@ impl Supervisor {
         handle.park(ParkReason::Operator, &actor.name).await?;
         let parked = |status: &TaskStatus| status.stage == Stage::Paused;
         let early = wait_for(handle, STALL, parked).await;
+        if !parked(&early)
+            && let Some(ddl) = &early.ddl
+        {
+            return Ok(format!(
+                "accepted; DDL is at work downstream, and the task pauses when it has ended: {}",
+                ddl.statement
+            ));
+        }
         if !parked(&early) && early.applied == before.applied && early.inside_transaction == before.inside_transaction {
             // Nothing has moved since: the downstream does not answer, and the operator need not wait for that.
             return Ok(

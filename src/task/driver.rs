@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::lifecycle::{Effect, Event, step};
 use super::meter::{Meter, Pulse};
 use super::record::ParkRecord;
-use super::status::{Park, ParkReason, Stage, TaskStatus};
+use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::{Applied, Checkpointed, Dispatched, Location, RowMark, RowOrdinal};
 use crate::pipeline::{self, Outcome, Parked, PipelineSpec, Progress, Stop};
@@ -220,6 +220,7 @@ fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
         rows_per_second: 0.0,
         bytes_per_second: 0.0,
         eta: None,
+        ddl: record.ddl.clone(),
         safe_mode: None,
         notes: spec.notes.clone(),
     }
@@ -338,6 +339,11 @@ impl Driver {
     /// The downstream does not answer: what is in flight there is left to the stored positions.
     fn cut_off(&mut self) {
         if let Some(running) = &mut self.running {
+            // DDL goes on in the server whoever listens: parked is what the task is when it has ended.
+            if self.stage == Stage::Pausing && self.shutdown.is_none() && running.progress.borrow().ddl.is_some() {
+                running.cut_off = Some(Instant::now() + GRACE);
+                return;
+            }
             tracing::warn!(task = %self.spec.name, "drain limit passed, the pipeline is cut off");
             running.outcome.abort();
             running.cut_off = None;
@@ -444,6 +450,8 @@ impl Driver {
         if let Some(mark) = &progress.applied {
             self.record.applied = Some(mark.into());
         }
+        self.record.ddl =
+            progress.ddl.as_ref().map(|ddl| BegunDdl { statement: ddl.statement.clone(), since: ddl.since });
         if let Some(location) = &progress.flushed {
             self.record.flushed = Some((&RowMark::at(location.clone())).into());
         }
@@ -464,13 +472,24 @@ impl Driver {
         let progress = self.running.as_ref().map(|running| running.progress.borrow().clone());
         let activity = match (&progress, self.stage, &self.repair) {
             (_, _, Some(_)) => "waiting for the relay log".to_owned(),
-            (Some(progress), Stage::Pausing, _) => format!("draining ({})", progress.activity),
+            (Some(progress), Stage::Pausing, _) => match &progress.ddl {
+                Some(ddl) => format!("pausing: {} downstream since {}", progress.activity, clock(ddl.since)),
+                None => format!("draining ({})", progress.activity),
+            },
             (Some(progress), ..) => progress.activity.clone(),
-            (None, Stage::Paused, _) => "parked".to_owned(),
+            (None, Stage::Paused, _) => match &self.record.ddl {
+                Some(ddl) => format!(
+                    "parked; contact was lost while DDL ran, which may still be at work downstream, since {}: {}",
+                    clock(ddl.since),
+                    ddl.statement
+                ),
+                None => "parked".to_owned(),
+            },
             (None, ..) => String::new(),
         };
         let auto_resume_at = self.resume_at.map(|at| SystemTime::now() + at.saturating_duration_since(Instant::now()));
         let (stage, record, flavor) = (self.stage, &self.record, self.spec.pipeline.flavor);
+        let notes = &self.spec.notes;
         self.status.send_modify(|status| {
             status.stage = stage;
             status.parks.clone_from(&record.parks);
@@ -489,6 +508,10 @@ impl Driver {
                 status.flushed = Some(Checkpointed(mark.location));
             }
             status.dispatched = progress.as_ref().and_then(|progress| progress.dispatched.clone()).map(Dispatched);
+            status.ddl.clone_from(&record.ddl);
+            if let Some(progress) = &progress {
+                status.notes = notes.iter().chain(&progress.notes).cloned().collect();
+            }
             status.safe_mode = progress.and_then(|progress| progress.safe_mode);
             status.lag = reading.lag;
             status.backlog_bytes = reading.backlog_bytes;
@@ -565,6 +588,13 @@ async fn finished(repair: &mut Option<Owned<Result<(), Failure>>>) -> Result<(),
         }),
         None => std::future::pending().await,
     }
+}
+
+/// `2026-11-22 19:00:00 UTC`.
+fn clock(time: SystemTime) -> String {
+    let at = time::OffsetDateTime::from(time);
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    at.format(&format).unwrap_or_default()
 }
 
 async fn until(at: Option<tokio::time::Instant>) {

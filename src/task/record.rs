@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{Park, ParkReason};
+use super::status::{BegunDdl, Park, ParkReason};
 use crate::error::Failure;
 use crate::meta::StoredMark;
 
@@ -22,4 +22,7 @@ pub struct ParkRecord {
     /// The source's clock at the oldest change that waited, seconds since the epoch; `None` when nothing did.
     #[serde(default)]
     pub waiting_since: Option<f64>,
+    /// DDL that was sent downstream and of whose end nothing is known.
+    #[serde(default)]
+    pub ddl: Option<BegunDdl>,
 }

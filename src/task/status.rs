@@ -76,6 +76,15 @@ pub struct Park {
     pub by: String,
 }
 
+/// DDL that was sent downstream. Stored, so that a restart does not hide that it may still be at work there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BegunDdl {
+    /// Its beginning.
+    pub statement: String,
+    /// When it was sent.
+    pub since: SystemTime,
+}
+
 /// A subtask at one instant.
 #[derive(Debug, Clone)]
 pub struct TaskStatus {
@@ -114,6 +123,8 @@ pub struct TaskStatus {
     pub bytes_per_second: f64,
     /// When it will have caught up, at the present rates; `None` when it is not running or not getting nearer.
     pub eta: Option<Duration>,
+    /// DDL that is at work downstream, or that was when contact was lost.
+    pub ddl: Option<BegunDdl>,
     /// Running with DM's safe mode, and why; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// Things the operator should know that stop nothing: options without effect here, and the like.

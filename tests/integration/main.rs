@@ -5,6 +5,8 @@ mod support;
 
 mod bad_input;
 mod blackhole;
+mod downstream;
+mod fallback;
 mod faults;
 mod lifecycle;
 mod memory;

@@ -181,6 +181,14 @@ async fn mariadb_to_mysql() {
         .await;
 }
 
+/// As 5.7 writes its binlog: nothing in it says what is unsigned, or in which character set a text is. The target's columns do.
+#[tokio::test]
+async fn mariadb_to_mysql_without_metadata() {
+    let options = ServerOptions { row_metadata: "NO_LOG", ..ServerOptions::default() };
+    every_type_arrives(Setting { label: "ty_an", source: Kind::MariaDb, target: Kind::MySql, options, at_least: 160 })
+        .await;
+}
+
 /// Minimal and noblob images: an update carries the changed columns only, a delete the key only.
 #[tokio::test]
 async fn with_small_row_images() {

@@ -65,6 +65,8 @@ pub struct TaskFile {
     pub start: Option<SourceLocation>,
     /// `worker-count` of the syncer.
     pub workers: u32,
+    /// `target-database.user`, with the tests' one password.
+    pub target_user: String,
     /// Further lines of `target-database`, each with two spaces before it.
     pub target_extra: String,
     /// Further lines of the instance, each with two spaces before it.
@@ -83,6 +85,7 @@ impl TaskFile {
             schemas: Vec::new(),
             start: None,
             workers: 8,
+            target_user: "dm".into(),
             target_extra: String::new(),
             instance_extra: String::new(),
             extra: String::new(),
@@ -102,12 +105,13 @@ impl TaskFile {
         };
         format!(
             "name: {name}\ntask-mode: incremental\nignore-checking-items: [all]\n\
-             target-database:\n  host: 127.0.0.1\n  port: {port}\n  user: dm\n  password: dmpw\n{target}\
+             target-database:\n  host: 127.0.0.1\n  port: {port}\n  user: {user}\n  password: dmpw\n{target}\
              mysql-instances:\n- source-id: {source}\n  block-allow-list: only\n  syncer-config-name: sync\n{meta}{instance}\
              block-allow-list:\n  only:\n    do-dbs: [{schemas}]\n\
              syncers:\n  sync: {{worker-count: {workers}, batch: 100, checkpoint-flush-interval: 5}}\n{extra}",
             name = self.name,
             port = self.target_port,
+            user = self.target_user,
             source = self.source_id,
             target = self.target_extra,
             instance = self.instance_extra,

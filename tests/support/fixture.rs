@@ -24,6 +24,8 @@ pub struct LinkOptions {
     pub source_port: Option<u16>,
     /// The same for the target.
     pub target_port: Option<u16>,
+    /// The account on the target; `None` for the one that may everything.
+    pub target_user: Option<String>,
     /// Further lines of `target-database`.
     pub target_session: String,
     /// Further lines of the task file.
@@ -80,6 +82,7 @@ impl Link {
         let mut task_file = TaskFile::new(&task, &source_id, options.target_port.unwrap_or(target.port));
         task_file.schemas = vec![schema.clone()];
         task_file.start = Some(start);
+        task_file.target_user = options.target_user.clone().unwrap_or(task_file.target_user);
         task_file.target_extra = options.target_session.clone();
         task_file.extra = options.task_extra.clone();
         task_file.instance_extra = options.instance_extra.clone();

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,8 @@ pub enum Fault {
     CutAfter(u64),
     /// Connections are reset, new ones as well.
     Refuse,
+    /// The first statement that begins with this word stays on its way; everything else passes.
+    HoldStatement(&'static str),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +59,7 @@ pub struct Proxy {
 struct Control {
     state: watch::Sender<State>,
     reply_bytes: AtomicU64,
+    held: AtomicBool,
 }
 
 impl Proxy {
@@ -71,7 +74,7 @@ impl Proxy {
         let listener = runtime.block_on_elsewhere(TcpListener::bind(("127.0.0.1", 0)));
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (state, _) = watch::channel(State { fault: Fault::None, generation: 0 });
-        let control = Arc::new(Control { state, reply_bytes: AtomicU64::new(0) });
+        let control = Arc::new(Control { state, reply_bytes: AtomicU64::new(0), held: AtomicBool::new(false) });
         runtime.spawn(accept(listener, SocketAddr::from(([127, 0, 0, 1], server_port)), control.clone()));
         Proxy { port, control, runtime: Some(runtime) }
     }
@@ -88,6 +91,11 @@ impl Proxy {
     /// Resets every open connection; new ones are served.
     pub fn reset_connections(&self) {
         self.control.state.send_modify(|state| state.generation += 1);
+    }
+
+    /// Whether a statement is being held.
+    pub fn holds(&self) -> bool {
+        self.control.held.load(Ordering::SeqCst)
     }
 
     /// Bytes of replies forwarded since the last switch.
@@ -161,6 +169,15 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
         if let Fault::Delay(time) = fault {
             tokio::time::sleep(time).await;
         }
+        if let Fault::HoldStatement(word) = fault
+            && direction == Direction::ToServer
+            && buffer[..count].get(5..).is_some_and(|text| text.starts_with(word.as_bytes()))
+        {
+            control.held.store(true, Ordering::SeqCst);
+            if watcher.wait_for(|state| !matches!(state.fault, Fault::HoldStatement(_))).await.is_err() {
+                return;
+            }
+        }
         let mut count = count;
         let mut cut = false;
         if direction == Direction::ToClient {
@@ -187,7 +204,7 @@ async fn open_way(watcher: &mut watch::Receiver<State>, direction: Direction) ->
     let open = |state: &State| match state.fault {
         Fault::BlackHole => false,
         Fault::HoldReplies => direction == Direction::ToServer,
-        Fault::None | Fault::Delay(_) | Fault::CutAfter(_) | Fault::Refuse => true,
+        Fault::None | Fault::Delay(_) | Fault::CutAfter(_) | Fault::Refuse | Fault::HoldStatement(_) => true,
     };
     match watcher.wait_for(open).await {
         Ok(state) => state.fault,

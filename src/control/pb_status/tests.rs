@@ -56,6 +56,7 @@ pub(crate) fn running_task() -> TaskStatus {
         rows_per_second: 1.2,
         bytes_per_second: 0.0,
         eta: Some(Duration::ZERO),
+        ddl: None,
         safe_mode: None,
         notes: Vec::new(),
     }
