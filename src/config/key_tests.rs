@@ -476,7 +476,7 @@ fn samples_have_every_key_with_its_default() {
         for key in tables.iter().flat_map(|table| table.iter()) {
             let mut lines = text.lines().map(|line| line.trim_start_matches(['#', ' ', '-']));
             let default = match key.preset {
-                Preset::Text(text) if text.is_empty() => "\"\"".to_owned(),
+                Preset::Text("") => "\"\"".to_owned(),
                 Preset::Text(text) => text.to_owned(),
                 Preset::Int(number) => number.to_string(),
                 Preset::Float(number) => number.to_string(),

@@ -8,6 +8,7 @@ mod blackhole;
 mod faults;
 mod lifecycle;
 mod memory;
+mod options;
 mod park;
 mod replicate;
 mod selftest;
