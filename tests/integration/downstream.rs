@@ -138,7 +138,7 @@ async fn a_pause_waits_for_ddl_at_work() {
     link.target
         .run_all([
             format!("USE {schema}"),
-            format!("INSERT INTO {schema}.t SELECT seq, seq FROM seq_1_to_2000000"),
+            format!("INSERT INTO {schema}.t SELECT seq, seq FROM seq_1_to_1000000"),
             "SET GLOBAL innodb_io_capacity = 100".to_owned(),
         ])
         .await;
