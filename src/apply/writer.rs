@@ -282,7 +282,7 @@ impl Writer {
     async fn pinpoint(&mut self, job: &Job, failure: Failure) -> ApplyError {
         let shape = self.shape(1, job.safe);
         // What is sent of a table without transactions stays, and a second time it would tell something else.
-        if retry_of(&failure) == Retry::InPlace || job.share.loose {
+        if retry_of(&failure) == Retry::InPlace || !job.share.loose.is_empty() {
             return failure.into();
         }
         let again = tokio::time::timeout(RETRY_LIMIT, self.in_transaction(job, shape)).await;

@@ -32,8 +32,13 @@ pub struct Group {
     pub transactions: u64,
     /// The source's clock at its last commit, seconds since the epoch; 0 for unknown.
     pub timestamp: u32,
+}
+
+impl Group {
     /// Tables in it that have no transactions, with their engines.
-    pub loose: Vec<(TargetTable, String)>,
+    pub fn loose(&self) -> impl Iterator<Item = &(TargetTable, String)> {
+        self.shares.iter().flat_map(|share| &share.loose)
+    }
 }
 
 /// The part of a group that some lanes do together, table by table; tables do not depend on each other.
@@ -45,8 +50,8 @@ pub struct Share {
     /// any other group begins: a replay may cut groups elsewhere, and what undid itself here would show for a moment
     /// there, when another lane has moved a row to that key.
     pub lanes: Vec<u32>,
-    /// Whether changes of a table without transactions are in it: what is sent of them stays.
-    pub loose: bool,
+    /// Tables in it that have no transactions, with their engines: what is sent of their changes stays.
+    pub loose: Vec<(TargetTable, String)>,
 }
 
 /// One table's part, step after step.
@@ -142,7 +147,7 @@ struct TableBuilder {
 struct ShareBuilder {
     tables: Vec<TableBuilder>,
     lanes: BTreeSet<u32>,
-    loose: bool,
+    loose: BTreeMap<TargetTable, String>,
     /// From a binding's address to its table's place.
     by_binding: HashMap<usize, usize, Xxh3Builder>,
 }
@@ -156,7 +161,6 @@ pub struct GroupBuilder {
     safe: SafeMode,
     rows: u64,
     bytes: usize,
-    loose: BTreeMap<TargetTable, String>,
 }
 
 impl GroupBuilder {
@@ -171,7 +175,6 @@ impl GroupBuilder {
             safe,
             rows: 0,
             bytes: 0,
-            loose: BTreeMap::new(),
         }
     }
 
@@ -223,7 +226,6 @@ impl GroupBuilder {
         };
         if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal)) {
             let one_sequence = self.one_sequence;
-            self.note_loose(&change.table);
             self.share(lane).table(&change.table, one_sequence).in_order.push(change);
         }
         Ok(())
@@ -241,7 +243,6 @@ impl GroupBuilder {
         if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
             let table = Arc::clone(&net.table);
             let safe = self.safe.covers(&table);
-            self.note_loose(&table);
             self.share(lane).table(&table, false).push(key, net, safe);
         }
         Ok(())
@@ -255,27 +256,22 @@ impl GroupBuilder {
         share
     }
 
-    fn note_loose(&mut self, table: &BoundTable) {
-        if let Some(engine) = &table.loose_engine
-            && !self.loose.contains_key(&table.target)
-        {
-            self.loose.insert(table.target.clone(), engine.clone());
-        }
-    }
-
     /// Ends the group.
     pub fn finish(self, start: RowMark, end: RowMark, transactions: u64, timestamp: u32) -> Group {
         let shares =
             self.shares.into_iter().filter(|share| !share.lanes.is_empty()).map(ShareBuilder::finish).collect();
-        let loose = self.loose.into_iter().collect();
-        Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp, loose }
+        Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
     }
 }
 
 impl ShareBuilder {
     /// Where a change of this table goes.
     fn table(&mut self, table: &Arc<BoundTable>, one_sequence: bool) -> &mut TableBuilder {
-        self.loose |= table.loose_engine.is_some();
+        if let Some(engine) = &table.loose_engine
+            && !self.loose.contains_key(&table.target)
+        {
+            self.loose.insert(table.target.clone(), engine.clone());
+        }
         if one_sequence {
             if self.tables.is_empty() {
                 self.tables.push(TableBuilder::new(table.target.clone()));
@@ -297,7 +293,7 @@ impl ShareBuilder {
         let mut tables: Vec<TableWork> = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
         // Every share goes through the tables in one order, too.
         tables.sort_by(|a, b| a.target.cmp(&b.target));
-        Share { tables, lanes: self.lanes.into_iter().collect(), loose: self.loose }
+        Share { tables, lanes: self.lanes.into_iter().collect(), loose: self.loose.into_iter().collect() }
     }
 }
 

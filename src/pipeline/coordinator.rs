@@ -4,8 +4,11 @@
 //! idle, so that between groups all lanes stand at one mark and a checkpoint, a DDL statement or a park needs no further
 //! agreement. A stop ends intake first and then follows a loop of its own, [`Coordinator::drain`].
 
+mod ddl;
+mod fallback;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -13,12 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::former::{Formed, Former, Want};
-use super::here::BookIntents;
 use super::item::{DdlItem, IntakeEnd, Queued};
 use super::pace::{Pace, Size};
-use super::progress::{Progress, RunningDdl};
+use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
-use crate::apply::{ApplyError, DdlLock, DdlRun, Downstream, Intents, Job, JobDone, StoredIntents, Writer};
+use crate::apply::{ApplyError, Downstream, Job, JobDone, Writer};
 use crate::checkpoint::{Book, Claimed, Kept, SafeWindow, SaveError, save};
 use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure, Retry, retry_of};
@@ -34,8 +36,6 @@ const PARK_STORE: Duration = Duration::from_millis(500);
 const LAST_GROUP: Duration = Duration::from_millis(150);
 /// How long a connection that was idle may take to show that it is there.
 const PING: Duration = Duration::from_secs(5);
-/// Tables named in the status.
-const NOTES: usize = 20;
 
 /// What the coordinator needs to know.
 pub struct CoordinatorOptions {
@@ -181,14 +181,7 @@ impl Coordinator {
             });
             writers.push(jobs);
         }
-        if let Some(why) = &claimed.kept_here {
-            let note = format!(
-                "positions are kept on this machine, because the downstream cannot keep them ({why}): after an interruption \
-                 the changes since the checkpoint are applied again in safe mode, and no other agent is kept off. \
-                 CREATE on the task's meta-schema makes that exact"
-            );
-            progress.send_if_modified(|progress| progress.notes.insert(note));
-        }
+        fallback::note_kept_here(claimed, &progress);
         let one_sequence = options.downstream.checks_foreign_keys;
         let former = Former::new(claimed.marks.clone(), claimed.start.clone(), one_sequence);
         let now = Instant::now();
@@ -315,7 +308,7 @@ impl Coordinator {
 
     async fn deal_out(&mut self, Ready { size, group, lsn, room }: Ready) -> Result<(), Ended> {
         let safe = self.safe_mode(&group.start);
-        if self.book.kept() == Kept::Here || !group.loose.is_empty() {
+        if self.book.kept() == Kept::Here || group.loose().next().is_some() {
             // Before anything of it goes out: after a crash nobody could tell how far it came.
             self.book.cover(&group.end, (self.options.received)()).await?;
             self.note_loose(&group);
@@ -348,29 +341,6 @@ impl Coordinator {
             self.at_work = Some(at_work);
         }
         Ok(())
-    }
-
-    /// Which of a group's changes may be applied already.
-    fn safe_mode(&mut self, start: &RowMark) -> SafeMode {
-        if self.loose_until.as_ref().is_some_and(|end| start.has_reached(end)) {
-            self.loose_until = None;
-        }
-        match (self.is_safe(start), &self.loose_until) {
-            (true, _) => SafeMode::All,
-            (false, Some(_)) => SafeMode::Loose,
-            (false, None) => SafeMode::Off,
-        }
-    }
-
-    /// Says which tables cannot be applied exactly once.
-    fn note_loose(&self, group: &Group) {
-        for (table, engine) in &group.loose {
-            let note = format!(
-                "target table {table} has engine {engine}, which has no transactions: after an interruption its changes \
-                 since the checkpoint are applied again in safe mode (ALTER TABLE … ENGINE=InnoDB makes that exact)"
-            );
-            self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
-        }
     }
 
     fn is_safe(&mut self, start: &RowMark) -> bool {
@@ -536,102 +506,6 @@ impl Coordinator {
             self.publish();
         }
         Ok(())
-    }
-
-    /// The checkpoint on this machine, and then DM's row as far as the account may write it.
-    async fn store_here(
-        &mut self,
-        mark: &StoredMark,
-        clear_intent: bool,
-        row: Option<&(DmRow, SafeNote)>,
-        tables: &MetaTables,
-    ) -> Result<(), Failure> {
-        self.book.save(mark, clear_intent, row.map(|(row, note)| (row, *note))).await?;
-        let Some((row, _)) = row else { return Ok(()) };
-        self.control().await?;
-        let Some(conn) = self.control.as_mut() else { return Ok(()) };
-        let written = tokio::time::timeout(MARK_INTERVAL, self.book.write_row(conn, tables, row)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            // A dm-worker that took over now would start further back; nothing else depends on it.
-            tracing::warn!(answer = ?written, "DM's row is not written, will be tried again");
-            self.control = None;
-        }
-        Ok(())
-    }
-
-    async fn run_ddl(&mut self, ddl: DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
-        let first = ddl.steps.first().map_or("", |step| step.sql.as_str());
-        let shown: String = first.chars().take(200).collect();
-        tracing::info!(statement = %shown, "DDL");
-        if self.book.kept() == Kept::Here && self.applied != self.stored {
-            // Rows before it must not be replayed onto what it makes of their tables.
-            self.store_here(&StoredMark::from(&self.applied), false, None, &self.options.tables.clone()).await?;
-        }
-        let running = RunningDdl { statement: shown.clone(), since: SystemTime::now() };
-        self.progress.send_modify(|progress| {
-            progress.activity = format!("running DDL: {shown}");
-            progress.ddl = Some(running);
-        });
-        let result = self.run_steps(&ddl, stop).await;
-        let lost =
-            |failure: &Failure| matches!(failure.known_code(), Some(Code::InvalidConnection | Code::DriverError));
-        if !matches!(&result, Err(Ended::Failed(failure)) if lost(failure)) {
-            // Where the answer was lost, the statement may still be at work.
-            self.progress.send_modify(|progress| progress.ddl = None);
-        }
-        let intent = result?;
-        (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
-        // Intake may have gone: then the stop that follows ends the loop.
-        let _ = ddl.done.send(());
-        self.publish();
-        Ok(())
-    }
-
-    async fn run_steps(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<Option<DdlIntent>, Ended> {
-        let start = StoredMark::from(&self.applied);
-        let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
-        let (epoch, lock, progress) = (self.options.claimed.epoch, DdlLock::new(&tables), self.progress.clone());
-        let mut intent = self.intent.take();
-        self.control().await?;
-        let Some(conn) = self.control.as_mut() else { return Ok(intent) };
-        let (mut with_rows, mut here);
-        let intents: &mut dyn Intents = match self.book.kept() {
-            Kept::Downstream => {
-                with_rows = StoredIntents { tables: &tables, epoch };
-                &mut with_rows
-            }
-            Kept::Here => {
-                here = BookIntents(&mut self.book);
-                &mut here
-            }
-        };
-        let stopping = std::pin::pin!(async {
-            // A sender that is gone stops it too.
-            let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
-        });
-        let mut run = DdlRun {
-            downstream: &downstream,
-            intents,
-            lock: &lock,
-            start: &start,
-            place: Arc::clone(&ddl.place),
-            stopping,
-            stopped: false,
-            say: &|waits| progress.send_modify(|progress| progress.activity = waits),
-        };
-        let mut result = Ok(());
-        for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
-            result = run.run(conn, number, step, &mut intent).await;
-            if result.is_err() {
-                break;
-            }
-        }
-        if result.is_err() {
-            // The next one begins with a connection that holds nothing.
-            self.control = None;
-        }
-        result?;
-        Ok(intent)
     }
 
     /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.

@@ -1,0 +1,96 @@
+//! DDL in the coordinator's loop: no lane is at work, and everything before the statement is applied.
+//!
+//! The loop stands still until the statement has ended, and the progress says since when it runs, so that nobody is told
+//! that the task is parked while the server still alters a table. A stop interrupts it only where it waits for a lock.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::super::Stop;
+use super::super::here::BookIntents;
+use super::super::item::DdlItem;
+use super::super::progress::RunningDdl;
+use super::{Coordinator, Ended};
+use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents};
+use crate::checkpoint::Kept;
+use crate::error::{Code, Failure};
+use crate::meta::{DdlIntent, StoredMark};
+
+impl Coordinator {
+    pub(super) async fn run_ddl(&mut self, ddl: DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+        let first = ddl.steps.first().map_or("", |step| step.sql.as_str());
+        let shown: String = first.chars().take(200).collect();
+        tracing::info!(statement = %shown, "DDL");
+        if self.book.kept() == Kept::Here && self.applied != self.stored {
+            // Rows before it must not be replayed onto what it makes of their tables.
+            self.store_here(&StoredMark::from(&self.applied), false, None, &self.options.tables.clone()).await?;
+        }
+        let running = RunningDdl { statement: shown.clone(), since: SystemTime::now() };
+        self.progress.send_modify(|progress| {
+            progress.activity = format!("running DDL: {shown}");
+            progress.ddl = Some(running);
+        });
+        let result = self.run_steps(&ddl, stop).await;
+        let lost =
+            |failure: &Failure| matches!(failure.known_code(), Some(Code::InvalidConnection | Code::DriverError));
+        if !matches!(&result, Err(Ended::Failed(failure)) if lost(failure)) {
+            // Where the answer was lost, the statement may still be at work.
+            self.progress.send_modify(|progress| progress.ddl = None);
+        }
+        let intent = result?;
+        (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
+        // Intake may have gone: then the stop that follows ends the loop.
+        let _ = ddl.done.send(());
+        self.publish();
+        Ok(())
+    }
+
+    async fn run_steps(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<Option<DdlIntent>, Ended> {
+        let start = StoredMark::from(&self.applied);
+        let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
+        let (epoch, lock, progress) = (self.options.claimed.epoch, DdlLock::new(&tables), self.progress.clone());
+        let mut intent = self.intent.take();
+        self.control().await?;
+        let Some(conn) = self.control.as_mut() else { return Ok(intent) };
+        let (mut with_rows, mut here);
+        let intents: &mut dyn Intents = match self.book.kept() {
+            Kept::Downstream => {
+                with_rows = StoredIntents { tables: &tables, epoch };
+                &mut with_rows
+            }
+            Kept::Here => {
+                here = BookIntents(&mut self.book);
+                &mut here
+            }
+        };
+        let stopping = std::pin::pin!(async {
+            // A sender that is gone stops it too.
+            let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
+        });
+        let mut run = DdlRun {
+            downstream: &downstream,
+            intents,
+            lock: &lock,
+            start: &start,
+            place: Arc::clone(&ddl.place),
+            stopping,
+            stopped: false,
+            say: &|waits| progress.send_modify(|progress| progress.activity = waits),
+        };
+        let mut result = Ok(());
+        for (number, step) in (ddl.first_step..).zip(&ddl.steps) {
+            result = run.run(conn, number, step, &mut intent).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        if result.is_err() {
+            // The next one begins with a connection that holds nothing.
+            self.control = None;
+        }
+        result?;
+        Ok(intent)
+    }
+}
