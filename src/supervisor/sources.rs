@@ -233,9 +233,15 @@ impl Supervisor {
         }
     }
 
-    /// A source's configuration in DM's YAML, secrets masked.
+    /// A source's configuration in DM's YAML as it holds, secrets masked: with the flavor that the server told and the
+    /// server id that was chosen.
     pub fn source_config(&self, source_id: &str) -> Option<String> {
-        read(&self.inner.sources).get(source_id).map(|entry| entry.source.config.to_dm_yaml())
+        let sources = read(&self.inner.sources);
+        let SourceEntry { source, record } = sources.get(source_id)?;
+        let mut config = source.config.clone();
+        config.flavor = Some(source.flavor);
+        config.server_id = Some(record.server_id);
+        Some(config.to_dm_yaml())
     }
 }
 

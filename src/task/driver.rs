@@ -205,7 +205,8 @@ fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
     TaskStatus {
         name: spec.name.clone(),
         source_id: spec.source_id.clone(),
-        stage: Stage::New,
+        // What was parked is so from the first instant that somebody can ask.
+        stage: if record.parks.is_empty() { Stage::New } else { step(Stage::New, Event::Start, true).0 },
         parks: record.parks.clone(),
         failures: record.failures.clone(),
         auto_resume_at: None,

@@ -123,3 +123,18 @@ async fn runs_with_defaults_as_an_ordinary_user() {
     })
     .await;
 }
+
+/// What the file leaves open is asked or chosen once, and shown: a source made again from this text is the same replica.
+#[tokio::test]
+async fn get_config_shows_a_source_as_it_holds() {
+    let (source, _) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let agent = Agent::start(&AgentOptions::default()).await;
+    let text = format!("source-id: bare\nfrom: {{host: 127.0.0.1, port: {}, user: dm, password: dmpw}}\n", source.port);
+    let path = agent.file("bare.yaml", &text);
+    agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    let shown =
+        agent.ctl(&["get-config", "source", "bare"]).await.json()["cfg"].as_str().unwrap_or_default().to_owned();
+    let value = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).unwrap_or_default();
+    assert_eq!(value("flavor:"), "mysql", "{shown}");
+    assert!(value("server-id:").parse::<u32>().is_ok_and(|id| id > 0), "{shown}");
+}
