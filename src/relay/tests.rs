@@ -402,8 +402,13 @@ fn survives(seed: u64, sizes: &[(usize, usize)], crash_every: usize) {
     });
 }
 
+/// As many as the environment's `PROPTEST_CASES` says, else a few: each writes and reads megabytes.
+fn cases(few: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(few)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(6), ..ProptestConfig::default() })]
 
     #[test]
     fn every_reader_sees_the_same_bytes(

@@ -92,6 +92,21 @@ fn refuses_a_second_owner(open: Open) {
     open(dir.path(), Profile::Records).unwrap();
 }
 
+/// The engine acknowledges a drop before it lets go of the directory.
+#[test]
+fn waits_for_a_directory_that_was_dropped_a_moment_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path(), Profile::Records).unwrap());
+    let held = fs::File::open(dir.path()).unwrap();
+    held.lock().unwrap();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(held);
+    });
+    open(dir.path(), Profile::Records).unwrap();
+    late.join().unwrap();
+}
+
 #[test]
 fn sled_conforms() {
     conforms(open);

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -20,6 +21,12 @@ use super::{Profile, StoreError, Table, disk};
 
 /// Ten years, in milliseconds. Not `None`: that makes every dropped handle and iterator flush.
 const NEVER: usize = 315_360_000_000;
+
+/// How long a directory may stay locked after its last handle was dropped: the engine's flusher acknowledges its end first
+/// and lets go of the directory then, on its own thread.
+const LET_GO: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const LET_GO_TICK: Duration = Duration::from_millis(2);
 
 /// Leaves of chunks are rewritten by each flush: small ones.
 const CHUNK_FANOUT: usize = 4;
@@ -88,7 +95,7 @@ impl<const FANOUT: usize> SledTable<FANOUT> {
         let config = config(path, profile);
         let existed = path.join("metadata").exists();
         let damaged_from = match existed {
-            true => match preflight::check(path, &config, FANOUT)? {
+            true => match open_when_let_go(|| preflight::check(path, &config, FANOUT))? {
                 Preflight::Sound => None,
                 Preflight::DamagedFrom(key) if key.is_empty() || profile == Profile::Records => {
                     return Err(StoreError::Corrupt { path: path.to_owned(), what: "a page is unreadable".to_owned() });
@@ -97,7 +104,7 @@ impl<const FANOUT: usize> SledTable<FANOUT> {
             },
             false => None,
         };
-        let db = guarded("open", path, || config.open::<FANOUT>())?;
+        let db = open_when_let_go(|| guarded("open", path, || config.open::<FANOUT>()))?;
         if !existed {
             make_creation_durable(path).map_err(|error| StoreError::from_io("create", path, error))?;
         }
@@ -136,6 +143,17 @@ impl<const FANOUT: usize> SledTable<FANOUT> {
                 Err(StoreError::Corrupt { path: self.path.clone(), what: "a page is unreadable".to_owned() })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Opens a directory that this process may have let go of a moment ago. One that is locked for longer is someone else's.
+fn open_when_let_go<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let limit = Instant::now() + LET_GO;
+    loop {
+        match open() {
+            Err(StoreError::Locked { .. }) if Instant::now() < limit => std::thread::sleep(LET_GO_TICK),
+            opened => return opened,
         }
     }
 }
