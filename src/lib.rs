@@ -34,8 +34,9 @@
 //! 3. A lane's rows and its mark are one downstream transaction. After a crash each lane goes on behind its own mark:
 //!    nothing lost, nothing twice, without safe mode. `kill -9` is correct at any instant; draining only shortens replay.
 //! 4. A mark is written `WHERE epoch = ours`. Whoever claims a task raises the epoch; the former owner then writes nothing.
-//! 5. A change's lane depends only on its table's structure downstream, its key and the number of lanes. The number of
-//!    lanes changes only where all lanes stand at one mark.
+//! 5. Which changes come, and which lane each goes to, follows from the task's rules, the number of lanes, and the
+//!    tables' structures downstream. This mapping is stored before it is used, and changes only where all lanes stand at
+//!    one transaction boundary.
 //! 6. DDL runs alone, after everything before it is applied. Its intent is stored before, its end before anything behind.
 //! 7. Relay log goes only when every task, running or parked, has passed it. At the budget or the free-disk floor
 //!    receiving stops; what is not applied is never deleted.

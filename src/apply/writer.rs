@@ -271,11 +271,11 @@ impl Writer {
     async fn stored(&mut self, select: &str) -> Result<(u64, StoredMark), ApplyError> {
         let epoch = self.epoch;
         let conn = self.connection().await?;
-        let row: Option<(i32, u32, u64, String, u64, String, u64)> = limited(conn.query_first(select))
+        let row: Option<(i32, u32, u64, String, u64, String, u64, String)> = limited(conn.query_first(select))
             .await
             .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, "read the lane's position"))?;
-        let (_, _, stored, file, offset, gtids, ordinal) = row.ok_or(ApplyError::Fenced(epoch))?;
-        Ok((stored, StoredMark { file, offset, gtids, ordinal }))
+        let (_, _, stored, file, offset, gtids, ordinal, open) = row.ok_or(ApplyError::Fenced(epoch))?;
+        Ok((stored, StoredMark { file, offset, gtids, ordinal, open }))
     }
 
     /// The failure again, of the one row that the downstream refuses: the work once more, row by row, never committed.

@@ -1,4 +1,12 @@
 //! Taking a task over: read what is stored, decide, raise the epoch, all in one transaction.
+//!
+//! Invariants:
+//! - Which changes come and which lane each goes to (the *mapping*: number of lanes, rules for names, source order for
+//!   foreign keys, the tables' keys) changes only where all lanes stand at one transaction boundary. Elsewhere a lane's
+//!   mark would speak of other changes than those that the lane was given. So the mapping is stored before its first
+//!   change is dealt out, and whoever finds the lanes apart goes on with the stored one.
+//! - No place is stored without the GTIDs up to it where the source has GTIDs: a set that only began to grow there would
+//!   look like the whole history.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +18,18 @@ use super::decide::{Decision, SafeWindow, decide};
 use super::ledger::{Book, Kept, Ledger, LedgerRecord, SeenRow, is_denied};
 use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::meta::{DdlIntent, DmRow, LaneRow, MetaTables, SHADOW_LANE, SafeNote, StoredMark};
-use crate::model::{Flavor, Location, RowMark};
+use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal, TableName, TargetTable};
 
 /// Longest wait for one statement on the meta tables; a former owner's transaction may hold its rows for a while.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How often a claim begins anew because someone moved DM's row meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Who can say what the source had executed at a place.
+pub trait History {
+    /// All GTIDs up to `position`, the end of a transaction; the empty set where the source has no GTIDs.
+    fn gtids_at(&self, position: &BinlogPosition) -> impl Future<Output = Result<GtidSet, Failure>> + Send;
+}
 
 /// What a new owner wants.
 #[derive(Debug, Clone)]
@@ -22,8 +38,10 @@ pub struct Claim {
     pub tables: MetaTables,
     /// Dialect of the GTID sets.
     pub flavor: Flavor,
-    /// Lanes wanted; used where no lane has to be replayed with another number.
+    /// Lanes wanted; used where all lanes stand at one transaction boundary.
     pub lanes: u32,
+    /// The rest of the mapping wanted, as a text; used there, too.
+    pub mapping: String,
     /// Where to start if nothing is stored.
     pub fresh_start: Location,
     /// What this machine keeps of the task.
@@ -53,6 +71,17 @@ pub struct Claimed {
     pub kept_here: Option<String>,
     /// An intent was stored when the task was claimed, and whoever stored it may still be about to run it.
     pub disarm: bool,
+    /// The mapping to go on with.
+    pub mapping: Mapping,
+}
+
+/// Which changes come, and which lane each goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// The task's part, as it was wanted when the lanes last stood at one transaction boundary.
+    pub text: String,
+    /// Tables that changes were dealt out of since then, with their part.
+    pub tables: Vec<(TargetTable, String)>,
 }
 
 fn failed(error: &mysql_async::Error) -> Failure {
@@ -72,7 +101,7 @@ fn no_answer() -> Failure {
 }
 
 /// Creates the tables and claims the task.
-pub async fn claim(conn: &mut Conn, claim: &Claim) -> Result<Claimed, Failure> {
+pub async fn claim(conn: &mut Conn, claim: &Claim, history: &(impl History + Sync)) -> Result<Claimed, Failure> {
     let stored = claim.ledger.load().await?;
     let record = stored.as_ref().filter(|record| record.target == claim.target);
     if let Err(why) = prepare(conn, &claim.tables).await? {
@@ -80,25 +109,47 @@ pub async fn claim(conn: &mut Conn, claim: &Claim) -> Result<Claimed, Failure> {
         if record.is_some_and(|record| record.kept == Kept::Downstream) {
             return Err(why);
         }
-        return claim_here(conn, claim, stored.as_ref(), record, &why).await;
+        return claim_here(conn, claim, history, stored.as_ref(), record, &why).await;
     }
     // Without a row there would be nothing to lock, and two first claims would not see each other.
     limited(conn.query_drop(claim.tables.insert_shadow())).await?;
-    limited(conn.query_drop("BEGIN")).await?;
-    match claim_in_transaction(conn, claim, record).await {
-        Ok(mut taken) => {
-            limited(conn.query_drop("COMMIT")).await?;
-            let next =
-                LedgerRecord { window: taken.window.take(), ..LedgerRecord::new(Kept::Downstream, &claim.target) };
-            let book = Book::open(Arc::clone(&claim.ledger), stored.as_ref(), next, claim.flavor, false).await?;
-            Ok(taken.claimed(book))
-        }
-        Err(failure) => {
-            // The connection goes with the failure; the server rolls back either way.
-            let _ = limited(conn.query_drop("ROLLBACK")).await;
-            Err(failure)
+    let mut completed: Option<(StoredMark, GtidSet)> = None;
+    for _ in 0..ATTEMPTS {
+        limited(conn.query_drop("BEGIN")).await?;
+        match claim_in_transaction(conn, claim, record, completed.as_ref()).await {
+            Ok(Outcome::Taken(mut taken)) => {
+                limited(conn.query_drop("COMMIT")).await?;
+                let next =
+                    LedgerRecord { window: taken.window.take(), ..LedgerRecord::new(Kept::Downstream, &claim.target) };
+                let book = Book::open(Arc::clone(&claim.ledger), stored.as_ref(), next, claim.flavor, false).await?;
+                return Ok(taken.claimed(book));
+            }
+            // Asked outside of the transaction: reading a binlog file takes its time.
+            Ok(Outcome::WithoutGtids(mark)) => {
+                limited(conn.query_drop("ROLLBACK")).await?;
+                let place = mark.to_mark(claim.flavor).map_err(unreadable)?.location.position;
+                completed = Some((mark, history.gtids_at(&place).await?));
+            }
+            Err(failure) => {
+                // The connection goes with the failure; the server rolls back either way.
+                let _ = limited(conn.query_drop("ROLLBACK")).await;
+                return Err(failure);
+            }
         }
     }
+    let text = "claim the checkpoint: another worker goes on moving DM's row";
+    Err(Failure::new(Code::Checkpoint, text)
+        .workaround("Please make sure that only one worker runs the task, then resume-task."))
+}
+
+enum Outcome {
+    Taken(Box<Taken>),
+    /// Another worker's row lacks the GTIDs: nothing was written.
+    WithoutGtids(StoredMark),
+}
+
+fn unreadable(text: String) -> Failure {
+    Failure::new(Code::Checkpoint, format!("read the checkpoint: {text}"))
 }
 
 /// What was read and written in the transaction.
@@ -112,12 +163,13 @@ struct Taken {
     disarm: bool,
     /// How far tables without transactions may be ahead of the marks.
     window: Option<StoredMark>,
+    mapping: Mapping,
 }
 
 impl Taken {
     fn claimed(self, book: Book) -> Claimed {
-        let Taken { epoch, marks, start, safe, intent, flushed, disarm, .. } = self;
-        Claimed { epoch, marks, start, safe, intent, flushed, book, kept_here: None, disarm }
+        let Taken { epoch, marks, start, safe, intent, flushed, disarm, mapping, .. } = self;
+        Claimed { epoch, marks, start, safe, intent, flushed, book, kept_here: None, disarm, mapping }
     }
 }
 
@@ -144,6 +196,20 @@ async fn prepare(conn: &mut Conn, tables: &MetaTables) -> Result<Result<(), Fail
             Err(error) => return Err(failed(&error)),
         }
     }
+    for [question, add] in tables.later_columns() {
+        let there: Option<u64> = limited(conn.query_first(question)).await?;
+        if there != Some(0) {
+            continue;
+        }
+        match answer(conn.query_drop(add)).await? {
+            Err(mysql_async::Error::Server(error)) if is_denied(error.code) => {
+                return Ok(Err(failed(&mysql_async::Error::Server(error))));
+            }
+            // 1060: someone else has added it meanwhile.
+            Err(mysql_async::Error::Server(error)) if error.code == 1060 => {}
+            added => added.map_err(|error| failed(&error))?,
+        }
+    }
     let engine: Option<String> = limited(conn.query_first(tables.select_loose_engines())).await?;
     Ok(engine.map_or(Ok(()), |engine| {
         let message =
@@ -163,15 +229,15 @@ async fn answer<T>(
 async fn claim_here(
     conn: &mut Conn,
     claim: &Claim,
+    history: &(impl History + Sync),
     stored: Option<&LedgerRecord>,
     record: Option<&LedgerRecord>,
     why: &Failure,
 ) -> Result<Claimed, Failure> {
     let seen = see_row(conn, &claim.tables).await?;
-    let bad = |text: String| Failure::new(Code::Checkpoint, format!("read the checkpoint: {text}"));
-    let parse = |mark: &StoredMark| mark.to_mark(claim.flavor).map_err(bad);
+    let parse = |mark: &StoredMark| mark.to_mark(claim.flavor).map_err(unreadable);
     let mut next = LedgerRecord::new(Kept::Here, &claim.target);
-    let (start, safe) = match (record.and_then(|record| Some((record, record.holds(&seen)?))), &seen) {
+    let (mut start, safe) = match (record.and_then(|record| Some((record, record.holds(&seen)?))), &seen) {
         (Some((record, mark)), _) => {
             next = record.clone();
             (parse(mark)?, record.safe())
@@ -182,6 +248,12 @@ async fn claim_here(
         },
         (None, SeenRow::Hidden | SeenRow::Missing) => (RowMark::at(claim.fresh_start.clone()), None),
     };
+    if matches!(seen, SeenRow::Row(_))
+        && start.location.gtids.is_empty()
+        && !start.location.position.file.name().is_empty()
+    {
+        start.location.gtids = history.gtids_at(&start.location.position).await?;
+    }
     next.checkpoint = Some(StoredMark::from(&start));
     next.unknown = safe == Some(SafeWindow::Unknown);
     if let Some(SafeWindow::Until(mark)) = &safe {
@@ -206,6 +278,7 @@ async fn claim_here(
         intent,
         book,
         kept_here: Some(reason.clone()),
+        mapping: Mapping { text: claim.mapping.clone(), tables: Vec::new() },
     })
 }
 
@@ -220,20 +293,35 @@ async fn see_row(conn: &mut Conn, tables: &MetaTables) -> Result<SeenRow, Failur
     }
 }
 
-async fn claim_in_transaction(conn: &mut Conn, claim: &Claim, record: Option<&LedgerRecord>) -> Result<Taken, Failure> {
+async fn claim_in_transaction(
+    conn: &mut Conn,
+    claim: &Claim,
+    record: Option<&LedgerRecord>,
+    completed: Option<&(StoredMark, GtidSet)>,
+) -> Result<Outcome, Failure> {
     let tables = &claim.tables;
     // Lanes first: whoever still writes holds one of these rows.
     let (shadow, rows) = read_lanes(conn, tables).await?;
     let dm = read_dm_row(conn, tables).await?;
-    let epoch = 1 + rows.iter().chain(&shadow).map(|row| row.epoch).max().unwrap_or(0);
+    let former_epoch = rows.iter().chain(&shadow).map(|row| row.epoch).max().unwrap_or(0);
+    let epoch = 1 + former_epoch;
     let kept = shadow.as_ref().map(|row| (row.mark.gtids.as_str(), SafeNote::parse(&row.mark.file)));
-    let decision = decide(dm.as_ref(), kept, &rows);
-    let intent = read_intent(conn, tables).await?;
-    let disarm = intent.is_some();
-    let bad = |text: String| Failure::new(Code::Checkpoint, format!("read the checkpoint: {text}"));
-    let parse = |mark: &StoredMark| mark.to_mark(claim.flavor).map_err(bad);
     let seen = dm.clone().map_or(SeenRow::Missing, SeenRow::Row);
     let here = record.and_then(|record| Some((record, record.holds(&seen)?)));
+    let mut decision = decide(dm.as_ref(), kept, &rows);
+    if let Decision::Theirs { at, .. } = &mut decision
+        && here.is_none()
+        && at.gtids.is_empty()
+        && !at.file.is_empty()
+    {
+        match completed {
+            Some((mark, set)) if mark == at => at.gtids = set.to_string(),
+            _ => return Ok(Outcome::WithoutGtids(at.clone())),
+        }
+    }
+    let intent = read_intent(conn, tables).await?;
+    let disarm = intent.is_some();
+    let parse = |mark: &StoredMark| mark.to_mark(claim.flavor).map_err(unreadable);
     let (marks, safe, intent, window) = match (&decision, here) {
         // Until now they were kept on this machine; the right to keep them downstream is new.
         (_, Some((record, mark))) => (vec![parse(mark)?], record.safe(), record.intent.clone(), None),
@@ -245,13 +333,15 @@ async fn claim_in_transaction(conn: &mut Conn, claim: &Claim, record: Option<&Le
         }
     };
     let start = least(&marks);
-    // Only where all lanes stand at one place may their number change.
-    let aligned = marks.iter().all(|mark| *mark == start);
-    let marks = if aligned { vec![start.clone(); claim.lanes.max(1) as usize] } else { marks };
+    let at_one_boundary = start.next == RowOrdinal::default() && marks.iter().all(|mark| *mark == start);
+    let free = at_one_boundary || here.is_some();
+    let stored = if free { None } else { read_mapping(conn, tables, former_epoch).await? };
+    let marks = if free { vec![start.clone(); claim.lanes.max(1) as usize] } else { marks };
     // From now on more may be applied than the row says: it must not look exact.
     let at = match (&decision, &dm, here) {
-        (Decision::Ours { .. } | Decision::Theirs { .. }, Some(row), None) => row.location.clone(),
-        _ => StoredMark::from(&RowMark::at(start.location.clone())),
+        (Decision::Theirs { at, .. }, _, None) => at.clone(),
+        (Decision::Ours { .. }, Some(row), None) => row.location.clone(),
+        _ => first_row(&start.location)?,
     };
     let (exit_safe, note) = match &safe {
         Some(SafeWindow::Until(mark)) => (mark.clone(), SafeNote::UntilExitSafe),
@@ -259,25 +349,54 @@ async fn claim_in_transaction(conn: &mut Conn, claim: &Claim, record: Option<&Le
         None => (StoredMark::none(), SafeNote::None),
     };
     let row = DmRow { location: at, exit_safe };
-    limited(conn.query_drop(tables.delete_lanes())).await?;
-    for (lane, mark) in marks.iter().enumerate() {
-        let sql = tables.upsert_lane(lane as i32, marks.len() as u32, epoch, &StoredMark::from(mark));
-        limited(conn.query_drop(sql)).await?;
-    }
-    for sql in tables.write_dm_row(&row, note, epoch) {
-        limited(conn.query_drop(sql)).await?;
-    }
-    limited(conn.query_drop(tables.delete_table_rows())).await?;
-    let sql = match (&intent, here) {
-        (Some(intent), Some(_)) => tables.write_intent(epoch, &intent.mark, intent.step, &intent.fingerprint, ""),
-        (Some(_), None) => String::new(),
-        (None, _) => tables.delete_intent(),
+    let mut statements = vec![tables.delete_lanes()];
+    let upsert = |(lane, mark): (usize, &RowMark)| {
+        tables.upsert_lane(lane as i32, marks.len() as u32, epoch, &StoredMark::from(mark))
     };
-    if !sql.is_empty() {
+    statements.extend(marks.iter().enumerate().map(upsert));
+    statements.extend(tables.write_dm_row(&row, note, epoch));
+    statements.push(tables.delete_table_rows());
+    if stored.is_some() {
+        statements.extend([tables.delete_mappings_but(former_epoch), tables.hand_on_mappings(former_epoch, epoch)]);
+    } else {
+        statements.extend([tables.delete_mappings_but(epoch), tables.write_mapping(epoch, "", "", &claim.mapping)]);
+    }
+    match (&intent, here) {
+        (Some(intent), Some(_)) => {
+            statements.push(tables.write_intent(epoch, &intent.mark, intent.step, &intent.fingerprint, ""));
+        }
+        (Some(_), None) => {}
+        (None, _) => statements.push(tables.delete_intent()),
+    }
+    for sql in statements {
         limited(conn.query_drop(sql)).await?;
     }
     let flushed = parse(&row.location)?.location;
-    Ok(Taken { epoch, marks, start, safe, intent, flushed, disarm, window })
+    let mapping = stored.unwrap_or_else(|| Mapping { text: claim.mapping.clone(), tables: Vec::new() });
+    Ok(Outcome::Taken(Box::new(Taken { epoch, marks, start, safe, intent, flushed, disarm, window, mapping })))
+}
+
+/// What DM's row says of a task that starts. There must be a row before a lane's first transaction.
+fn first_row(start: &Location) -> Result<StoredMark, Failure> {
+    if DmRow::can_say(start) {
+        return Ok(StoredMark::from(&RowMark::at(start.clone())));
+    }
+    let text = format!(
+        "start at {}: DM's checkpoint table has no room for an offset beyond {}, and the task's first checkpoint is there",
+        start.position,
+        u32::MAX
+    );
+    let remedy = "Please run FLUSH BINARY LOGS on the source and start the task from the next binlog file.";
+    Err(Failure::new(Code::BinlogPosition, text).workaround(remedy))
+}
+
+/// The mapping of the owner of `epoch`; `None` where an earlier version stored none.
+async fn read_mapping(conn: &mut Conn, tables: &MetaTables, epoch: u64) -> Result<Option<Mapping>, Failure> {
+    let rows: Vec<(String, String, String)> = limited(conn.query(tables.select_mappings(epoch))).await?;
+    let (own, others): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|(schema, table, _)| schema.is_empty() && table.is_empty());
+    let table = |(schema, table, text): (String, String, String)| (TargetTable(TableName::new(schema, table)), text);
+    Ok(own.into_iter().next().map(|(_, _, text)| Mapping { text, tables: others.into_iter().map(table).collect() }))
 }
 
 /// The mark that all others cover.
@@ -293,13 +412,13 @@ fn least(marks: &[RowMark]) -> RowMark {
 }
 
 async fn read_lanes(conn: &mut Conn, tables: &MetaTables) -> Result<(Option<LaneRow>, Vec<LaneRow>), Failure> {
-    type Columns = (i32, u32, u64, String, u64, String, u64);
+    type Columns = (i32, u32, u64, String, u64, String, u64, String);
     let rows: Vec<Columns> = limited(conn.query(tables.select_lanes())).await?;
-    let rows = rows.into_iter().map(|(lane, lanes, epoch, file, offset, gtids, ordinal)| LaneRow {
+    let rows = rows.into_iter().map(|(lane, lanes, epoch, file, offset, gtids, ordinal, open)| LaneRow {
         lane,
         lanes,
         epoch,
-        mark: StoredMark { file, offset, gtids, ordinal },
+        mark: StoredMark { file, offset, gtids, ordinal, open },
     });
     let (shadow, lanes): (Vec<_>, Vec<_>) = rows.partition(|row| row.lane == SHADOW_LANE);
     Ok((shadow.into_iter().next(), lanes))
@@ -314,15 +433,15 @@ type DmColumns = (String, u64, String, String, u64, String);
 
 fn dm_row((file, offset, gtids, exit_file, exit_offset, exit_gtids): DmColumns) -> DmRow {
     DmRow {
-        location: StoredMark { file, offset, gtids, ordinal: 0 },
-        exit_safe: StoredMark { file: exit_file, offset: exit_offset, gtids: exit_gtids, ordinal: 0 },
+        location: StoredMark::boundary(file, offset, gtids),
+        exit_safe: StoredMark::boundary(exit_file, exit_offset, exit_gtids),
     }
 }
 
 async fn read_intent(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DdlIntent>, Failure> {
     let row: Option<(String, u64, String, u32, String)> = limited(conn.query_first(tables.select_intent())).await?;
     Ok(row.map(|(file, offset, gtids, step, fingerprint)| DdlIntent {
-        mark: StoredMark { file, offset, gtids, ordinal: 0 },
+        mark: StoredMark::boundary(file, offset, gtids),
         step,
         fingerprint,
     }))
@@ -333,7 +452,7 @@ pub async fn peek(conn: &mut Conn, tables: &MetaTables, flavor: Flavor) -> Resul
     let row: Result<Option<DmColumns>, _> =
         match tokio::time::timeout(LIMIT, conn.query_first(tables.read_dm_row())).await {
             Ok(row) => row,
-            Err(_) => return Err(Failure::new(Code::InvalidConnection, "read the checkpoint: no answer within 60 s")),
+            Err(_) => return Err(no_answer()),
         };
     match row {
         Ok(Some(row)) => {
@@ -368,7 +487,6 @@ pub async fn forget(conn: &mut Conn, tables: &MetaTables) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BinlogPosition, GtidSet, RowOrdinal};
 
     #[test]
     fn replay_begins_at_the_least_mark() {
@@ -378,8 +496,19 @@ mod tests {
                 GtidSet::empty(Flavor::MySql),
             ),
             next: RowOrdinal { event: 0, row },
+            open: None,
         };
         assert_eq!(least(&[at(9, 0), at(5, 7), at(5, 3), at(9, 1)]), at(5, 3));
         assert_eq!(least(&[at(5, 0)]), at(5, 0));
+    }
+
+    #[test]
+    fn a_task_does_not_start_where_dms_row_cannot_say_it() {
+        let at =
+            |offset| Location::new(BinlogPosition::parse("bin.000001", offset).unwrap(), GtidSet::empty(Flavor::MySql));
+        assert_eq!(first_row(&at(0xffff_ffff)).unwrap().offset, 0xffff_ffff);
+        let failure = first_row(&at(0x1_0000_0000)).unwrap_err();
+        assert!(failure.message.contains("(bin.000001, 4294967296)"), "{failure}");
+        assert!(failure.workaround.contains("FLUSH BINARY LOGS"), "{failure}");
     }
 }

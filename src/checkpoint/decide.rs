@@ -67,11 +67,11 @@ mod tests {
     use super::*;
 
     fn mark(offset: u64) -> StoredMark {
-        StoredMark { file: "bin.000001".into(), offset, gtids: String::new(), ordinal: 0 }
+        StoredMark { file: "bin.000001".into(), offset, ..StoredMark::none() }
     }
 
     fn none() -> StoredMark {
-        StoredMark { file: String::new(), offset: 0, gtids: String::new(), ordinal: 0 }
+        StoredMark::none()
     }
 
     fn lanes(offsets: &[u64]) -> Vec<LaneRow> {

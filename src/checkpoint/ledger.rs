@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn inside(offset: u64, row: u32) -> RowMark {
-        RowMark { location: location(offset), next: RowOrdinal { event: 0, row } }
+        RowMark { location: location(offset), next: RowOrdinal { event: 0, row }, open: None }
     }
 
     #[tokio::test]

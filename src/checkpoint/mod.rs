@@ -11,7 +11,7 @@ mod decide;
 mod ledger;
 mod save;
 
-pub use claim::{Claim, Claimed, claim, forget, peek};
+pub use claim::{Claim, Claimed, History, Mapping, claim, forget, peek};
 pub use decide::{Decision, SafeWindow, decide};
 pub use ledger::{Book, Kept, Ledger, LedgerRecord, kept_here};
 pub use save::{SaveError, save};

@@ -42,6 +42,10 @@ impl MetaTables {
         self.table("agent_ddl")
     }
 
+    fn mapping(&self) -> String {
+        self.table("agent_mapping")
+    }
+
     /// Statements that create what is missing.
     pub fn create(&self) -> Vec<String> {
         vec![
@@ -86,6 +90,7 @@ impl MetaTables {
                     binlog_pos BIGINT UNSIGNED NOT NULL,
                     binlog_gtid LONGTEXT NOT NULL,
                     row_ordinal BIGINT UNSIGNED NOT NULL,
+                    open_gtid VARCHAR(255) NOT NULL DEFAULT '',
                     update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
                     PRIMARY KEY (id, lane)
                 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
@@ -106,12 +111,25 @@ impl MetaTables {
                 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
                 self.ddl()
             ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (
+                    id VARCHAR(32) NOT NULL,
+                    epoch BIGINT UNSIGNED NOT NULL,
+                    target_schema VARCHAR(128) NOT NULL,
+                    target_table VARCHAR(128) NOT NULL,
+                    mapping LONGTEXT NOT NULL,
+                    update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+                    PRIMARY KEY (id, epoch, target_schema, target_table)
+                ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+                self.mapping()
+            ),
         ]
     }
 
     /// Statements that succeed where our tables are there and can be read.
-    pub fn probe(&self) -> [String; 3] {
-        [self.lane(), self.ddl(), self.checkpoint()].map(|table| format!("SELECT id FROM {table} LIMIT 1"))
+    pub fn probe(&self) -> [String; 4] {
+        [self.lane(), self.ddl(), self.mapping(), self.checkpoint()]
+            .map(|table| format!("SELECT id FROM {table} LIMIT 1"))
     }
 
     /// Reads engines of our own tables that have no transactions.
@@ -119,10 +137,59 @@ impl MetaTables {
         let name = |suffix: &str| quote(&format!("{}_{suffix}", self.task));
         format!(
             "SELECT t.engine FROM information_schema.tables t JOIN information_schema.engines e ON e.engine=t.engine \
-             WHERE table_schema={} AND table_name IN ({},{}) AND COALESCE(e.transactions,'NO')<>'YES'",
+             WHERE table_schema={} AND table_name IN ({},{},{}) AND COALESCE(e.transactions,'NO')<>'YES'",
             quote(&self.schema),
             name("agent_lane"),
-            name("agent_ddl")
+            name("agent_ddl"),
+            name("agent_mapping")
+        )
+    }
+
+    /// Columns that a table of an earlier version lacks: how to ask for one (a count), and how to add it.
+    pub fn later_columns(&self) -> Vec<[String; 2]> {
+        let table = format!("{}_agent_lane", self.task);
+        let column = "open_gtid VARCHAR(255) NOT NULL DEFAULT '' AFTER row_ordinal";
+        vec![[
+            format!(
+                "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema={} AND table_name={} AND \
+                 column_name='open_gtid'",
+                quote(&self.schema),
+                quote(&table)
+            ),
+            format!("ALTER TABLE {} ADD COLUMN {column}", self.lane()),
+        ]]
+    }
+
+    /// Reads which changes the lanes of this epoch were given, and how: `target_schema, target_table, mapping`. The row
+    /// with empty names is the task's own.
+    pub fn select_mappings(&self, epoch: u64) -> String {
+        format!(
+            "SELECT target_schema, target_table, mapping FROM {} WHERE id={} AND epoch={epoch}",
+            self.mapping(),
+            quote(&self.source)
+        )
+    }
+
+    /// Forgets the mappings of all epochs but this one.
+    pub fn delete_mappings_but(&self, epoch: u64) -> String {
+        format!("DELETE FROM {} WHERE id={} AND epoch<>{epoch}", self.mapping(), quote(&self.source))
+    }
+
+    /// Hands the mappings of one epoch to another.
+    pub fn hand_on_mappings(&self, from: u64, to: u64) -> String {
+        format!("UPDATE {} SET epoch={to} WHERE id={} AND epoch={from}", self.mapping(), quote(&self.source))
+    }
+
+    /// Stores a table's mapping, or with empty names the task's. Under its writer's epoch: what an agent that was replaced
+    /// still writes is read by nobody.
+    pub fn write_mapping(&self, epoch: u64, schema: &str, table: &str, mapping: &str) -> String {
+        format!(
+            "REPLACE INTO {} (id, epoch, target_schema, target_table, mapping) VALUES ({}, {epoch}, {}, {}, {})",
+            self.mapping(),
+            quote(&self.source),
+            quote(schema),
+            quote(table),
+            quote(mapping)
         )
     }
 
@@ -146,7 +213,7 @@ impl MetaTables {
     /// The tables stay: another source may use them.
     pub fn forget(&self) -> Vec<[String; 2]> {
         let id = quote(&self.source);
-        ["syncer_checkpoint", "onlineddl", "agent_lane", "agent_ddl"]
+        ["syncer_checkpoint", "onlineddl", "agent_lane", "agent_ddl", "agent_mapping"]
             .into_iter()
             .map(|suffix| format!("FROM {} WHERE id={id}", self.table(suffix)))
             .map(|rest| [format!("SELECT id {rest} LIMIT 1"), format!("DELETE {rest}")])
@@ -170,11 +237,11 @@ impl MetaTables {
         self.select_dm_row().trim_end_matches(" FOR UPDATE").to_owned()
     }
 
-    /// Reads all lane rows, the shadow first: `lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal`.
-    /// Locks them.
+    /// Reads all lane rows, the shadow first: `lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal,
+    /// open_gtid`. Locks them.
     pub fn select_lanes(&self) -> String {
         format!(
-            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} \
+            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal, open_gtid FROM {} WHERE id={} \
              ORDER BY lane FOR UPDATE",
             self.lane(),
             quote(&self.source)
@@ -184,7 +251,8 @@ impl MetaTables {
     /// Reads one lane's row as [`Self::select_lanes`] does. Locks it: a transaction whose COMMIT is under way is waited for.
     pub fn select_lane(&self, lane: u32) -> String {
         format!(
-            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal FROM {} WHERE id={} AND lane={lane} FOR UPDATE",
+            "SELECT lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal, open_gtid FROM {} WHERE id={} \
+             AND lane={lane} FOR UPDATE",
             self.lane(),
             quote(&self.source)
         )
@@ -198,16 +266,17 @@ impl MetaTables {
     /// Writes one lane's row, whatever stands there.
     pub fn upsert_lane(&self, lane: i32, lanes: u32, epoch: u64, mark: &StoredMark) -> String {
         format!(
-            "INSERT INTO {} (id, lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal) VALUES \
-             ({}, {lane}, {lanes}, {epoch}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE lanes=VALUES(lanes), \
+            "INSERT INTO {} (id, lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal, open_gtid) VALUES \
+             ({}, {lane}, {lanes}, {epoch}, {}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE lanes=VALUES(lanes), \
              epoch=VALUES(epoch), binlog_name=VALUES(binlog_name), binlog_pos=VALUES(binlog_pos), \
-             binlog_gtid=VALUES(binlog_gtid), row_ordinal=VALUES(row_ordinal)",
+             binlog_gtid=VALUES(binlog_gtid), row_ordinal=VALUES(row_ordinal), open_gtid=VALUES(open_gtid)",
             self.lane(),
             quote(&self.source),
             quote(&mark.file),
             mark.offset,
             quote(&mark.gtids),
-            mark.ordinal
+            mark.ordinal,
+            quote(&mark.open)
         )
     }
 
@@ -224,12 +293,14 @@ impl MetaTables {
 
     fn move_where(&self, which: &str, epoch: u64, mark: &StoredMark) -> String {
         format!(
-            "UPDATE {} SET binlog_name={}, binlog_pos={}, binlog_gtid={}, row_ordinal={} WHERE id={} AND {which} AND epoch={epoch}",
+            "UPDATE {} SET binlog_name={}, binlog_pos={}, binlog_gtid={}, row_ordinal={}, open_gtid={} WHERE id={} AND \
+             {which} AND epoch={epoch}",
             self.lane(),
             quote(&mark.file),
             mark.offset,
             quote(&mark.gtids),
             mark.ordinal,
+            quote(&mark.open),
             quote(&self.source)
         )
     }
@@ -253,7 +324,7 @@ impl MetaTables {
             exit.offset,
             quote(&exit.gtids)
         );
-        let shadow = StoredMark { file: note.as_str().to_owned(), offset: 0, gtids: row.fingerprint(), ordinal: 0 };
+        let shadow = StoredMark::boundary(note.as_str().to_owned(), 0, row.fingerprint());
         [global, self.upsert_lane(SHADOW_LANE, 0, epoch, &shadow)]
     }
 

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
+use crate::model::{BinlogFile, BinlogPosition, Flavor, Gtid, GtidSet, Location, RowMark, RowOrdinal};
 
 /// The lane number under which the copy of DM's row is kept.
 pub const SHADOW_LANE: i32 = -1;
 
-/// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal, the open transaction's GTID.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoredMark {
     /// `binlog_name`.
     pub file: String,
@@ -18,6 +18,9 @@ pub struct StoredMark {
     pub gtids: String,
     /// `row_ordinal`.
     pub ordinal: u64,
+    /// `open_gtid`; empty for none, as in records of earlier versions.
+    #[serde(default)]
+    pub open: String,
 }
 
 impl From<&RowMark> for StoredMark {
@@ -27,6 +30,7 @@ impl From<&RowMark> for StoredMark {
             offset: mark.location.position.offset,
             gtids: mark.location.gtids.to_string(),
             ordinal: mark.next.to_u64(),
+            open: mark.open.as_ref().map(Gtid::to_string).unwrap_or_default(),
         }
     }
 }
@@ -34,7 +38,12 @@ impl From<&RowMark> for StoredMark {
 impl StoredMark {
     /// No place.
     pub fn none() -> Self {
-        StoredMark { file: String::new(), offset: 0, gtids: String::new(), ordinal: 0 }
+        StoredMark::default()
+    }
+
+    /// A transaction boundary.
+    pub fn boundary(file: String, offset: u64, gtids: String) -> Self {
+        StoredMark { file, offset, gtids, ..StoredMark::default() }
     }
 
     /// Back to a mark; the text says which stored column does not parse.
@@ -46,7 +55,11 @@ impl StoredMark {
         };
         let gtids = GtidSet::parse(flavor, &self.gtids).map_err(|error| format!("binlog_gtid: {error}"))?;
         let location = Location::new(BinlogPosition::new(file, self.offset), gtids);
-        Ok(RowMark { location, next: RowOrdinal::from_u64(self.ordinal) })
+        let open = match self.open.as_str() {
+            "" => None,
+            gtid => Some(Gtid::parse(flavor, gtid).map_err(|error| format!("open_gtid: {error}"))?),
+        };
+        Ok(RowMark { location, next: RowOrdinal::from_u64(self.ordinal), open })
     }
 }
 
@@ -73,7 +86,16 @@ pub struct DmRow {
     pub exit_safe: StoredMark,
 }
 
+/// Offsets beyond this do not fit into DM's columns, which are `INT UNSIGNED`.
+const DM_LIMIT: u64 = u32::MAX as u64;
+
 impl DmRow {
+    /// Whether DM's row can say this place. A binlog file grows beyond 4 GiB by one large transaction; until the next file
+    /// begins, behind it, the row stays where it was. DM's own worker wraps around there.
+    pub fn can_say(location: &Location) -> bool {
+        location.position.offset <= DM_LIMIT
+    }
+
     /// A row that says: exactly here.
     pub fn exact(location: &Location) -> Self {
         let location = StoredMark::from(&RowMark::at(location.clone()));
@@ -133,4 +155,38 @@ pub struct DdlIntent {
     pub step: u32,
     /// What its tables looked like before it ran.
     pub fingerprint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_inside_a_transaction_comes_back_with_its_gtid() {
+        for (flavor, set, open) in [
+            (Flavor::MySql, "9231c604-e680-11f1-ab28-628677c36cd1:1-6", "9231c604-e680-11f1-ab28-628677c36cd1:7"),
+            (Flavor::MariaDb, "0-1-6", "0-1-7"),
+        ] {
+            let location =
+                Location::new(BinlogPosition::parse("bin.000001", 900).unwrap(), GtidSet::parse(flavor, set).unwrap());
+            let open = Some(Gtid::parse(flavor, open).unwrap());
+            let mark = RowMark { location, next: RowOrdinal { event: 3, row: 7 }, open };
+            assert_eq!(StoredMark::from(&mark).to_mark(flavor), Ok(mark));
+        }
+    }
+
+    #[test]
+    fn records_of_earlier_versions_load() {
+        let old = r#"{"file": "bin.000001", "offset": 900, "gtids": "", "ordinal": 12884901895}"#;
+        let mark = serde_json::from_str::<StoredMark>(old).unwrap().to_mark(Flavor::MySql).unwrap();
+        assert_eq!((mark.next, mark.open), (RowOrdinal { event: 3, row: 7 }, None));
+    }
+
+    #[test]
+    fn dms_row_cannot_say_a_place_beyond_4_gib() {
+        let at =
+            |offset| Location::new(BinlogPosition::parse("bin.000001", offset).unwrap(), GtidSet::empty(Flavor::MySql));
+        assert!(DmRow::can_say(&at(0xffff_ffff)));
+        assert!(!DmRow::can_say(&at(0x1_0000_0000)));
+    }
 }

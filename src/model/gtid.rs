@@ -55,6 +55,32 @@ pub struct MariaGtid {
     pub sequence: u64,
 }
 
+impl Gtid {
+    /// Parses one GTID as it prints.
+    pub fn parse(flavor: Flavor, text: &str) -> Result<Self, GtidParseError> {
+        let one = match GtidSet::parse(flavor, text)? {
+            GtidSet::MySql(set) => {
+                let mut all = set.iter();
+                match (all.next(), all.next()) {
+                    (Some((sid, tag, &[(number, end)])), None) if end - number == 1 => {
+                        Some(Gtid::MySql(MysqlGtid { sid, tag: tag.to_owned(), number }))
+                    }
+                    _ => None,
+                }
+            }
+            GtidSet::MariaDb(set) => {
+                let mut all = set.iter();
+                all.next().filter(|_| all.next().is_none()).map(Gtid::MariaDb)
+            }
+        };
+        one.ok_or_else(|| GtidParseError {
+            text: text.to_owned(),
+            flavor: flavor.as_str(),
+            reason: "expected one GTID",
+        })
+    }
+}
+
 impl fmt::Display for Gtid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -372,6 +398,19 @@ mod tests {
         assert_eq!(mysql(&format!(" {B}:4-5:1-3 ,\n{A}:1 ")).to_string(), format!("{A}:1,{B}:1-5"));
         let maria = GtidSet::parse(Flavor::MariaDb, "1-2-7,0-1-100").unwrap();
         assert_eq!(maria.to_string(), "0-1-100,1-2-7");
+    }
+
+    #[test]
+    fn one_gtid_comes_back() {
+        let uuid = "9231c604-e680-11f1-ab28-628677c36cd1";
+        for text in [format!("{uuid}:7"), format!("{uuid}:tag:7")] {
+            assert_eq!(Gtid::parse(Flavor::MySql, &text).unwrap().to_string(), text);
+        }
+        assert_eq!(Gtid::parse(Flavor::MariaDb, "0-1-7").unwrap().to_string(), "0-1-7");
+        for text in ["", &format!("{uuid}:1-2"), &format!("{uuid}:1:3"), "x"] {
+            assert!(Gtid::parse(Flavor::MySql, text).is_err(), "{text:?} was accepted");
+        }
+        assert!(Gtid::parse(Flavor::MariaDb, "0-1-7,1-1-8").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{BinlogPosition, GtidSet};
+use super::{BinlogPosition, Gtid, GtidSet};
 
 /// Which dialect of the replication protocol a source speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -96,12 +96,15 @@ pub struct RowMark {
     /// First row change not done of the next transaction; zero except where a transaction too large for one group
     /// was cut.
     pub next: RowOrdinal,
+    /// GTID of that transaction, by which it is known again where files have other names. `None` at a boundary, on a
+    /// source without GTIDs, and in what an earlier version stored.
+    pub open: Option<Gtid>,
 }
 
 impl RowMark {
     /// A mark at a transaction boundary.
     pub fn at(location: Location) -> Self {
-        RowMark { location, next: RowOrdinal::default() }
+        RowMark { location, next: RowOrdinal::default(), open: None }
     }
 
     /// Whether everything up to `other` is also up to here.
@@ -144,6 +147,13 @@ mod tests {
 
     fn at(offset: u64, set: &str) -> Location {
         Location::new(BinlogPosition::parse("b.000001", offset).unwrap(), GtidSet::parse(Flavor::MySql, set).unwrap())
+    }
+
+    #[test]
+    fn marks_reach_by_location_and_then_by_row() {
+        let mark = |offset, row| RowMark { next: RowOrdinal { event: 0, row }, ..RowMark::at(at(offset, "")) };
+        assert!(mark(9, 0).has_reached(&mark(5, 7)) && mark(5, 7).has_reached(&mark(5, 7)));
+        assert!(!mark(5, 6).has_reached(&mark(5, 7)) && !mark(5, 7).has_reached(&mark(9, 0)));
     }
 
     #[test]

@@ -6,20 +6,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
-use super::intake::Intake;
+use super::intake::{Intake, IntakeOptions};
 use super::item;
+use super::mapping::{Outdated, TableMappings, TaskMapping};
 use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
 use crate::apply::{DdlLock, Downstream, DownstreamOptions};
-use crate::checkpoint::{Claim, Ledger, claim};
+use crate::checkpoint::{Claim, Claimed, History, Ledger, claim};
 use crate::decode::Decoder;
-use crate::error::Failure;
+use crate::error::{Code, Failure, Scope};
 use crate::meta::MetaTables;
-use crate::model::{Flavor, Location};
-use crate::mysql::Endpoint;
+use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
+use crate::mysql::{Connector, Endpoint};
 use crate::relay::{Relay, RelayError};
 use crate::runtime::spawn;
-use crate::transform::Transform;
+use crate::transform::{Rules, Transform};
+use crate::upstream::{ServerFacts, gtids_at};
 
 /// What a pipeline is made of.
 #[derive(Clone)]
@@ -28,9 +30,13 @@ pub struct PipelineSpec {
     pub name: String,
     /// Dialect of the source.
     pub flavor: Flavor,
+    /// The source, asked only what a checkpoint does not tell.
+    pub source: Endpoint,
     /// The source's relay log.
     pub relay: Relay,
     /// Rules for names.
+    pub rules: Rules,
+    /// The same, compiled.
     pub transform: Arc<Transform>,
     /// The downstream.
     pub downstream: Endpoint,
@@ -66,19 +72,24 @@ pub fn target_of(endpoint: &Endpoint) -> String {
 
 /// Runs a pipeline from claim to end.
 pub async fn run(spec: PipelineSpec, mut stop: watch::Receiver<Stop>, progress: watch::Sender<Progress>) -> Outcome {
-    let started = tokio::select! {
-        biased;
-        _ = stop.wait_for(|stop| *stop != Stop::Run) => return Outcome::Parked(Parked { applied: None, exact: false }),
-        started = start(&spec, &progress) => started,
-    };
-    match started {
-        Ok((coordinator, intake, items)) => {
-            let _intake = spawn("intake", intake.run());
-            coordinator.run(items, stop).await
+    loop {
+        let started = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop != Stop::Run) => return Outcome::Parked(Parked { applied: None, exact: false }),
+            started = start(&spec, &progress) => started,
+        };
+        match started {
+            Ok((coordinator, intake, items)) => {
+                let _intake = spawn("intake", intake.run());
+                if let Some(outcome) = coordinator.run(items, stop.clone()).await {
+                    return outcome;
+                }
+                tracing::info!("the lanes stand together again, changes are dealt out as the task says now");
+            }
+            Err(Start::Failed(failure)) => return Outcome::Failed { failure, applied: None },
+            Err(Start::RelayTooShort(location)) => return Outcome::RelayTooShort(location),
+            Err(Start::Damaged(error)) => return Outcome::RelayDamaged(error),
         }
-        Err(Start::Failed(failure)) => Outcome::Failed { failure, applied: None },
-        Err(Start::RelayTooShort(location)) => Outcome::RelayTooShort(location),
-        Err(Start::Damaged(error)) => Outcome::RelayDamaged(error),
     }
 }
 
@@ -99,24 +110,32 @@ type Started = (Coordinator, Intake, tokio::sync::mpsc::Receiver<item::Queued>);
 async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Result<Started, Start> {
     let say = |activity: &str| progress.send_modify(|progress| progress.activity = activity.to_owned());
     say("connecting to the downstream");
-    let downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
+    let mut downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
     let mut control = downstream.connect().await?;
     say("reading the checkpoint");
+    let wanted = TaskMapping::of(&spec.rules, downstream.checks_foreign_keys);
     let request = Claim {
         tables: spec.tables.clone(),
         flavor: spec.flavor,
         lanes: spec.lanes,
+        mapping: wanted.to_text(),
         fresh_start: spec.fresh_start.clone(),
         ledger: Arc::clone(&spec.ledger),
         target: spec.target(),
     };
-    let claimed = claim(&mut control, &request).await?;
+    let history = SourceHistory { endpoint: &spec.source, flavor: spec.flavor };
+    let claimed = claim(&mut control, &request, &history).await?;
     if claimed.disarm {
         // Whoever stored the intent passed its check before the epoch was raised, and may be about to run the statement.
         let lock = DdlLock::new(&spec.tables);
         if lock.take(&mut control, |waits| say(&waits)).await? {
             lock.give_back(&mut control).await;
         }
+    }
+    let (in_use, transform, outdated) = mapping_in_use(spec, &claimed, &wanted)?;
+    if in_use.one_sequence != downstream.checks_foreign_keys {
+        downstream = Downstream::open(checking_foreign_keys(&spec.downstream, in_use.one_sequence)).await?;
+        control = downstream.connect().await?;
     }
     tracing::info!(epoch = claimed.epoch, lanes = claimed.marks.len(), start = %claimed.start.location, "claimed");
     spec.relay.protect(&spec.name, &claimed.start.location);
@@ -132,16 +151,18 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
     let begin = reader.boundary().clone();
     let decoder = Decoder::new(spec.flavor, begin.location, begin.checksum);
     let (sender, items) = item::channel();
-    let intake = Intake::new(
+    let intake = IntakeOptions {
         reader,
         decoder,
-        Arc::clone(&spec.transform),
-        downstream.clone(),
-        claimed.start.clone(),
-        progress.clone(),
-        sender,
-    )
-    .needing_keys(claimed.kept_here.is_some());
+        transform,
+        downstream: downstream.clone(),
+        start: claimed.start.clone(),
+        mappings: TableMappings::new(&claimed.mapping.tables, outdated.clone())?,
+        progress: progress.clone(),
+        tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),
+        epoch: claimed.epoch,
+    };
+    let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
     let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
     let options = CoordinatorOptions {
@@ -152,8 +173,59 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         drain_limit: spec.drain_limit,
         always_safe: spec.always_safe,
         safe_duration: spec.safe_duration,
+        outdated,
         on_stored: Box::new(move |location| relay.protect(&name, location)),
         received: Box::new(move || received.state().received.map(|received| received.0)),
     };
     Ok((Coordinator::new(options, control, progress.clone()), intake, items))
+}
+
+/// What lanes are given: as the task wants it now, or as before, until lanes that a crash left apart stand together.
+fn mapping_in_use(
+    spec: &PipelineSpec,
+    claimed: &Claimed,
+    wanted: &TaskMapping,
+) -> Result<(TaskMapping, Arc<Transform>, Outdated), Failure> {
+    let outdated = Outdated::default();
+    let in_use = TaskMapping::parse(&claimed.mapping.text)?;
+    if claimed.marks.len() != spec.lanes.max(1) as usize {
+        outdated.set();
+    }
+    if in_use == *wanted {
+        return Ok((in_use, Arc::clone(&spec.transform), outdated));
+    }
+    outdated.set();
+    tracing::info!("lanes were left apart: the rules of before hold until they stand together");
+    // These rules were compiled before; nothing but a fault of ours makes them fail now.
+    let transform = Transform::new(&in_use.rules(&spec.rules)).map_err(|mut problems| {
+        problems.pop().unwrap_or_else(|| Failure::new(Code::Checkpoint, "compile the stored rules"))
+    })?;
+    Ok((in_use, Arc::new(transform), outdated))
+}
+
+fn checking_foreign_keys(endpoint: &Endpoint, checks: bool) -> DownstreamOptions {
+    let mut endpoint = endpoint.clone();
+    endpoint.session.retain(|name, _| !name.eq_ignore_ascii_case("foreign_key_checks"));
+    endpoint.session.insert("foreign_key_checks".to_owned(), u8::from(checks).to_string());
+    DownstreamOptions { endpoint }
+}
+
+/// Asks the source itself, and only when a checkpoint without GTIDs is taken over.
+struct SourceHistory<'a> {
+    endpoint: &'a Endpoint,
+    flavor: Flavor,
+}
+
+impl History for SourceHistory<'_> {
+    async fn gtids_at(&self, position: &BinlogPosition) -> Result<GtidSet, Failure> {
+        let connector = Connector::new(self.endpoint.clone());
+        let connected = connector.connect().await;
+        let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Upstream))?;
+        let facts = ServerFacts::read(&mut conn).await?;
+        if facts.location.is_none_or(|now| now.gtids.is_empty()) {
+            return Ok(GtidSet::empty(self.flavor));
+        }
+        let found = gtids_at(self.endpoint, self.flavor, position, &facts.purged).await;
+        found.map_err(|error| error.of_checkpoint(position))
+    }
 }

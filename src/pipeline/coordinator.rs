@@ -2,40 +2,36 @@
 //!
 //! Priorities of the loop: a stop, a writer's answer, more to take in, the clock. A group is dealt out when every writer is
 //! idle, so that between groups all lanes stand at one mark and a checkpoint, a DDL statement or a park needs no further
-//! agreement. A stop ends intake first and then follows a loop of its own, [`Coordinator::drain`].
+//! agreement. A stop ends intake first and then follows a loop of its own, in `drain`; what is stored meanwhile is in
+//! `storing`.
 
 mod ddl;
+mod drain;
 mod fallback;
+mod storing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::former::{Formed, Former, Want};
+use super::former::{FormError, Formed, Former, OtherTransaction, Want};
 use super::item::{DdlItem, IntakeEnd, Queued};
+use super::mapping::Outdated;
 use super::pace::{Pace, Size};
 use super::progress::Progress;
-use super::{Outcome, Parked, Stop};
+use super::{Outcome, Stop};
 use crate::apply::{ApplyError, Downstream, Job, JobDone, Writer};
-use crate::checkpoint::{Book, Claimed, Kept, SafeWindow, SaveError, save};
+use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
 use crate::dispatch::{Group, SafeMode};
-use crate::error::{Code, Failure, Retry, retry_of};
-use crate::meta::{DdlIntent, DmRow, MetaTables, SafeNote, StoredMark};
+use crate::error::{Code, Failure};
+use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::{Location, RowMark, RowOrdinal};
-use crate::relay::RelayError;
 
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a park waits for its checkpoint to be stored; without it the lanes' positions hold.
-const PARK_STORE: Duration = Duration::from_millis(500);
-/// What the last group of a drain may take.
-const LAST_GROUP: Duration = Duration::from_millis(150);
-/// How long a connection that was idle may take to show that it is there.
-const PING: Duration = Duration::from_secs(5);
 
 /// What the coordinator needs to know.
 pub struct CoordinatorOptions {
@@ -55,6 +51,8 @@ pub struct CoordinatorOptions {
     pub safe_duration: Duration,
     /// Told whenever a mark is stored that a restart begins at or after: the relay may drop what is before it.
     pub on_stored: Box<dyn Fn(&Location) + Send + Sync>,
+    /// Set where lanes are given changes as before they were left apart, and not as the task wants it now.
+    pub outdated: Outdated,
     /// End of what was received, for the exit-safe point of a park inside a transaction.
     pub received: Box<dyn Fn() -> Option<Location> + Send + Sync>,
 }
@@ -212,15 +210,22 @@ impl Coordinator {
         }
     }
 
-    /// Runs until a stop or a failure.
-    pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
+    /// Runs until a stop or a failure. `None` where lanes that were left apart stand together again, and that is stored:
+    /// the next pipeline deals changes out as the task wants it now.
+    pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Option<Outcome> {
         self.publish();
         loop {
             let next = *stop.borrow_and_update();
             match next {
                 Stop::Run => {}
-                Stop::Drain => return self.drain(items, stop).await,
-                Stop::Abort => return Outcome::Parked(self.inexact()),
+                Stop::Drain => return Some(self.drain(items, stop).await),
+                Stop::Abort => return Some(Outcome::Parked(self.inexact())),
+            }
+            if self.options.outdated.is_set() && self.at_one_boundary() {
+                return match self.store_together().await {
+                    Ok(()) => None,
+                    Err(ended) => Some(self.end(ended).await),
+                };
             }
             match self.advance(&mut stop).await {
                 Ok(()) => {}
@@ -228,30 +233,38 @@ impl Coordinator {
                     self.former_is_void();
                     continue;
                 }
-                Err(ended) => return self.end(ended).await,
+                Err(ended) => return Some(self.end(ended).await),
             }
             if self.at_work.is_none()
                 && let Some(end) = self.intake_end.take()
             {
-                return self.end(Ended::Intake(end)).await;
+                return Some(self.end(Ended::Intake(end)).await);
             }
             let wants_more = !self.former.is_full() && self.intake_end.is_none();
             tokio::select! {
                 biased;
                 changed = stop.changed() => {
                     if changed.is_err() {
-                        return Outcome::Parked(self.inexact());
+                        return Some(Outcome::Parked(self.inexact()));
                     }
                 }
                 Some(done) = self.done.recv(), if self.at_work.is_some() => {
                     if let Err(ended) = self.job_done(done) {
-                        return self.end(ended).await;
+                        return Some(self.end(ended).await);
                     }
                 }
                 queued = items.recv(), if wants_more => self.take(queued),
                 () = tokio::time::sleep(MARK_INTERVAL), if self.at_work.is_none() => {}
             }
         }
+    }
+
+    /// Whether no lane is at work or ahead, and no transaction partly done.
+    fn at_one_boundary(&self) -> bool {
+        self.at_work.is_none()
+            && self.ahead.is_empty()
+            && self.applied.next == RowOrdinal::default()
+            && self.ddl_start.is_none()
     }
 
     fn take(&mut self, queued: Option<Queued>) {
@@ -298,7 +311,7 @@ impl Coordinator {
             (None, None) => SafeMode::Off,
         };
         let formed = self.former.form(size, want, safe);
-        match formed.map_err(|error| Failure::new(Code::StreamEvent, error.to_string()))? {
+        match formed.map_err(|error| form_failure(&error))? {
             Formed::Group { group, lsn, room } => self.ready = Some(Ready { size, group, lsn, room }),
             Formed::Ddl(ddl) => return Ok(Some(ddl)),
             Formed::Nothing => {}
@@ -413,237 +426,18 @@ impl Coordinator {
             progress.safe_mode = safe_mode;
         });
     }
+}
 
-    async fn control(&mut self) -> Result<&mut Conn, Failure> {
-        // The server may have closed it meanwhile (`wait_timeout`).
-        if self.control_used.elapsed() >= MARK_INTERVAL
-            && let Some(conn) = &mut self.control
-            && !matches!(tokio::time::timeout(PING, conn.ping()).await, Ok(Ok(())))
-        {
-            self.control = None;
-        }
-        self.control_used = Instant::now();
-        if self.control.is_none() {
-            self.control = Some(self.options.downstream.connect().await?);
-        }
-        self.control.as_mut().ok_or_else(|| Failure::new(Code::DriverError, "no connection"))
-    }
-
-    /// Moves the stored marks along now and then, and DM's row at its own interval. A connection that is lost meanwhile
-    /// costs nothing: the next time will do.
-    async fn store_if_due(&mut self) -> Result<(), Ended> {
-        if !self.ahead.is_empty() {
-            return Ok(());
-        }
-        if self.ddl_start.as_ref().is_some_and(|start| *start != self.applied) {
-            // Nothing behind a DDL statement may be applied before its end is stored: its replay could undo that.
-            let row = self.row();
-            return match self.store(Some(row), true).await {
-                Ok(()) => {
-                    self.ddl_start = None;
-                    Ok(())
-                }
-                Err(SaveError::Fenced) => Err(Ended::Fenced),
-                Err(SaveError::Failed(failure)) => Err(Ended::Failed(failure)),
-            };
-        }
-        if self.applied == self.stored && self.applied.location == self.flushed {
-            return Ok(());
-        }
-        let flush = self.last_flush.elapsed() >= self.options.flush_interval && self.applied.location != self.flushed;
-        if !flush && (self.last_mark.elapsed() < MARK_INTERVAL || self.applied == self.stored) {
-            return Ok(());
-        }
-        let row = flush.then(|| self.row());
-        match self.store(row, false).await {
-            Ok(()) => Ok(()),
-            Err(SaveError::Fenced) => Err(Ended::Fenced),
-            Err(SaveError::Failed(failure)) if retry_of(&failure) == Retry::Never => Err(Ended::Failed(failure)),
-            Err(SaveError::Failed(failure)) => {
-                tracing::warn!(error = %failure, "checkpoint not stored, will be tried again");
-                (self.last_mark, self.control) = (Instant::now(), None);
-                Ok(())
-            }
-        }
-    }
-
-    /// DM's row for now: in safe mode with the point where that ends.
-    fn row(&self) -> DmRow {
-        let mut row = DmRow::running(&self.applied.location);
-        if let Some(Safe::At(mark)) = &self.safe_until {
-            row.exit_safe = StoredMark::from(mark);
-        }
-        row
-    }
-
-    fn safe_note(&self) -> SafeNote {
-        match self.safe_until {
-            Some(Safe::At(_)) => SafeNote::UntilExitSafe,
-            Some(Safe::For(_) | Safe::When(_)) => SafeNote::Unknown,
-            None | Some(Safe::Always) => SafeNote::None,
-        }
-    }
-
-    async fn store(&mut self, row: Option<DmRow>, clear_intent: bool) -> Result<(), SaveError> {
-        let (mark, epoch, tables) =
-            (StoredMark::from(&self.applied), self.options.claimed.epoch, self.options.tables.clone());
-        let row = row.map(|row| (row, self.safe_note()));
-        if self.book.kept() == Kept::Here {
-            self.store_here(&mark, clear_intent, row.as_ref(), &tables).await.map_err(SaveError::Failed)?;
-        } else {
-            let conn = self.control().await.map_err(SaveError::Failed)?;
-            if let Err(error) = save(conn, &tables, epoch, &mark, clear_intent, row.as_ref()).await {
-                self.control = None;
-                return Err(error);
-            }
-        }
-        self.stored = self.applied.clone();
-        self.last_mark = Instant::now();
-        (self.options.on_stored)(&self.stored.location);
-        if row.is_some() {
-            self.flushed = self.applied.location.clone();
-            self.last_flush = Instant::now();
-            self.publish();
-        }
-        Ok(())
-    }
-
-    /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.
-    async fn drain(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
-        self.progress.send_modify(|progress| progress.activity = "draining".to_owned());
-        let begun = tokio::time::Instant::now();
-        // Nothing new is dealt out that could not end within the limit; what is at work then has a little longer.
-        let limit = begun + self.options.drain_limit.saturating_sub(LAST_GROUP);
-        let give_up = begun + self.options.drain_limit + LAST_GROUP;
-        // A group that is ready but not dealt out is simply not applied.
-        if let Some(ready) = self.ready.take_if(|ready| ready.group.start.next == RowOrdinal::default()) {
-            drop(ready);
-            self.former_is_void();
-        }
-        loop {
-            // DDL that ran is inside too, until its transaction's end is applied.
-            let inside = self.ddl_start.as_ref() == Some(&self.applied)
-                || self.applied.next != RowOrdinal::default()
-                || self.at_work.as_ref().is_some_and(|work| work.end.next != RowOrdinal::default());
-            if self.at_work.is_none() {
-                if !inside || tokio::time::Instant::now() >= limit {
-                    return self.park().await;
-                }
-                if let Some(ready) = self.ready.take() {
-                    if let Err(ended) = self.deal_out(ready).await {
-                        return self.end(ended).await;
-                    }
-                    continue;
-                }
-                match self.prepare(Want::OnlyOpen) {
-                    Ok(Some(ddl)) => match self.run_ddl(ddl, &mut stop).await {
-                        Ok(()) => continue,
-                        Err(Ended::Interrupted) => return self.park().await,
-                        Err(ended) => return self.end(ended).await,
-                    },
-                    Ok(None) if self.ready.is_some() => continue,
-                    Ok(None) => {}
-                    Err(ended) => return self.end(ended).await,
-                }
-            }
-            let wants_more = inside && !self.former.is_full() && self.intake_end.is_none();
-            if self.at_work.is_none() && !wants_more {
-                return self.park().await;
-            }
-            tokio::select! {
-                biased;
-                changed = stop.changed() => {
-                    if changed.is_err() || *stop.borrow() == Stop::Abort {
-                        return Outcome::Parked(self.inexact());
-                    }
-                }
-                Some(done) = self.done.recv(), if self.at_work.is_some() => {
-                    if let Err(ended) = self.job_done(done) {
-                        return self.end(ended).await;
-                    }
-                }
-                queued = items.recv(), if wants_more => self.take(queued),
-                // Lanes that do not answer in time are given up; their stored positions will tell what they did.
-                () = tokio::time::sleep_until(give_up), if self.at_work.is_some() => {
-                    return Outcome::Parked(self.inexact());
-                }
-                // More of the open transaction is waited for only as long.
-                () = tokio::time::sleep_until(limit), if self.at_work.is_none() => {}
-            }
-        }
-    }
-
-    /// What was formed and will not be applied takes the queue behind it along.
-    fn former_is_void(&mut self) {
-        self.former = Former::new(self.options.claimed.marks.clone(), self.applied.clone(), false);
-        self.intake_end = Some(ended_early());
-    }
-
-    /// All lanes stand at one mark: stores it, and DM's row with it.
-    async fn park(mut self) -> Outcome {
-        if !self.ahead.is_empty() {
-            return Outcome::Parked(self.inexact());
-        }
-        let inside = self.applied.next != RowOrdinal::default();
-        let mut row = if self.safe_until.is_some() { self.row() } else { DmRow::exact(&self.applied.location) };
-        if inside {
-            // DM's worker goes on at the transaction's start, in safe mode up to a point behind its end.
-            let behind = (self.options.received)().filter(|received| *received != self.applied.location);
-            row = self.row();
-            row.exit_safe = behind.map_or(row.exit_safe, |end| StoredMark::from(&RowMark::at(end)));
-        }
-        let past_ddl = self.ddl_start.as_ref().is_some_and(|start| *start != self.applied);
-        let stored = async {
-            self.store(Some(row), past_ddl).await?;
-            self.book.close(&self.applied).await.map_err(SaveError::Failed)
-        };
-        let stored = tokio::time::timeout(PARK_STORE, stored).await;
-        let exact = match stored {
-            Ok(Ok(())) => true,
-            Ok(Err(SaveError::Fenced)) => return Outcome::Fenced,
-            Ok(Err(SaveError::Failed(failure))) => {
-                tracing::warn!(error = %failure, "parked, but the checkpoint could not be stored; the lanes' positions hold");
-                false
-            }
-            Err(_) => false,
-        };
-        if let Some(conn) = self.control.take() {
-            let _ = tokio::time::timeout(Duration::from_millis(200), conn.disconnect()).await;
-        }
-        Outcome::Parked(Parked { applied: Some(self.applied), exact })
-    }
-
-    fn inexact(&self) -> Parked {
-        Parked { applied: Some(self.applied.clone()), exact: false }
-    }
-
-    /// Lets the other lanes finish what they have, stores what all have done, and says why it ended.
-    async fn end(mut self, ended: Ended) -> Outcome {
-        let limit = tokio::time::Instant::now() + self.options.drain_limit;
-        while self.at_work.as_ref().is_some_and(|work| work.waiting_for > 0) {
-            match tokio::time::timeout_at(limit, self.done.recv()).await {
-                Ok(Some(_)) => {
-                    if let Some(work) = &mut self.at_work {
-                        work.waiting_for -= 1;
-                    }
-                }
-                _ => break,
-            }
-        }
-        match ended {
-            Ended::Fenced => Outcome::Fenced,
-            // Its callers park.
-            Ended::Interrupted => Outcome::Parked(self.inexact()),
-            Ended::Intake(IntakeEnd::Relay(error @ RelayError::Damaged { .. })) => Outcome::RelayDamaged(error),
-            Ended::Intake(IntakeEnd::Relay(RelayError::NotCovered { .. })) => {
-                Outcome::RelayTooShort(self.applied.location)
-            }
-            Ended::Intake(IntakeEnd::Relay(error)) => {
-                Outcome::Failed { failure: Failure::from(&error), applied: Some(self.applied) }
-            }
-            Ended::Intake(IntakeEnd::Failed(failure)) | Ended::Failed(failure) => {
-                Outcome::Failed { failure, applied: Some(self.applied) }
-            }
+fn form_failure(error: &FormError) -> Failure {
+    match error {
+        FormError::Dispatch(error) => Failure::new(Code::StreamEvent, error.to_string()),
+        FormError::OtherTransaction(other @ OtherTransaction { expected, .. }) => {
+            Failure::new(Code::BinlogPosition, other.to_string()).workaround(format!(
+                "Please let the source be a server whose binlog goes on with transaction {expected} there, then resume-task. \
+                 If there is none any more, remove that transaction's rows downstream and start the task anew with \
+                 --remove-meta behind {}.",
+                other.at
+            ))
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Synchronous and without I/O, so that tests drive it directly. Invariant: groups come out in source order, each starts
 //! where the one before ended, and every change that went in is in exactly one group, unless its lane had it already.
+//! A transaction that was cut is known again by its GTID; where another one comes in its place, nothing is guessed.
 
 use std::collections::VecDeque;
 
@@ -26,6 +27,32 @@ pub enum Want {
     OnlyRows,
     /// Nothing beyond the transaction that is partly formed.
     OnlyOpen,
+}
+
+/// Why no group can be formed.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// A change cannot be dealt out.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// See there.
+    #[error(transparent)]
+    OtherTransaction(#[from] OtherTransaction),
+}
+
+/// A lane stands inside a transaction, and the source goes on with another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the checkpoint lies inside transaction {expected} (behind {at}), but the source goes on with {}",
+    found.as_ref().map_or("one without a GTID".to_owned(), |gtid| format!("transaction {gtid}"))
+)]
+pub struct OtherTransaction {
+    /// The transaction that is partly applied.
+    pub expected: Gtid,
+    /// What is done before it.
+    pub at: Box<Location>,
+    /// What came.
+    pub found: Option<Gtid>,
 }
 
 /// What is to be done next.
@@ -59,6 +86,8 @@ pub struct Former {
     open: Option<Open>,
     /// Where lanes stood at the start, until all of them are passed.
     marks: Option<Vec<RowMark>>,
+    /// The one furthest ahead, until it is passed: a group ends there, since behind it all lanes stand together.
+    furthest: Option<RowMark>,
     /// End of what was formed.
     at: RowMark,
     /// DDL was formed of the open transaction: its end must be stored before anything behind it.
@@ -72,6 +101,7 @@ pub struct Former {
 /// A transaction that is being formed.
 struct Open {
     start: Location,
+    gtid: Option<Gtid>,
     /// What each lane has done of it already; empty where none has.
     skips: Vec<LaneSkip>,
     /// All lanes have done what is below.
@@ -83,6 +113,7 @@ impl Former {
     pub fn new(marks: Vec<RowMark>, start: RowMark, one_sequence: bool) -> Self {
         Former {
             lanes: marks.len(),
+            furthest: furthest(&marks, &start),
             one_sequence,
             queue: VecDeque::new(),
             bytes: 0,
@@ -152,7 +183,7 @@ impl Former {
     }
 
     /// Forms the next group of about that size, whole transactions while they fit.
-    pub fn form(&mut self, size: Size, want: Want, safe: SafeMode) -> Result<Formed, DispatchError> {
+    pub fn form(&mut self, size: Size, want: Want, safe: SafeMode) -> Result<Formed, FormError> {
         let rows = size.rows;
         let mut builder = GroupBuilder::new(self.lanes, size.shares, self.one_sequence, safe);
         let start = self.at.clone();
@@ -169,7 +200,8 @@ impl Former {
                 }
                 let (next, open) = (change.ordinal.next(), self.open.as_ref());
                 if let Some(open) = open {
-                    self.at = RowMark { location: open.start.clone(), next: next.max(open.floor) };
+                    let (location, gtid) = (open.start.clone(), open.gtid.clone());
+                    self.at = RowMark { location, next: next.max(open.floor), open: gtid };
                 }
                 builder.push(change, open.map_or(&[], |open| open.skips.as_slice()))?;
                 (moved, lsn) = (true, None);
@@ -181,15 +213,17 @@ impl Former {
             if self.commits == 0 && self.ddls == 0 && !may_cut {
                 break;
             }
-            match self.pop(builder.rows() > 0, moved, want) {
+            match self.pop(builder.rows() > 0, moved, want)? {
                 Some(Popped::Mark) => {}
                 Some(Popped::Changes(held)) => room.extend(held),
                 Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
                 Some(Popped::Commit { timestamp: at, lsn: end, whole }) => {
                     (moved, timestamp, lsn) = (true, timestamp.max(at), Some(end));
                     transactions += u64::from(whole);
+                    let together = self.furthest.take_if(|furthest| self.at.has_reached(furthest)).is_some();
                     if want == Want::OnlyOpen
                         || std::mem::take(&mut self.after_ddl)
+                        || together
                         || builder.rows() >= rows
                         || builder.bytes() >= GROUP_BYTES
                     {
@@ -206,30 +240,40 @@ impl Former {
         Ok(Formed::Group { group, lsn, room })
     }
 
-    /// Takes the next item off the queue; `None` where a group must end before it.
-    fn pop(&mut self, has_rows: bool, moved: bool, want: Want) -> Option<Popped> {
-        match &self.queue.front()?.item {
-            Ok(Item::Begin { .. }) if want == Want::OnlyOpen && self.open.is_none() => return None,
+    /// Whether a group must end before the next item, or there is none.
+    fn ends_before_next(&self, has_rows: bool, moved: bool, want: Want) -> bool {
+        match self.queue.front().map(|queued| &queued.item) {
+            // With something of a transaction done and none open, the next one is that, come again.
+            Some(Ok(Item::Begin { .. })) if want == Want::OnlyOpen && self.open.is_none() => {
+                self.at.next == RowOrdinal::default()
+            }
             // A group ends with a transaction rather than inside the next one.
-            Ok(Item::Begin { .. }) if has_rows && self.commits == 0 => return None,
+            Some(Ok(Item::Begin { .. })) => has_rows && self.commits == 0,
             // What is before it must be applied, were it only a location: its own start is stored with it.
-            Ok(Item::Ddl(_)) if moved || want == Want::OnlyRows => return None,
-            Err(_) => return None,
-            _ => {}
+            Some(Ok(Item::Ddl(_))) => moved || want == Want::OnlyRows,
+            Some(Ok(_)) => false,
+            Some(Err(_)) | None => true,
         }
-        let queued = self.queue.pop_front()?;
+    }
+
+    /// Takes the next item off the queue; `None` where a group must end before it.
+    fn pop(&mut self, has_rows: bool, moved: bool, want: Want) -> Result<Option<Popped>, OtherTransaction> {
+        if self.ends_before_next(has_rows, moved, want) {
+            return Ok(None);
+        }
+        let Some(queued) = self.queue.pop_front() else { return Ok(None) };
         self.bytes -= queued.bytes;
         self.rows -= rows_of(&queued);
-        Some(match queued.item {
+        Ok(Some(match queued.item {
             Ok(Item::Begin { gtid, start }) => {
-                let skips = self.skips(gtid.as_ref(), &start);
+                let skips = self.skips(gtid.as_ref(), &start)?;
                 let done = |skip: &LaneSkip| match skip {
                     LaneSkip::Nothing => Some(RowOrdinal::default()),
                     LaneSkip::Below(next) => Some(*next),
                     LaneSkip::All => None,
                 };
                 let floor = skips.iter().filter_map(done).min().unwrap_or_default();
-                self.open = Some(Open { start, skips, floor });
+                self.open = Some(Open { start, gtid, skips, floor });
                 Popped::Mark
             }
             Ok(Item::Changes(changes)) => {
@@ -240,36 +284,56 @@ impl Former {
                 self.ddls -= 1;
                 if self.at.next != RowOrdinal::default() {
                     // Rows behind it are applied already: this is a replay of a transaction that was cut.
-                    let _ = ddl.done.send(());
-                    return Some(Popped::Mark);
+                    let _ = ddl.done.send(false);
+                    return Ok(Some(Popped::Mark));
                 }
                 self.after_ddl = true;
                 Popped::Ddl(ddl)
             }
             Ok(Item::Commit { location, timestamp, lsn }) => {
                 self.commits -= 1;
-                let whole = self.open.take().is_some();
+                let open = self.open.take();
+                let whole = open.is_some();
                 if !whole && self.at.next != RowOrdinal::default() {
                     // A location on the way to the replay of what is partly done.
-                    return Some(Popped::Mark);
+                    return Ok(Some(Popped::Mark));
                 }
                 self.at = RowMark::at(location);
+                if let Some(open) = open {
+                    self.pass(&open);
+                }
                 Popped::Commit { timestamp, lsn, whole }
             }
-            Ok(Item::Restart) | Err(_) => return None,
-        })
+            Ok(Item::Restart) | Err(_) => return Ok(None),
+        }))
+    }
+
+    /// Lanes that stood inside a transaction whose end was formed stand behind it.
+    fn pass(&mut self, open: &Open) {
+        for (mark, skip) in self.marks.iter_mut().flatten().zip(&open.skips) {
+            if matches!(skip, LaneSkip::Below(_)) {
+                *mark = self.at.clone();
+            }
+        }
     }
 
     /// What each lane has done of the transaction that begins at `start`.
-    fn skips(&mut self, gtid: Option<&Gtid>, start: &Location) -> Vec<LaneSkip> {
-        let Some(marks) = &self.marks else { return Vec::new() };
-        let skips: Vec<LaneSkip> = marks.iter().map(|mark| skip(mark, gtid, start)).collect();
+    fn skips(&mut self, gtid: Option<&Gtid>, start: &Location) -> Result<Vec<LaneSkip>, OtherTransaction> {
+        let Some(marks) = &self.marks else { return Ok(Vec::new()) };
+        let skips = marks.iter().map(|mark| skip(mark, gtid, start)).collect::<Result<Vec<LaneSkip>, _>>()?;
         if skips.iter().all(|skip| *skip == LaneSkip::Nothing) {
             self.marks = None;
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        skips
+        Ok(skips)
     }
+}
+
+/// The furthest of `marks` where it is ahead of `start`.
+fn furthest(marks: &[RowMark], start: &RowMark) -> Option<RowMark> {
+    let mut ahead = marks.iter().filter(|mark| *mark != start);
+    let first = ahead.next()?;
+    Some(ahead.fold(first, |known, mark| if mark.has_reached(known) { mark } else { known }).clone())
 }
 
 fn rows_of(queued: &Queued) -> u64 {
@@ -293,19 +357,31 @@ enum Popped {
 }
 
 /// What a lane at `mark` has done of the transaction behind `start`.
-pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> LaneSkip {
+pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> Result<LaneSkip, OtherTransaction> {
     let done = match gtid {
         Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
         _ => mark.location.position > start.position,
     };
+    if done {
+        return Ok(LaneSkip::All);
+    }
+    if mark.next == RowOrdinal::default() {
+        return Ok(LaneSkip::Nothing);
+    }
+    if let Some(open) = &mark.open {
+        // All before it is done, so the first one that is not must be it, wherever it stands in another server's files.
+        return match gtid == Some(open) {
+            true => Ok(LaneSkip::Below(mark.next)),
+            false => {
+                let (at, found) = (Box::new(mark.location.clone()), gtid.cloned());
+                Err(OtherTransaction { expected: open.clone(), at, found })
+            }
+        };
+    }
     // Anonymous transactions leave the set as it is: there only the place tells them apart.
     let same_set = gtid.is_some() && !start.gtids.is_empty() && mark.location.gtids == start.gtids;
-    let inside = mark.next != RowOrdinal::default() && (same_set || mark.location.position == start.position);
-    match (done, inside) {
-        (true, _) => LaneSkip::All,
-        (false, true) => LaneSkip::Below(mark.next),
-        (false, false) => LaneSkip::Nothing,
-    }
+    let inside = same_set || mark.location.position == start.position;
+    Ok(if inside { LaneSkip::Below(mark.next) } else { LaneSkip::Nothing })
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ fn gtid(number: u64) -> Gtid {
 }
 
 fn mark(location: Location, event: u32, row: u32) -> RowMark {
-    RowMark { location, next: ordinal(event, row) }
+    RowMark { location, next: ordinal(event, row), open: None }
 }
 
 fn queued(item: Item, bytes: usize) -> Queued {
@@ -53,7 +53,7 @@ fn commit(location: Location) -> Queued {
     queued(Item::Commit { location, timestamp: 77, lsn }, 0)
 }
 
-fn ddl() -> (Queued, oneshot::Receiver<()>) {
+fn ddl() -> (Queued, oneshot::Receiver<bool>) {
     let (done, ran) = oneshot::channel();
     (queued(Item::Ddl(DdlItem { steps: Vec::new(), first_step: 0, place: "here".into(), done }), 0), ran)
 }
@@ -104,7 +104,7 @@ fn all_keys(group: &Group) -> Vec<i32> {
     keys
 }
 
-fn group(formed: Result<Formed, DispatchError>) -> (Group, Option<u64>) {
+fn group(formed: Result<Formed, FormError>) -> (Group, Option<u64>) {
     match formed.expect("form") {
         Formed::Group { group, lsn, .. } => (group, lsn),
         Formed::Ddl(_) => panic!("DDL came"),
@@ -112,7 +112,7 @@ fn group(formed: Result<Formed, DispatchError>) -> (Group, Option<u64>) {
     }
 }
 
-fn is_nothing(formed: Result<Formed, DispatchError>) -> bool {
+fn is_nothing(formed: Result<Formed, FormError>) -> bool {
     matches!(formed, Ok(Formed::Nothing))
 }
 
@@ -167,7 +167,7 @@ fn a_transaction_too_large_is_cut_to_the_row() {
     for (keys, next) in [(0..4, ordinal(0, 4)), (4..8, ordinal(3, 3))] {
         let (part, lsn) = group(former.form(size(2), Want::Next, SafeMode::Off));
         assert_eq!((all_keys(&part), lsn, part.transactions), (keys.collect(), None, 0));
-        assert_eq!((part.start, &part.end), (from, &RowMark { location: at(1, 4, 0), next }));
+        assert_eq!((part.start, &part.end), (from, &RowMark { location: at(1, 4, 0), next, open: None }));
         from = part.end;
     }
     assert!(!former.is_full() && is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
@@ -216,7 +216,8 @@ fn a_change_that_must_stand_alone_does() {
     former.take(queued(Item::Changes(vec![moves.clone(), Change { ordinal: ordinal(1, 1), ..moves }]), 10));
     former.take(inserts(&table, 2, 4..6, 10));
     former.take(commit(at(1, 5, 0)));
-    let ends = [ordinal(0, 2), ordinal(1, 1), ordinal(1, 2)].map(|next| RowMark { location: at(1, 4, 0), next });
+    let ends =
+        [ordinal(0, 2), ordinal(1, 1), ordinal(1, 2)].map(|next| RowMark { location: at(1, 4, 0), next, open: None });
     for (rows, end) in [2, 1, 1, 2].into_iter().zip(ends.into_iter().chain([RowMark::at(at(1, 5, 0))])) {
         let (part, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
         assert_eq!((part.rows, part.end), (rows, end));
@@ -247,7 +248,7 @@ fn cut_in_the_middle(former: &mut Former, table: &Arc<BoundTable>, start: &Locat
     former.take(begin(start.clone()));
     former.take(inserts(table, 0, 0..6, LARGE));
     let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
-    assert_eq!(part.end, RowMark { location: start.clone(), next: ordinal(0, 4) });
+    assert_eq!(part.end, mark(start.clone(), 0, 4));
     part
 }
 
@@ -346,7 +347,102 @@ fn a_mark_tells_what_is_done() {
     ];
     for (mark, number, start, wanted) in cases {
         let got = skip(&mark, number.map(gtid).as_ref(), &start);
-        assert_eq!(got, wanted, "{mark:?} {number:?} {start:?}");
+        assert_eq!(got, Ok(wanted), "{mark:?} {number:?} {start:?}");
+    }
+}
+
+/// A mark inside the fourth transaction, which is known by its GTID.
+fn inside_the_fourth() -> RowMark {
+    RowMark { open: Some(gtid(4)), ..mark(at(1, 50, 3), 2, 7) }
+}
+
+#[test]
+fn a_cut_transaction_is_known_by_its_gtid_in_other_files() {
+    let there = |number, start| skip(&inside_the_fourth(), Some(&gtid(number)), &start);
+    assert_eq!(there(3, at(7, 900, 2)), Ok(LaneSkip::All));
+    assert_eq!(there(4, at(7, 950, 3)), Ok(LaneSkip::Below(ordinal(2, 7))));
+    assert_eq!(there(4, at(1, 50, 3)), Ok(LaneSkip::Below(ordinal(2, 7))));
+}
+
+#[test]
+fn another_transaction_in_its_place_is_an_error() {
+    for (found, start) in [(Some(gtid(5)), at(1, 50, 3)), (Some(gtid(5)), at(7, 950, 3)), (None, at(1, 50, 3))] {
+        let error = skip(&inside_the_fourth(), found.as_ref(), &start).expect_err("not that one");
+        assert_eq!((&error.expected, &error.found), (&gtid(4), &found));
+        assert!(error.to_string().contains(":4 (behind position: (bin.000001, 50)"), "{error}");
+    }
+    let table = keyed();
+    let inside = inside_the_fourth();
+    let mut former = Former::new(vec![inside.clone(); 2], inside, false);
+    former.take(queued(Item::Begin { gtid: Some(gtid(5)), start: at(7, 950, 3) }, 0));
+    former.take(inserts(&table, 0, 0..3, 10));
+    former.take(commit(at(7, 990, 4)));
+    assert!(matches!(former.form(size(100), Want::Next, SafeMode::Off), Err(FormError::OtherTransaction(_))));
+}
+
+#[test]
+fn a_cut_writes_down_the_gtid_and_a_restart_asks_for_it() {
+    let (table, start) = (keyed(), RowMark::at(at(1, 50, 3)));
+    let mut former = Former::new(vec![start.clone(); 2], start, false);
+    former.take(queued(Item::Begin { gtid: Some(gtid(4)), start: at(1, 50, 3) }, 0));
+    former.take(inserts(&table, 0, 0..6, LARGE));
+    let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
+    assert_eq!(part.end, RowMark { open: Some(gtid(4)), ..mark(at(1, 50, 3), 0, 4) });
+    former.take(queued(Item::Restart, 0));
+    assert!(is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
+    // Another server sends it again, from a file of another name.
+    former.take(queued(Item::Begin { gtid: Some(gtid(4)), start: at(9, 4, 3) }, 0));
+    former.take(inserts(&table, 0, 0..6, 10));
+    former.take(commit(at(9, 900, 4)));
+    let (rest, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
+    assert_eq!((all_keys(&rest), rest.end), (vec![4, 5], RowMark::at(at(9, 900, 4))));
+}
+
+#[test]
+fn a_drain_after_a_restart_goes_on_to_the_end_of_the_transaction() {
+    let (table, inside) = (keyed(), mark(at(2, 126, 0), 0, 4));
+    let mut former = Former::new(vec![inside.clone(); 2], inside, false);
+    // A location on the way, then the transaction, come again from its start; then another one.
+    former.take(commit(at(2, 126, 0)));
+    former.take(begin(at(2, 126, 0)));
+    former.take(inserts(&table, 0, 0..6, 10));
+    former.take(commit(at(2, 500, 0)));
+    former.take(begin(at(2, 500, 0)));
+    former.take(inserts(&table, 0, 6..8, 10));
+    former.take(commit(at(2, 600, 0)));
+    while former.at != RowMark::at(at(2, 500, 0)) {
+        let before = former.at.clone();
+        group(former.form(size(100), Want::OnlyOpen, SafeMode::Off));
+        assert_ne!(former.at, before, "stands still");
+    }
+    assert!(is_nothing(former.form(size(100), Want::OnlyOpen, SafeMode::Off)));
+}
+
+#[test]
+fn a_group_ends_where_all_lanes_stand_together() {
+    let (table, start) = (keyed(), RowMark::at(at(1, 10, 0)));
+    let marks = vec![start.clone(), RowMark::at(at(1, 30, 0)), RowMark::at(at(1, 20, 0))];
+    let mut former = Former::new(marks, start, false);
+    for number in 1..5u64 {
+        former.take(begin(at(1, 10 * number, 0)));
+        former.take(inserts(&table, 0, number as i32 * 10..number as i32 * 10 + 9, 10));
+        former.take(commit(at(1, 10 * number + 10, 0)));
+    }
+    let (first, _) = group(former.form(size(1000), Want::Next, SafeMode::Off));
+    assert_eq!((first.end, first.transactions), (RowMark::at(at(1, 30, 0)), 2));
+    let (second, _) = group(former.form(size(1000), Want::Next, SafeMode::Off));
+    assert_eq!((second.end, second.transactions), (RowMark::at(at(1, 50, 0)), 2));
+}
+
+#[test]
+fn behind_a_cut_transaction_any_other_may_come() {
+    let (table, inside) = (keyed(), inside_the_fourth());
+    let mut former = Former::new(vec![RowMark::at(at(1, 50, 3)), inside], RowMark::at(at(1, 50, 3)), false);
+    for number in 4..6u64 {
+        former.take(queued(Item::Begin { gtid: Some(gtid(number)), start: at(1, 10 + 10 * number, number - 1) }, 0));
+        former.take(inserts(&table, 0, number as i32 * 10..number as i32 * 10 + 9, 10));
+        former.take(commit(at(1, 20 + 10 * number, number)));
+        group(former.form(size(1000), Want::Next, SafeMode::Off));
     }
 }
 
@@ -440,7 +536,7 @@ fn stream(past: &[Past], start: &RowMark, from: usize) -> Vec<(usize, usize)> {
                 1
             }
             Past::Rows { gtid, start, .. } | Past::Ddl { gtid, start, .. } => {
-                if done.is_some_and(|done| skip(done, gtid.as_ref(), start) == LaneSkip::All) {
+                if done.is_some_and(|done| skip(done, gtid.as_ref(), start) == Ok(LaneSkip::All)) {
                     continue;
                 }
                 done = None;

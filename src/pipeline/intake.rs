@@ -9,20 +9,23 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 use tokio::sync::{oneshot, watch};
 
 use super::former::skip;
 use super::item::{DdlItem, IntakeEnd, Item, ItemSender};
+use super::mapping::TableMappings;
 use super::progress::Progress;
 use crate::apply::{DdlStep, Downstream, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
-use crate::error::{Code, Failure, Retry, Scope, retry_of};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::meta::MetaTables;
 use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
 use crate::row::{ChangeKind, ColumnKind, TableLayout};
-use crate::schema::{BindError, BoundTable, bind};
+use crate::schema::{BindError, BoundTable, TableStructure, bind};
 use crate::transform::{DdlInput, DdlPlan, Transform};
 
 /// Bytes of a compressed transaction that are decoded at a time.
@@ -47,10 +50,34 @@ pub struct Intake {
     skipping: bool,
     open: Location,
     ddl_steps: u32,
-    /// No mark is stored with the rows: a table without a key cannot be applied.
-    keys_needed: bool,
     progress: watch::Sender<Progress>,
     items: ItemSender,
+    mappings: TableMappings,
+    /// `None` where no mark is stored with the rows: a table without a key cannot be applied then.
+    tables: Option<MetaTables>,
+    epoch: u64,
+}
+
+/// What intake needs to know.
+pub struct IntakeOptions {
+    /// The relay log, from where the task goes on.
+    pub reader: RelayReader,
+    /// Its decoder.
+    pub decoder: Decoder,
+    /// Rules for names.
+    pub transform: Arc<Transform>,
+    /// Where table structures are.
+    pub downstream: Downstream,
+    /// What is done up to here is left out.
+    pub start: RowMark,
+    /// How tables' changes are dealt out.
+    pub mappings: TableMappings,
+    /// Where what is going on is shown.
+    pub progress: watch::Sender<Progress>,
+    /// Where mappings are stored; `None` where no mark is stored with the rows, and lanes never stand apart.
+    pub tables: Option<MetaTables>,
+    /// By whom.
+    pub epoch: u64,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -60,6 +87,14 @@ impl TableFilter for Wanted<'_> {
     fn wants(&self, table: &SourceTable) -> bool {
         !matches!(self.0.table(table), Ok(None))
     }
+}
+
+/// What intake asks the downstream.
+enum Question<'a> {
+    /// What a table looks like.
+    Structure(&'a TargetTable),
+    /// To store something.
+    Store(&'a str),
 }
 
 /// Intake ended without a failure: nobody takes its items any more.
@@ -83,16 +118,10 @@ impl From<Failure> for End {
 }
 
 impl Intake {
-    /// Reads from `reader`, and leaves out what is done up to `start`.
-    pub fn new(
-        reader: RelayReader,
-        decoder: Decoder,
-        transform: Arc<Transform>,
-        downstream: Downstream,
-        start: RowMark,
-        progress: watch::Sender<Progress>,
-        items: ItemSender,
-    ) -> Self {
+    /// Sends to `items`.
+    pub fn new(options: IntakeOptions, items: ItemSender) -> Self {
+        let IntakeOptions { reader, decoder, transform, downstream, start, mappings, progress, tables, epoch } =
+            options;
         let open = start.location.clone();
         Intake {
             reader,
@@ -105,16 +134,12 @@ impl Intake {
             skipping: false,
             open,
             ddl_steps: 0,
-            keys_needed: false,
             progress,
             items,
+            mappings,
+            tables,
+            epoch,
         }
-    }
-
-    /// Refuses tables without a key: after an interruption nobody could tell which of their changes are done.
-    pub fn needing_keys(mut self, needed: bool) -> Self {
-        self.keys_needed = needed;
-        self
     }
 
     /// Runs until nobody takes its items, or until a failure, which is its last item.
@@ -170,7 +195,8 @@ impl Intake {
         match decoded {
             Decoded::Begin { gtid, start, .. } => {
                 self.skipping = match &self.done {
-                    Some(done) => skip(done, gtid.as_ref(), &start) == LaneSkip::All,
+                    // Another transaction than the one expected is the former's to report.
+                    Some(done) => matches!(skip(done, gtid.as_ref(), &start), Ok(LaneSkip::All)),
                     None => false,
                 };
                 if !self.skipping {
@@ -250,26 +276,12 @@ impl Intake {
     }
 
     async fn bind(&mut self, event: &RowsEvent, target: &TargetTable) -> Result<BoundTable, Failure> {
-        let started = Instant::now();
-        let structure = loop {
-            match self.fetch(target).await {
-                Ok(structure) => break structure,
-                Err(failure) => {
-                    self.conn = None;
-                    let lost = matches!(
-                        failure.known_code(),
-                        Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection)
-                    );
-                    if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
-                        return Err(failure);
-                    }
-                    tokio::time::sleep(Duration::from_millis(300)).await;
-                }
-            }
+        let Some(structure) = self.retried(Question::Structure(target)).await? else {
+            return Err(Failure::new(Code::ReadDownstreamTable, format!("no structure of {target}")));
         };
         let bound = bind(&event.layout, target, &structure, self.downstream.dialect);
         if let Ok(BoundTable { identity: None, .. }) = &bound
-            && self.keys_needed
+            && self.tables.is_none()
         {
             let message = format!(
                 "target table {target} has no key, and positions cannot be kept downstream: after an interruption its rows would come twice"
@@ -279,7 +291,7 @@ impl Intake {
                  block-allow-list; then resume-task.",
             ));
         }
-        bound.map_err(|error| {
+        let bound = bound.map_err(|error| {
             if let BindError::NeitherKeyNorTransactions { .. } = &error {
                 let remedy = format!(
                     "Please run ALTER TABLE {target} ENGINE=InnoDB downstream, or give it a primary key, then resume-task."
@@ -298,16 +310,51 @@ impl Intake {
                 Code::ColumnCount,
                 format!("gen {verb} sqls failed, sourceTable: {source}, targetTable: {target}: {error}"),
             )
-        })
+        });
+        let mut bound = bound?;
+        if let Some(rule) = self.mappings.settle(&mut bound)?
+            && let Some(tables) = &self.tables
+        {
+            // Before the first change is dealt out by it.
+            let name = &target.0;
+            let sql = tables.write_mapping(self.epoch, &name.schema, &name.table, &rule);
+            self.retried(Question::Store(&sql)).await?;
+        }
+        Ok(bound)
     }
 
-    async fn fetch(&mut self, target: &TargetTable) -> Result<crate::schema::TableStructure, Failure> {
+    /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
+    async fn retried(&mut self, question: Question<'_>) -> Result<Option<TableStructure>, Failure> {
+        let started = Instant::now();
+        loop {
+            let failure = match self.ask(&question).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            self.conn = None;
+            let lost =
+                matches!(failure.known_code(), Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection));
+            if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn ask(&mut self, question: &Question<'_>) -> Result<Option<TableStructure>, Failure> {
         if self.conn.is_none() {
             self.conn = Some(self.downstream.connect().await?);
         }
-        match self.conn.as_mut() {
-            Some(conn) => fetch_structure(conn, target).await,
-            None => Err(Failure::new(Code::DriverError, "no connection")),
+        let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
+        match question {
+            Question::Structure(target) => fetch_structure(conn, target).await.map(Some),
+            Question::Store(sql) => {
+                let stored = self.downstream.limited(conn.query_drop(*sql)).await;
+                let doing = "store how a table's changes are dealt out";
+                stored
+                    .map(|()| None)
+                    .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, doing))
+            }
         }
     }
 
@@ -346,8 +393,12 @@ impl Intake {
         let (done, ran) = oneshot::channel();
         self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), done }), 0).await?;
         // Its sender goes with the coordinator.
-        ran.await.map_err(|_| Gone)?;
+        let ran = ran.await.map_err(|_| Gone)?;
         self.bindings.clear();
+        if ran {
+            // Before it ran all lanes were moved to its start.
+            self.mappings.forget();
+        }
         Ok(())
     }
 }

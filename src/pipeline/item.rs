@@ -54,8 +54,8 @@ pub struct DdlItem {
     pub first_step: u32,
     /// Where it came from, in DM's words.
     pub place: Arc<str>,
-    /// Told when all have run.
-    pub done: oneshot::Sender<()>,
+    /// Told when all have run: `true` where they ran now, `false` where rows behind them are applied already.
+    pub done: oneshot::Sender<bool>,
 }
 
 /// Why intake ended.

@@ -13,6 +13,7 @@ mod former;
 mod here;
 mod intake;
 mod item;
+mod mapping;
 mod pace;
 mod progress;
 mod receive;

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::charset::charset_of_collation;
 use super::structure::{ColumnStructure, Dialect, TableStructure};
 use crate::model::{SourceTable, TargetTable};
@@ -109,7 +111,40 @@ pub struct BoundTable {
     pub loose_engine: Option<String>,
 }
 
+/// What of a table decides which lane its changes go to, by names of downstream columns, in backticks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRule {
+    /// Columns that identify a row; `None` where only all values do.
+    identity: Option<Vec<String>>,
+    /// Key columns that rows are spread by; `None` where all go to one lane.
+    spread: Option<Vec<String>>,
+}
+
 impl BoundTable {
+    /// Its rule.
+    pub fn rule(&self) -> TableRule {
+        let names = |columns: &Vec<usize>| columns.iter().map(|&column| self.columns[column].quoted.clone()).collect();
+        let spread = match &self.lane_rule {
+            LaneRule::Spread(columns) => Some(names(columns)),
+            LaneRule::Pinned => None,
+        };
+        TableRule { identity: self.identity.as_ref().map(names), spread }
+    }
+
+    /// Deals its changes out by a rule of before, whatever the table looks like now.
+    pub fn follow(&mut self, rule: &TableRule) -> Result<(), BindError> {
+        let place = |name: &String| {
+            let known = self.columns.iter().position(|column| column.quoted == *name);
+            known.ok_or_else(|| BindError::NoSuchColumn { name: name.trim_matches('`').replace("``", "`") })
+        };
+        let places = |names: &Vec<String>| names.iter().map(place).collect::<Result<Vec<usize>, _>>();
+        let identity = rule.identity.as_ref().map(places).transpose()?;
+        let spread = rule.spread.as_ref().map(places).transpose()?;
+        self.identity = identity;
+        self.lane_rule = spread.map_or(LaneRule::Pinned, LaneRule::Spread);
+        Ok(())
+    }
+
     /// Whether source order must be kept row by row: there is no key to tell rows apart.
     pub fn is_ordered(&self) -> bool {
         self.identity.is_none()
@@ -281,6 +316,30 @@ mod tests {
         assert_eq!(rule(vec![key("PRIMARY", &[1, 0])]), LaneRule::Spread(vec![0]));
         assert_eq!(rule(vec![key("PRIMARY", &[0]), key("u", &[1])]), LaneRule::Pinned);
         assert_eq!(rule(vec![]), LaneRule::Pinned);
+    }
+
+    #[test]
+    fn a_table_is_dealt_out_by_a_rule_of_before() {
+        let shape = layout(&[ColumnKind::Int, ColumnKind::Int]);
+        let table = |keys| {
+            let columns = vec![column("a", "int", None), column("b`c", "int", None)];
+            bound(TableStructure { columns, unique_keys: keys }, &shape).unwrap()
+        };
+        let all = [vec![], vec![key("PRIMARY", &[1])], vec![key("PRIMARY", &[0]), key("u", &[1])]];
+        for before in &all {
+            let before = table(before.clone());
+            let stored = serde_json::to_string(&before.rule()).unwrap();
+            for now in &all {
+                let mut now = table(now.clone());
+                now.follow(&serde_json::from_str(&stored).unwrap()).unwrap();
+                assert_eq!((&now.identity, &now.lane_rule), (&before.identity, &before.lane_rule));
+                assert_eq!(now.rule(), before.rule());
+            }
+        }
+        let renamed = vec![column("a", "int", None), column("c", "int", None)];
+        let mut renamed = bound(TableStructure { columns: renamed, unique_keys: vec![] }, &shape).unwrap();
+        let rule = table(all[1].clone()).rule();
+        assert_eq!(renamed.follow(&rule), Err(BindError::NoSuchColumn { name: "b`c".into() }));
     }
 
     #[test]

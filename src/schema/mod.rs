@@ -8,6 +8,6 @@ mod bind;
 mod charset;
 mod structure;
 
-pub use bind::{BindError, BoundColumn, BoundTable, Encoding, LaneRule, bind};
+pub use bind::{BindError, BoundColumn, BoundTable, Encoding, LaneRule, TableRule, bind};
 pub use charset::{charset_of_collation, is_ascii_compatible};
 pub use structure::{ColumnStructure, Dialect, KeyStructure, TableStructure};

@@ -6,7 +6,7 @@ use crate::config::SubtaskConfig;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::{Connector, Endpoint};
-use crate::upstream::{DumpStart, Preflight, ServerFacts, Want, failure_of, find_start, gtids_at};
+use crate::upstream::{DumpStart, Preflight, ServerFacts, StartError, Want, failure_of, find_start, gtids_at};
 
 /// What a start is made of.
 pub struct StartQuestion<'a> {
@@ -47,10 +47,12 @@ impl StartQuestion<'_> {
         if let Some(failure) = failure_of(&preflight.check(&want)) {
             return Err(failure);
         }
-        if let Some(stored) = &self.stored {
-            return Ok(stored.clone());
-        }
         let facts = preflight.facts();
+        if let Some(stored) = &self.stored {
+            // A dm-worker without GTIDs stored a position alone.
+            let completed = with_gtids(self.endpoint, self.flavor, facts, stored.clone()).await;
+            return completed.map_err(|error| error.of_checkpoint(&stored.position));
+        }
         match (wanted, self.start_time) {
             (_, time) if !time.is_empty() => self.at_time(facts, time).await,
             (Some(location), _) => complete_gtids(self.endpoint, self.flavor, facts, location).await,
@@ -106,14 +108,21 @@ pub async fn complete_gtids(
     facts: &ServerFacts,
     location: Location,
 ) -> Result<Location, Failure> {
+    with_gtids(endpoint, flavor, facts, location).await.map_err(|error| error.failure())
+}
+
+async fn with_gtids(
+    endpoint: &Endpoint,
+    flavor: Flavor,
+    facts: &ServerFacts,
+    location: Location,
+) -> Result<Location, StartError> {
     let known = !location.gtids.is_empty() || location.position.file.name().is_empty();
     if known || facts.location.as_ref().is_none_or(|now| now.gtids.is_empty()) {
         return Ok(location);
     }
-    match gtids_at(endpoint, flavor, &location.position, &facts.purged).await {
-        Ok(gtids) => Ok(Location::new(location.position, gtids)),
-        Err(error) => Err(error.failure()),
-    }
+    let gtids = gtids_at(endpoint, flavor, &location.position, &facts.purged).await?;
+    Ok(Location::new(location.position, gtids))
 }
 
 /// `2006-01-02 15:04:05` or with a `T`, in UTC.

@@ -74,13 +74,15 @@ impl Supervisor {
         let mut subtask = subtask.clone();
         subtask.inherit(&source.config);
         let subtask = &subtask;
-        let transform =
-            Transform::new(&rules(subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
+        let rules = rules(subtask, source.flavor);
+        let transform = Transform::new(&rules).map_err(|problems| all(Code::ConfigTask, &problems))?;
         let checker = &source.config.checker;
         let pipeline = PipelineSpec {
             name: protected(subtask),
             flavor: source.flavor,
+            source: source.endpoint.clone(),
             relay: source.relay.clone(),
+            rules,
             transform: Arc::new(transform),
             downstream: endpoint(&subtask.to, self.key().as_ref()),
             tables: MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id),

@@ -4,6 +4,8 @@
 //! once. Event filters (`filter-rules`) and expression filters belong beside these as types of their own: the first ask
 //! by [`DdlKind`](super::DdlKind) or row change kind and statement text, the second by row values.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::Flavor;
 
 /// Everything that decides which tables are replicated and under which name.
@@ -22,7 +24,7 @@ pub struct Rules {
 }
 
 /// DM's `block-allow-list`. All names are patterns; a leading `~` makes one a Go regular expression.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BlockAllowRules {
     /// Where not empty, a schema must match one of these.
     pub do_dbs: Vec<String>,
@@ -35,7 +37,7 @@ pub struct BlockAllowRules {
 }
 
 /// One of DM's `routes`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RouteRule {
     /// Which schemas.
     pub schema_pattern: String,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::dump::{DumpRequest, DumpStart, Extent};
-use super::error::{Phase, ReadError};
+use super::error::{ErrorClass, Phase, ReadError};
 use super::gtid_codec::{decode_list, decode_set};
 use super::reader::{Batch, BinlogReader};
 use crate::binlog::{EventHeader, FrameError, StreamTracker, body, kind};
-use crate::error::{Code, Failure};
+use crate::error::{Code, Failure, Scope};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::Endpoint;
 
@@ -50,6 +50,23 @@ impl StartError {
             StartError::Frame(_) => Code::StreamEvent,
         };
         Failure::new(code, self.to_string())
+    }
+
+    /// As an operator sees it who did not ask for GTIDs: a checkpoint was stored without them and is to be completed.
+    pub fn of_checkpoint(&self, position: &BinlogPosition) -> Failure {
+        let failure = self.failure();
+        if matches!(self, StartError::Read(error) if error.class() == ErrorClass::Retry) {
+            return failure;
+        }
+        let text = format!(
+            "the checkpoint at {position} was stored without a GTID set, and the source does not tell the set of that \
+             place: {}",
+            failure.message
+        );
+        Failure::new(Code::BinlogPosition, text).scope(Scope::Upstream).cause(failure.raw_cause).workaround(
+            "Please write the GTID set of that place into binlog_gtid of the task's row in <task>_syncer_checkpoint, then \
+             resume-task; or start the task anew with --remove-meta.",
+        )
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 mod bad_input;
 mod blackhole;
+mod claim;
 mod downstream;
 mod fallback;
 mod faults;

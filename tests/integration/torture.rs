@@ -1,5 +1,6 @@
 //! Random transactions, kill -9 at random instants, pause, resume and stop at random; then every table equal: nothing lost, nothing
-//! twice. `SEED=` replays the choices and the transactions (not the instants), `TORTURE_N=` sets the number of kills.
+//! twice. `SEED=` replays the choices and the transactions (not the instants), `TORTURE_N=` sets the number of kills,
+//! `TORTURE_LANES=` keeps the number of lanes at one; else it is drawn, and changes whenever the task is started anew.
 
 use std::time::Duration;
 
@@ -9,6 +10,26 @@ use rand::{Rng, SeedableRng};
 use crate::support::fixture::{Link, LinkOptions, shared_pair};
 use crate::support::servers::Kind;
 use crate::support::workload::{Mix, Workload};
+
+/// Numbers of lanes that are drawn from.
+const LANES: [u32; 6] = [1, 2, 3, 8, 13, 16];
+
+fn lanes(rng: &mut StdRng) -> u32 {
+    let drawn = LANES[rng.random_range(0..LANES.len())];
+    std::env::var("TORTURE_LANES").ok().and_then(|text| text.parse().ok()).unwrap_or(drawn)
+}
+
+/// Another number of lanes, and rules that say the same in other words: a change may then belong to another lane, and what a
+/// crash left of before must still go to the one it was given to.
+fn change_rules(link: &mut Link, rng: &mut StdRng) {
+    link.task_file.workers = lanes(rng);
+    let route = match rng.random_bool(0.5) {
+        true => "routes:\n  same: {schema-pattern: no_such_schema, target-schema: no_such_schema}\n",
+        false => "",
+    };
+    link.task_file.extra = route.to_owned();
+    link.task_file.instance_extra = if route.is_empty() { "" } else { "  route-rules: [same]\n" }.to_owned();
+}
 
 /// What happens to the agent between two kills.
 async fn disturb(link: &mut Link, rng: &mut StdRng) {
@@ -21,6 +42,7 @@ async fn disturb(link: &mut Link, rng: &mut StdRng) {
         2 => link.resume().await,
         3 => {
             link.stop_task().await;
+            change_rules(link, rng);
             link.start_task().await.expect_success();
         }
         // Asked and not waited for: the kill comes into the middle of it.
@@ -31,10 +53,11 @@ async fn disturb(link: &mut Link, rng: &mut StdRng) {
 
 async fn torture(label: &str, source: Kind, target: Kind, kills: u32) {
     let (source, target) = shared_pair(source, target).await;
-    let mut link = Link::start(label, &source, &target, &LinkOptions::default()).await;
     let mut workload = Workload::from_env(Mix { ddl: 0.03, big: 0.02 });
     let seed = workload.seed;
     let mut rng = StdRng::seed_from_u64(seed);
+    let options = LinkOptions { workers: Some(lanes(&mut rng)), ..LinkOptions::default() };
+    let mut link = Link::start(label, &source, &target, &options).await;
     link.source.run_all(workload.setup()).await;
     for kill in 0..kills {
         let steps = rng.random_range(5..60);

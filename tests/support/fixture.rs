@@ -34,6 +34,8 @@ pub struct LinkOptions {
     pub instance_extra: String,
     /// Position mode instead of GTIDs.
     pub by_position: bool,
+    /// `worker-count`, where it is not the usual one.
+    pub workers: Option<u32>,
 }
 
 /// A task that replicates one schema, already started.
@@ -86,6 +88,7 @@ impl Link {
         task_file.target_extra = options.target_session.clone();
         task_file.extra = options.task_extra.clone();
         task_file.instance_extra = options.instance_extra.clone();
+        task_file.workers = options.workers.unwrap_or(task_file.workers);
         source_db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
         source_db.run(&format!("USE {schema}")).await;
         let link =

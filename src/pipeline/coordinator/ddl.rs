@@ -20,6 +20,11 @@ use crate::meta::{DdlIntent, StoredMark};
 
 impl Coordinator {
     pub(super) async fn run_ddl(&mut self, ddl: DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+        if !self.ahead.is_empty() {
+            // Its intent would set them back. A lane only gets behind a statement when its end is stored for all.
+            let text = format!("lanes stand beyond a DDL statement that has not run ({})", ddl.place);
+            return Err(Failure::new(Code::NotSet, text).into());
+        }
         let first = ddl.steps.first().map_or("", |step| step.sql.as_str());
         let shown: String = first.chars().take(200).collect();
         tracing::info!(statement = %shown, "DDL");
@@ -42,7 +47,7 @@ impl Coordinator {
         let intent = result?;
         (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.
-        let _ = ddl.done.send(());
+        let _ = ddl.done.send(true);
         self.publish();
         Ok(())
     }
