@@ -126,7 +126,7 @@ impl Apart {
             link.source.run_all(statements).await;
             ends.push(end(&mut link).await);
         }
-        link.wait_received().await;
+        link.wait_relayed().await;
         // From the relay log's end to the lanes it is milliseconds. Too short, and the check below says so.
         tokio::time::sleep(Duration::from_millis(300)).await;
         first.run("ROLLBACK").await;
