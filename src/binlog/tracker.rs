@@ -3,7 +3,8 @@
 //!
 //! Used twice, with the same result: by the relay, which must only restart at a transaction boundary, and by the
 //! decoder, whose locations are what checkpoints are made of. Invariant: [`StreamTracker::location`] only ever moves at
-//! the end of an event that leaves no transaction open.
+//! the end of an event that leaves no transaction open, and without a transaction only forward: a source that is asked by
+//! GTID set begins at the head of a file, long before the place where the stream goes on.
 
 use crate::binlog::frame::{CHECKSUM_LEN, EventHeader, FrameError, QueryBody, body, kind, verify_checksum};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, Gtid, Location, MariaGtid, MysqlGtid};
@@ -102,11 +103,13 @@ impl StreamTracker {
             kind::XID | kind::XA_PREPARE | kind::TRANSACTION_PAYLOAD => true,
             _ => false,
         };
-        if ends && let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
-            self.location.gtids.add(&gtid);
-        }
-        if self.open.is_none() && !header.is_artificial() {
+        if ends {
+            if let Some(gtid) = self.open.take().and_then(|open| open.gtid) {
+                self.location.gtids.add(&gtid);
+            }
             self.location.position = self.position.clone();
+        } else if self.open.is_none() && !header.is_artificial() {
+            self.move_on();
         }
         Ok(self.tracked(header, ends))
     }
@@ -146,9 +149,16 @@ impl StreamTracker {
         let file = BinlogFile::parse(name).map_err(|_| malformed("file name has no sequence number"))?;
         self.position = BinlogPosition::new(file, u64::from_le_bytes(*offset));
         if self.open.is_none() {
-            self.location.position = self.position.clone();
+            self.move_on();
         }
         Ok(())
+    }
+
+    /// The location moves without a transaction.
+    fn move_on(&mut self) {
+        if self.location.gtids.is_empty() || self.position > self.location.position {
+            self.location.position = self.position.clone();
+        }
     }
 
     /// Whether a statement ends the transaction, with the effect of BEGIN on the state.
@@ -325,6 +335,42 @@ mod tests {
         assert!(tracker.location().gtids.is_empty());
         tracker.feed(&event(kind::XID, 130, &[0; 8])).unwrap();
         assert_eq!(tracker.location().gtids.to_string(), format!("{sid}:5"));
+    }
+
+    #[test]
+    fn the_head_of_a_file_told_again_moves_nothing_back() {
+        let gtid = |number: u64, end| {
+            let mut body = vec![0u8];
+            body.extend(Uuid::from_u128(7).as_bytes());
+            body.extend(number.to_le_bytes());
+            event(kind::GTID, end, &body)
+        };
+        let fake_rotate = |file: &str| {
+            let mut body = 4u64.to_le_bytes().to_vec();
+            body.extend(file.bytes());
+            event(kind::ROTATE, 0, &body)
+        };
+        let at = |tracker: &StreamTracker| tracker.location().position.to_string();
+        let mut tracker = start();
+        tracker.feed(&gtid(5, 9_000)).unwrap();
+        tracker.feed(&query(9_500, "create table t (a int)")).unwrap();
+        // Connected again by GTID set: the file's head, then what is new.
+        tracker.restart();
+        tracker.feed(&fake_rotate("bin.000001")).unwrap();
+        tracker.feed(&event(kind::PREVIOUS_GTIDS, 158, &[0; 8])).unwrap();
+        assert_eq!((at(&tracker).as_str(), tracker.position().offset), ("(bin.000001, 9500)", 158));
+        tracker.feed(&gtid(6, 9_600)).unwrap();
+        tracker.feed(&query(9_700, "create table u (a int)")).unwrap();
+        assert_eq!(at(&tracker), "(bin.000001, 9700)");
+        // Another server: where its files are, is known with its first transaction.
+        tracker.restart();
+        tracker.feed(&fake_rotate("other.000001")).unwrap();
+        tracker.feed(&gtid(7, 300)).unwrap();
+        tracker.feed(&query(400, "create table v (a int)")).unwrap();
+        assert_eq!(at(&tracker), "(other.000001, 400)");
+        // The next file.
+        tracker.feed(&fake_rotate("other.000002")).unwrap();
+        assert_eq!(at(&tracker), "(other.000002, 4)");
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::agent::{Agent, AgentOptions};
 use crate::support::db::Db;
+use crate::support::docs::SourceFile;
 use crate::support::eventually;
 use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
@@ -279,6 +281,14 @@ async fn forget_gtids(link: &mut Link) {
     link.target.run(&sql).await;
 }
 
+/// The agent is gone with all that it kept; another one is given its source.
+async fn replace_agent(link: &mut Link, source: &Server) {
+    link.agent.kill9();
+    link.agent = Agent::start(&AgentOptions::default()).await;
+    let path = link.agent.file("source.yaml", &SourceFile::new(&link.source_id, source.kind, source.port).yaml());
+    link.agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+}
+
 /// Taken over with a position alone, by a start and by a resume: the set is completed, and never only what came since.
 async fn position_alone(kind: Kind) {
     let other = if kind == Kind::MySql { Kind::MariaDb } else { Kind::MySql };
@@ -289,6 +299,7 @@ async fn position_alone(kind: Kind) {
 
     link.stop_task().await;
     forget_gtids(&mut link).await;
+    replace_agent(&mut link, &source).await;
     link.source.run("INSERT INTO t VALUES (1)").await;
     link.start_task().await.expect_success();
     link.wait_equal().await;
