@@ -271,7 +271,8 @@ impl Writer {
     async fn stored(&mut self, select: &str) -> Result<(u64, StoredMark), ApplyError> {
         let epoch = self.epoch;
         let conn = self.connection().await?;
-        let row: Option<(i32, u32, u64, String, u64, String, u64, String)> = limited(conn.query_first(select))
+        type Columns = (i32, u32, u64, String, u64, String, u64, String);
+        let row: Option<Columns> = limited(conn.query_first(select))
             .await
             .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, "read the lane's position"))?;
         let (_, _, stored, file, offset, gtids, ordinal, open) = row.ok_or(ApplyError::Fenced(epoch))?;

@@ -55,7 +55,8 @@ pub struct OtherTransaction {
     pub found: Option<Gtid>,
 }
 
-/// What is to be done next.
+/// What is to be done next. There is one of these at a time, so its size is no matter.
+#[allow(clippy::large_enum_variant)]
 pub enum Formed {
     /// A group with changes, or one that only moves the location.
     Group {

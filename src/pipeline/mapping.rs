@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn a_table_that_changed_is_dealt_out_as_before_until_lanes_are_together() {
         let bound = |keys: &[(&str, &[usize])]| Arc::into_inner(table("t", "t", keys)).expect("just made");
-        let (keyed, keyless): (&[(&str, &[usize])], &[(&str, &[usize])]) = (&[("PRIMARY", &[0])], &[]);
+        type Keys = &'static [(&'static str, &'static [usize])];
+        let (keyed, keyless): (Keys, Keys) = (&[("PRIMARY", &[0])], &[]);
         let outdated = Outdated::default();
         let mut first = TableMappings::new(&[], outdated.clone()).unwrap();
         let stored = first.settle(&mut bound(keyed)).unwrap().expect("a new one");
