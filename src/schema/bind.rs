@@ -323,7 +323,7 @@ mod tests {
         let shape = layout(&[ColumnKind::Int, ColumnKind::Int]);
         let table = |keys| {
             let columns = vec![column("a", "int", None), column("b`c", "int", None)];
-            bound(TableStructure { columns, unique_keys: keys }, &shape).unwrap()
+            bound(TableStructure { columns, unique_keys: keys, loose_engine: None }, &shape).unwrap()
         };
         let all = [vec![], vec![key("PRIMARY", &[1])], vec![key("PRIMARY", &[0]), key("u", &[1])]];
         for before in &all {
@@ -337,7 +337,8 @@ mod tests {
             }
         }
         let renamed = vec![column("a", "int", None), column("c", "int", None)];
-        let mut renamed = bound(TableStructure { columns: renamed, unique_keys: vec![] }, &shape).unwrap();
+        let mut renamed =
+            bound(TableStructure { columns: renamed, unique_keys: vec![], loose_engine: None }, &shape).unwrap();
         let rule = table(all[1].clone()).rule();
         assert_eq!(renamed.follow(&rule), Err(BindError::NoSuchColumn { name: "b`c".into() }));
     }
