@@ -114,12 +114,12 @@ impl Apart {
         assert!(free.len() > LAST, "{free:?}");
         // While the first group waits, the next one gathers: all the rest, where the relay log is at the lanes in time.
         let list = free.join(", ");
-        for number in 2..=LAST {
+        for (number, id) in free.iter().enumerate().take(LAST + 1).skip(2) {
             let mut statements = vec!["BEGIN".to_owned()];
             match number {
                 2 => statements.push(format!("DELETE FROM t WHERE id IN ({list})")),
                 // An insert: a second one would meet its own row.
-                _ => statements.push(format!("INSERT INTO t VALUES ({}, {number})", free[number])),
+                _ => statements.push(format!("INSERT INTO t VALUES ({id}, {number})")),
             }
             if let Some((_, id)) = LOCKED.iter().find(|(at, _)| *at == number) {
                 statements.push(format!("UPDATE slow SET n = {number} WHERE id = {id}"));
