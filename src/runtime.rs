@@ -2,7 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
@@ -26,6 +29,11 @@ impl<T> Owned<T> {
         self.handle.abort();
     }
 
+    /// Whether it has ended, in whatever way.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         self.name
@@ -43,5 +51,36 @@ impl<T> Future for Owned<T> {
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         self.handle.abort();
+    }
+}
+
+/// When a loop last went round; clones share it. For the watchdog, which asks whether a part still moves.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    begun: Instant,
+    struck: Arc<AtomicU64>,
+}
+
+impl Beat {
+    /// One that struck just now.
+    pub fn new() -> Self {
+        Beat { begun: Instant::now(), struck: Arc::default() }
+    }
+
+    /// The loop goes round.
+    pub fn strike(&self) {
+        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.struck.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long ago it did.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed().saturating_sub(Duration::from_millis(self.struck.load(Ordering::Relaxed)))
+    }
+}
+
+impl Default for Beat {
+    fn default() -> Self {
+        Beat::new()
     }
 }

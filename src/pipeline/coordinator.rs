@@ -113,7 +113,7 @@ pub struct Coordinator {
     writers: Vec<mpsc::Sender<Job>>,
     done: mpsc::Receiver<JobDone>,
     /// Owns the writers: they end with the coordinator.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     control: Option<Conn>,
     control_used: Instant,
     at_work: Option<AtWork>,
@@ -190,7 +190,7 @@ impl Coordinator {
             pace: Pace::new(writers.len()),
             writers,
             done,
-            _tasks: tasks,
+            tasks,
             control: Some(control),
             control_used: now,
             at_work: None,
@@ -248,6 +248,17 @@ impl Coordinator {
                         return self.end(ended).await;
                     }
                 }
+                // A lane ends with the coordinator, or by a fault of ours: its answer would be waited for for ever.
+                Some(ended) = self.tasks.join_next() => {
+                    let why = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+                    let failure = Failure::new(Code::NotSet, "a lane broke off by a fault of the agent itself")
+                        .cause(why)
+                        .workaround("Please report it with the agent's log, then resume-task.");
+                    if let Some(work) = &mut self.at_work {
+                        work.waiting_for = work.waiting_for.saturating_sub(1);
+                    }
+                    return self.end(Ended::Failed(failure)).await;
+                }
                 queued = items.recv(), if wants_more => self.take(queued),
                 () = tokio::time::sleep(MARK_INTERVAL), if self.at_work.is_none() => {}
             }
@@ -258,7 +269,12 @@ impl Coordinator {
         match queued {
             Some(Queued { item: Err(end), .. }) => self.intake_end = Some(end),
             Some(queued) => self.former.take(queued),
-            None => self.intake_end = Some(ended_early()),
+            None => {
+                let failure =
+                    Failure::new(Code::NotSet, "reading the relay log broke off by a fault of the agent itself")
+                        .workaround("Please report it with the agent's log, then resume-task.");
+                self.intake_end = Some(IntakeEnd::Failed(failure));
+            }
         }
     }
 
@@ -362,7 +378,10 @@ impl Coordinator {
         let Some(mut at_work) = self.at_work.take() else { return Ok(()) };
         at_work.waiting_for -= 1;
         match done.result {
-            Ok(stats) => self.progress.send_modify(|progress| progress.unmatched += stats.unmatched),
+            Ok(stats) => self.progress.send_modify(|progress| {
+                progress.unmatched += stats.unmatched;
+                progress.sent_bytes += stats.bytes;
+            }),
             Err(error) => at_work.failed = at_work.failed.or(Some(error)),
         }
         if at_work.waiting_for > 0 {
@@ -377,10 +396,12 @@ impl Coordinator {
     }
 
     fn finish_group(&mut self, group: AtWork) {
-        self.pace.done(group.size, group.rows, group.since.elapsed());
+        let took = group.since.elapsed();
+        self.pace.done(group.size, group.rows, took);
         self.applied = group.end;
         self.ahead.retain(|mark| !self.applied.has_reached(mark));
         self.progress.send_modify(|progress| {
+            progress.groups.add(took);
             progress.rows += group.rows;
             progress.transactions += group.transactions;
             progress.applied_lsn = group.lsn.or(progress.applied_lsn);
@@ -648,7 +669,7 @@ impl Coordinator {
     }
 }
 
-/// Intake is gone without a word: a panic in it, or a drain that needs it no more.
+/// A drain needs intake no more.
 fn ended_early() -> IntakeEnd {
     IntakeEnd::Failed(Failure::new(Code::StreamEvent, "reading the relay log ended"))
 }

@@ -19,7 +19,7 @@ mod receive;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use build::{PipelineSpec, run, target_of};
-pub use progress::{Progress, RunningDdl};
+pub use progress::{DURATION_BOUNDS, Durations, Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;

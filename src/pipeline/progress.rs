@@ -1,9 +1,41 @@
 //! How far a pipeline is: one value, published after each group, read by anyone without waiting.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::model::{Location, RowMark};
+
+/// Upper bounds of [`Durations`]' buckets, in seconds. A group should take about 0.1.
+pub const DURATION_BOUNDS: [f64; 9] = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
+
+/// How often something took how long: a count for each bound that it is below, and the sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Durations {
+    /// For each of [`DURATION_BOUNDS`], how many took no longer.
+    pub up_to: [u64; DURATION_BOUNDS.len()],
+    /// How many there were.
+    pub count: u64,
+    /// What all took together, in seconds.
+    pub seconds: f64,
+}
+
+impl Durations {
+    /// One more.
+    pub fn add(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        for (count, bound) in self.up_to.iter_mut().zip(DURATION_BOUNDS) {
+            *count += u64::from(seconds <= bound);
+        }
+        (self.count, self.seconds) = (self.count + 1, self.seconds + seconds);
+    }
+
+    /// Those of another time as well.
+    pub fn plus(mut self, other: &Durations) -> Self {
+        self.up_to.iter_mut().zip(other.up_to).for_each(|(count, more)| *count += more);
+        (self.count, self.seconds) = (self.count + other.count, self.seconds + other.seconds);
+        self
+    }
+}
 
 /// A DDL statement that was sent and has not been answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +67,10 @@ pub struct Progress {
     pub transactions: u64,
     /// Updates and deletes that met no row.
     pub unmatched: u64,
+    /// Bytes of SQL sent downstream.
+    pub sent_bytes: u64,
+    /// How long groups took from being dealt out to the last lane's commit.
+    pub groups: Durations,
     /// Why safe mode is on; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// DDL at work downstream.

@@ -70,13 +70,26 @@ pub struct ReceiveState {
     pub doing: Receive,
     /// When something last came from the source.
     pub last_contact: Option<SystemTime>,
+    /// When the source last said that it had nothing beyond what we have: a heartbeat right behind our end.
+    pub caught_up: Option<SystemTime>,
+    /// Connections that broke.
+    pub breaks: u64,
+    /// Why nothing that follows can come from this server: it is another one than the relay log's.
+    pub stranger: Option<Failure>,
     /// What the source said of itself at the last connect.
     pub facts: Option<ServerFacts>,
 }
 
 impl Default for ReceiveState {
     fn default() -> Self {
-        ReceiveState { doing: Receive::Connecting, last_contact: None, facts: None }
+        ReceiveState {
+            doing: Receive::Connecting,
+            last_contact: None,
+            caught_up: None,
+            breaks: 0,
+            stranger: None,
+            facts: None,
+        }
     }
 }
 
@@ -85,6 +98,8 @@ enum Broken {
     Read(ReadError, Phase),
     /// The source is not fit, or cannot be asked.
     Preflight(Failure),
+    /// Another server answers there, and positions of one mean nothing on the other.
+    Stranger(Failure),
     Relay(RelayError),
 }
 
@@ -93,6 +108,7 @@ pub async fn receive(spec: ReceiveSpec, relay: Relay, state: watch::Sender<Recei
     let mut backoff = Backoff::new();
     loop {
         let Err(broken) = connect_and_receive(&spec, &relay, &state, &mut backoff).await;
+        state.send_modify(|state| state.breaks += 1);
         let failed = |failure: Failure| {
             tracing::warn!(error = %failure, "receiving broke");
             failure
@@ -119,6 +135,13 @@ pub async fn receive(spec: ReceiveSpec, relay: Relay, state: watch::Sender<Recei
             }
             Broken::Read(error, phase) => retry(failed(error.failure(phase)), &state, &mut backoff),
             Broken::Preflight(failure) => retry(failed(failure), &state, &mut backoff),
+            Broken::Stranger(failure) => {
+                let failure = failed(failure);
+                state.send_modify(|state| {
+                    (state.stranger, state.doing) = (Some(failure.clone()), Receive::Stopped { failure });
+                });
+                LONG_PAUSE
+            }
         };
         tokio::time::sleep(pause).await;
     }
@@ -152,9 +175,16 @@ async fn connect_and_receive(
     writer.writable().await.map_err(Broken::Relay)?;
     let from = writer.resume_location().map_err(Broken::Relay)?;
     let start = start_of(spec, &from);
-    let facts = check(spec, &start).await.map_err(Broken::Preflight)?;
+    let (facts, unfit) = ask(spec, &start).await.map_err(Broken::Preflight)?;
     let identity = facts.identity.clone();
-    state.send_modify(|state| state.facts = Some(facts));
+    if let Some(failure) = stranger(&spec.endpoint, &relay.state().identity, &identity, &start) {
+        return Err(Broken::Stranger(failure));
+    }
+    // Said second: what a position lacks on another server is no news.
+    if let Some(failure) = unfit {
+        return Err(Broken::Preflight(failure));
+    }
+    state.send_modify(|state| (state.stranger, state.facts) = (None, Some(facts)));
     let request = DumpRequest {
         flavor: spec.flavor,
         server_id: spec.server_id,
@@ -175,14 +205,38 @@ async fn connect_and_receive(
             state.last_contact = Some(SystemTime::now());
             std::mem::replace(&mut state.doing, Receive::Running) != Receive::Running
         });
-        let Batch { events, .. } = batch;
+        let Batch { events, heartbeat } = batch;
         store(&mut writer, events).await.map_err(Broken::Relay)?;
+        // One further on tells of transactions that are being skipped for us: more may come.
+        if let Some(beat) = heartbeat
+            && relay.state().received.is_some_and(|received| received.0.position == beat.position)
+        {
+            state.send_modify(|state| state.caught_up = Some(beat.at));
+        }
         batch = reader.next_batch().await.map_err(|e| Broken::Read(e, Phase::Stream))?;
     }
 }
 
 async fn store(writer: &mut RelayWriter, events: Vec<Bytes>) -> Result<(), RelayError> {
     if events.is_empty() { Ok(()) } else { writer.append(events).await }
+}
+
+/// What is wrong where the server is not the one whose binlog we hold. A GTID set means the same on every server of a
+/// topology; a file and an offset mean something on one server only.
+fn stranger(endpoint: &Endpoint, held: &str, found: &str, start: &DumpStart) -> Option<Failure> {
+    if held.is_empty() || held == found || matches!(start, DumpStart::Gtids(_)) {
+        return None;
+    }
+    let (host, port) = (&endpoint.host, endpoint.port);
+    let message = format!(
+        "the server at {host}:{port} is {found}, the relay log and the checkpoints are of {held}: positions of one mean \
+         nothing on the other"
+    );
+    Some(Failure::new(Code::BinlogPosition, message).scope(Scope::Upstream).workaround(
+        "Please let the address lead to the former server again. Where the server was replaced on purpose: stop-task, \
+         then `operate-source update` with `enable-gtid: true` if both have the same GTIDs, else `operate-source stop` \
+         and `create`, and start the task at a position of the new server.",
+    ))
 }
 
 /// How the source is asked for what follows `from`.
@@ -197,6 +251,14 @@ pub fn start_of(spec: &ReceiveSpec, from: &Location) -> DumpStart {
 
 /// Asks the source what it is, and refuses to go on where it cannot work.
 pub async fn check(spec: &ReceiveSpec, start: &DumpStart) -> Result<ServerFacts, Failure> {
+    match ask(spec, start).await? {
+        (_, Some(failure)) => Err(failure),
+        (facts, None) => Ok(facts),
+    }
+}
+
+/// What the source is, and why it cannot be received from, if it cannot.
+async fn ask(spec: &ReceiveSpec, start: &DumpStart) -> Result<(ServerFacts, Option<Failure>), Failure> {
     let connector = Connector::new(spec.endpoint.clone());
     let mut conn: Conn = connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))?;
     let want = Want {
@@ -213,11 +275,35 @@ pub async fn check(spec: &ReceiveSpec, start: &DumpStart) -> Result<ServerFacts,
     let facts = preflight.facts().clone();
     // Closing politely is not worth a wait.
     drop(conn);
-    match failure_of(&problems) {
-        Some(failure) => Err(failure),
-        None if facts.identity.is_empty() => {
-            Err(Failure::new(Code::NoMasterStatus, "the source did not say which server it is"))
-        }
-        None => Ok(facts),
+    let nameless = || {
+        let failure = Failure::new(Code::NoMasterStatus, "the source did not say which server it is");
+        facts.identity.is_empty().then_some(failure)
+    };
+    let unfit = failure_of(&problems).or_else(nameless);
+    Ok((facts, unfit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BinlogPosition, GtidSet, Secret};
+
+    #[test]
+    fn a_position_counts_on_its_own_server_only() {
+        let endpoint = Endpoint {
+            host: "db".into(),
+            port: 3306,
+            user: "u".into(),
+            password: Secret::new("p"),
+            session: Default::default(),
+            tls: None,
+        };
+        let position = DumpStart::Position(BinlogPosition::parse("b.000001", 4).unwrap());
+        let set = DumpStart::Gtids(GtidSet::empty(Flavor::MySql));
+        let failure = stranger(&endpoint, "a", "b", &position).unwrap();
+        assert!(failure.message.contains("db:3306 is b") && failure.workaround.contains("enable-gtid"), "{failure}");
+        assert_eq!(stranger(&endpoint, "a", "b", &set), None);
+        assert_eq!(stranger(&endpoint, "a", "a", &position), None);
+        assert_eq!(stranger(&endpoint, "", "b", &position), None, "nothing is held yet");
     }
 }

@@ -49,6 +49,8 @@ pub struct RelayState {
     pub full: Option<FullReason>,
     /// What the store failed with; nothing more is stored.
     pub failure: Option<RelayError>,
+    /// How long ago the storage thread last looked round; a disk that hangs makes it grow.
+    pub quiet_for: Duration,
 }
 
 /// Events that came together.
@@ -87,6 +89,8 @@ pub(super) struct Log {
     pub full: Option<FullReason>,
     pub failure: Option<RelayError>,
     pub closed: bool,
+    /// When the storage thread last looked round; `None` before the first time.
+    pub ticked: Option<Instant>,
     samples: VecDeque<(Instant, u64)>,
     /// Bytes received since the log was opened.
     taken_bytes: u64,
@@ -183,6 +187,7 @@ impl Log {
             identity: self.identity.to_string(),
             full: self.full,
             failure: self.failure.clone(),
+            quiet_for: self.ticked.map_or(Duration::ZERO, |ticked| now.duration_since(ticked)),
         }
     }
 }

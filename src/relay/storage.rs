@@ -22,6 +22,10 @@ use crate::store::{self, Profile, StoreError, Table};
 /// Chunks stored between two flushes of a tick, so that a fast writer cannot keep one from ending.
 const CHUNKS_A_TICK: usize = 64;
 
+/// Free bytes below which nothing is written, whatever the floor: a write that meets a full disk makes the store
+/// unusable for the rest of the process. What was received meanwhile waits in memory.
+const RESERVE: u64 = 24 << 20;
+
 /// The segment being written.
 struct Active {
     seq: u64,
@@ -47,6 +51,8 @@ struct Storage {
     failed: bool,
     /// When passed segments are looked at again.
     next_look: Instant,
+    /// The disk is nearly full: nothing is written until there is room.
+    starved: bool,
 }
 
 /// Runs until the gate stops it.
@@ -62,13 +68,14 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
         stored: None,
         failed: false,
         next_look: Instant::now(),
+        starved: false,
     };
     storage.prepare_spare();
     let interval = storage.core.config.flush_interval;
     let mut deadline = Instant::now() + interval;
     let core = storage.core.clone();
     loop {
-        let result = match core.gate.next(deadline, !storage.failed) {
+        let result = match core.gate.next(deadline, !storage.failed && !storage.starved) {
             Step::Command(command) => storage.command(command),
             Step::Store(cut) => storage.store(cut),
             Step::Tick => {
@@ -171,9 +178,14 @@ impl Storage {
         if self.active.is_none() {
             self.prepare_spare();
             let spare = self.spare.take();
-            let (seq, table) = match spare {
-                Some(spare) => (spare.seq, joined(spare.opening, &self.core)?),
-                None => {
+            let opened = spare.map(|spare| (spare.seq, joined(spare.opening, &self.core)));
+            let (seq, table) = match opened {
+                Some((seq, Ok(table))) => (seq, table),
+                // It may have been opened ahead into a full disk; there is room now.
+                other => {
+                    if let Some((_, Err(error))) = other {
+                        tracing::warn!(%error, "the next segment could not be opened ahead");
+                    }
                     let seq = self.take_seq();
                     (seq, store::open(&segment_dir(&self.core.config.dir, seq), Profile::Chunks)?)
                 }
@@ -269,13 +281,33 @@ impl Storage {
     }
 
     fn tick(&mut self) -> Result<(), RelayError> {
+        self.core.shared.log().ticked = Some(Instant::now());
         if self.failed {
+            return Ok(());
+        }
+        if self.is_starved()? {
             return Ok(());
         }
         self.store_pending(CHUNKS_A_TICK)?;
         self.core.shared.log().sample(Instant::now());
         self.purge_passed()?;
         self.check_room()
+    }
+
+    /// Looks at the disk before anything is written to it; says that the log is full where there is no room at all.
+    fn is_starved(&mut self) -> Result<bool, StoreError> {
+        let config = &self.core.config;
+        let free =
+            store::free_bytes(&config.dir).map_err(|error| StoreError::from_io("measure", &config.dir, error))?;
+        self.starved = free < RESERVE;
+        if self.starved {
+            let floor = config.free_floor_bytes.max(RESERVE);
+            let reason = Some(FullReason::FreeFloor { free, floor });
+            if std::mem::replace(&mut self.core.shared.log().full, reason) != reason {
+                self.core.shared.ring();
+            }
+        }
+        Ok(self.starved)
     }
 
     /// Removes what every task has passed, as far as it need not be kept. Without a task only age counts: whoever starts
@@ -373,7 +405,8 @@ impl Storage {
         // Once full, it stays so until there is room for more than a moment.
         let margin = if log.full.is_some() { config.flush_bytes } else { 0 };
         let used = log.disk_bytes() + (log.received_lsn.0 - log.stored_lsn.0) + margin;
-        let (budget, floor) = (config.budget_bytes, config.free_floor_bytes);
+        // Twice the reserve: what is on its way when the floor is reached still has to fit.
+        let (budget, floor) = (config.budget_bytes, config.free_floor_bytes.max(2 * RESERVE));
         Ok(match () {
             () if used >= budget => Some(FullReason::Budget { used: used - margin, budget }),
             () if free < floor.saturating_add(margin) => Some(FullReason::FreeFloor { free, floor }),
@@ -489,12 +522,13 @@ impl Storage {
 
     /// Flushes, seals, and removes the segment that was not needed.
     fn finish(&mut self) -> Result<(), RelayError> {
-        if !self.failed {
+        if !self.failed && !self.starved {
             self.seal_all()?;
         }
         if let Some(spare) = self.spare.take() {
             let dir = segment_dir(&self.core.config.dir, spare.seq);
-            drop(joined(spare.opening, &self.core)?);
+            // Whether or not it could be opened, nothing is in it.
+            drop(joined(spare.opening, &self.core));
             std::fs::remove_dir_all(&dir).map_err(|error| StoreError::from_io("remove", &dir, error))?;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! The checkpoint database: small records that must outlive the process, in one store with one thread.
 //!
 //! Separate from the relay's stores, whose large flushes it must not wait for. Invariant: a write that returned `Ok` is
-//! durable. Writes that wait at the same time share one flush. It is created aside and renamed into place, so that a
+//! durable. Writes that wait at the same time share one flush. Nothing is written where the disk is nearly full: the
+//! write is refused and the database stays usable. It is created aside and renamed into place, so that a
 //! database without its generation is one that lost records, which is an error and not an empty start.
 
 use std::fs;
@@ -21,6 +22,9 @@ const QUEUE: usize = 256;
 const GROUP: usize = 128;
 /// Entries read at a time while listing.
 const PAGE: usize = 256;
+/// Free bytes below which nothing is written. A write that meets a full disk half way makes the table unusable for the
+/// rest of the process; one that is refused before costs nothing.
+const RESERVE: u64 = 4 << 20;
 /// A request that takes longer has met a disk that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -132,6 +136,17 @@ impl CheckpointDb {
                 Ok((String::from_utf8_lossy(&key[start.min(key.len())..]).into_owned(), self.decode(&key, &value)?))
             })
             .collect()
+    }
+
+    /// The same, each record on its own: one that does not parse is an error in its place.
+    pub async fn list_each<T: DeserializeOwned>(
+        &self,
+        ns: Namespace,
+    ) -> Result<Vec<(String, Result<T, StoreError>)>, StoreError> {
+        let start = ns.key("").len();
+        let found = self.ask(|reply| Request::List { prefix: ns.key(""), reply }).await?;
+        let name = |key: &[u8]| String::from_utf8_lossy(&key[start.min(key.len())..]).into_owned();
+        Ok(found.into_iter().map(|(key, value)| (name(&key), self.decode(&key, &value))).collect())
     }
 
     /// Stores a record; durable when it returns.
@@ -248,7 +263,7 @@ fn serve(mut table: Box<dyn Table>, mut queue: mpsc::Receiver<Request>, path: &P
                     drop(reply.send(table.get(&key).map(|value| value.map(|bytes| bytes.to_vec()))));
                 }
                 Request::List { prefix, reply } => drop(reply.send(list(table.as_ref(), &prefix))),
-                Request::Write { changes, reply } => match apply(table.as_mut(), changes) {
+                Request::Write { changes, reply } => match room(path).and_then(|()| apply(table.as_mut(), changes)) {
                     Ok(()) => waiting.push(reply),
                     Err(error) => drop(reply.send(Err(error))),
                 },
@@ -264,6 +279,15 @@ fn serve(mut table: Box<dyn Table>, mut queue: mpsc::Receiver<Request>, path: &P
     }
     if let Err(error) = table.close() {
         tracing::error!(path = %path.display(), %error, "checkpoint database not closed");
+    }
+}
+
+/// Refuses where the disk is nearly full.
+fn room(path: &Path) -> Result<(), StoreError> {
+    match disk::free_bytes(path) {
+        Ok(free) if free < RESERVE => Err(StoreError::Full { doing: "write to", path: path.to_owned() }),
+        // A disk that does not say is asked by the write itself.
+        _ => Ok(()),
     }
 }
 
@@ -338,6 +362,16 @@ mod tests {
         assert_eq!(all.len(), 599);
         assert_eq!(all[3], ("mysql-01/0004".to_owned(), 4));
         assert!(db.list::<u32>(Namespace::Task, "mysql-02/").await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_bad_record_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = CheckpointDb::open(dir.path().join("checkpoint")).await.unwrap();
+        db.put(Namespace::Task, "a", &1_u32).await.unwrap();
+        db.put(Namespace::Task, "b", &"no number").await.unwrap();
+        let found = db.list_each::<u32>(Namespace::Task).await.unwrap();
+        assert!(matches!(&found[..], [(a, Ok(1)), (b, Err(StoreError::Corrupt { .. }))] if a == "a" && b == "b"));
     }
 
     #[tokio::test]

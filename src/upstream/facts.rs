@@ -83,7 +83,8 @@ pub struct ServerFacts {
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image', \
                          'gtid_mode', 'gtid_purged', 'gtid_domain_id', 'server_id', 'server_uuid', 'binlog_encryption', \
                          'encrypt_binlog', 'binlog_row_value_options', 'binlog_row_metadata', \
-                         'binlog_transaction_compression', 'log_bin_compress', 'binlog_checksum')";
+                         'binlog_transaction_compression', 'log_bin_compress', 'binlog_checksum', \
+                         'binlog_expire_logs_seconds', 'binlog_expire_logs_auto_purge', 'expire_logs_days')";
 
 impl ServerFacts {
     /// Asks for everything. What our rights do not let us see is left empty, so that [`super::Preflight`] can name it
@@ -125,6 +126,17 @@ impl ServerFacts {
             grants,
             variables,
         })
+    }
+
+    /// How long it keeps a binlog file after the file's last change; `None` where it removes none by itself.
+    pub fn binlog_expiry(&self) -> Option<Duration> {
+        if self.variable("binlog_expire_logs_auto_purge") == "OFF" {
+            return None;
+        }
+        let number = |name: &str| self.variable(name).parse::<f64>().ok().filter(|number| *number > 0.0);
+        // MariaDB has had fractions of days since it counts in seconds.
+        let days = || number("expire_logs_days").map(|days| days * 86_400.0);
+        number("binlog_expire_logs_seconds").or_else(days).and_then(|s| Duration::try_from_secs_f64(s).ok())
     }
 
     /// One of the variables, in upper case; empty where the server does not know it.
@@ -281,6 +293,29 @@ mod tests {
             assert_eq!((version.major, version.minor, version.patch), expected, "{text}");
         }
         assert!(ServerVersion::parse("8.10.0") > ServerVersion::of(8, 2));
+    }
+
+    #[test]
+    fn expiry_is_in_seconds_or_days_and_may_be_off() {
+        let facts = |variables: &[(&str, &str)]| ServerFacts {
+            flavor: Flavor::MySql,
+            version: ServerVersion::of(8, 0),
+            identity: String::new(),
+            server_id: 1,
+            location: None,
+            clock_offset: 0.0,
+            purged: GtidSet::empty(Flavor::MySql),
+            binlogs: Vec::new(),
+            grants: Vec::new(),
+            variables: variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        };
+        let expiry = |variables: &[(&str, &str)]| facts(variables).binlog_expiry().map(|span| span.as_secs());
+        let seconds = ("binlog_expire_logs_seconds", "2592000");
+        assert_eq!(expiry(&[seconds, ("expire_logs_days", "0")]), Some(2_592_000));
+        assert_eq!(expiry(&[seconds, ("binlog_expire_logs_auto_purge", "OFF")]), None);
+        assert_eq!(expiry(&[("expire_logs_days", "7")]), Some(604_800));
+        assert_eq!(expiry(&[("expire_logs_days", "0.500000")]), Some(43_200));
+        assert_eq!(expiry(&[("binlog_expire_logs_seconds", "0"), ("expire_logs_days", "0")]), None);
     }
 
     #[test]
