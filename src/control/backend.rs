@@ -76,6 +76,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Pauses, resumes or stops; answers when the stage is reached or a limit of the supervisor's passed.
     async fn operate_task(&self, request: OperateTask, actor: Actor) -> Result<Vec<SourceResult>, Failure>;
 
+    /// Takes a new login for the downstream of a task that is there, from its YAML; nothing else of it may change.
+    async fn update_task(&self, yaml: String, sources: Vec<String>, actor: Actor)
+    -> Result<Vec<SourceResult>, Failure>;
+
     /// Checks a task's YAML against source and downstream; `Ok` with what it has to say, empty when all is well.
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure>;
 

@@ -1,7 +1,7 @@
 //! The agent's status as Prometheus text (exposition format 0.0.4).
 //!
 //! Made anew from one snapshot at each scrape: nothing is counted here, so nothing can drift from what `query-status`
-//! says. Families with DM's names keep DM's types and labels (`tests/golden/http/metrics-list.txt`), so that its boards
+//! says. Counters begin at zero with the process, as Prometheus expects. Families with DM's names keep DM's types and labels (`tests/golden/http/metrics-list.txt`), so that its boards
 //! go on working; what DM has no name for is called `dm_agent_*`. A value that is not known has no sample.
 
 use std::fmt::{Display, Write};
@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, Receiving, SourceStatus};
-use crate::task::{ParkReason, Stage, TaskStatus};
+use crate::task::{DURATION_BOUNDS, ParkReason, Stage, TaskStatus};
 
 /// The content type of what [`render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -110,8 +110,20 @@ fn task_families(page: &mut Page, status: &AgentStatus) {
             page.sample("dm_agent_task_parked", &labels, u8::from(task.parks.contains_key(&reason)));
         }
     }
-    let rows = ("dm_agent_task_rows_total", "counter", "row changes applied since the task was started or resumed");
-    page.per_task(rows, status, false, |t| Some(t.rows_total));
+    type Count = fn(&TaskStatus) -> u64;
+    let counters: [(&str, &str, Count); 7] = [
+        ("dm_agent_task_rows_total", "row changes applied", |t| t.totals.rows),
+        ("dm_agent_task_transactions_total", "source transactions applied", |t| t.totals.transactions),
+        ("dm_agent_task_applied_bytes_total", "binlog bytes applied", |t| t.totals.bytes),
+        ("dm_agent_task_sent_bytes_total", "bytes of SQL sent downstream", |t| t.totals.sent_bytes),
+        ("dm_agent_task_unmatched_total", "updates and deletes that met no row", |t| t.totals.unmatched),
+        ("dm_agent_task_starts_total", "times applying was begun: starts, resumes, tries of its own", |t| t.starts),
+        ("dm_agent_task_errors_total", "times the task failed", |t| t.failed),
+    ];
+    for (name, help, count) in counters {
+        page.per_task((name, "counter", help), status, false, |t| Some(count(t)));
+    }
+    group_durations(page, status);
     let rate = ("dm_agent_task_rows_per_second", "gauge", "row changes applied a second, averaged over some seconds");
     page.per_task(rate, status, false, |t| Some(t.rows_per_second));
     let rate = ("dm_agent_task_bytes_per_second", "gauge", "binlog bytes applied a second, averaged over some seconds");
@@ -124,9 +136,30 @@ fn task_families(page: &mut Page, status: &AgentStatus) {
     page.per_task(safe, status, false, |t| Some(u8::from(t.safe_mode.is_some())));
 }
 
+/// How long groups take from being dealt out to the last lane's commit.
+fn group_durations(page: &mut Page, status: &AgentStatus) {
+    const NAME: &str = "dm_agent_task_group_seconds";
+    if status.tasks.is_empty() {
+        return;
+    }
+    page.family(NAME, "histogram", "seconds from dealing a group out to the commit of the last lane");
+    for task in &status.tasks {
+        let groups = &task.totals.groups;
+        let labels = [("task", &*task.name), ("source_id", &*task.source_id)];
+        let bounds = DURATION_BOUNDS.iter().map(f64::to_string).zip(groups.up_to);
+        for (bound, count) in bounds.chain([("+Inf".to_owned(), groups.count)]) {
+            page.sample(&format!("{NAME}_bucket"), &[labels[0], labels[1], ("le", &bound)], count);
+        }
+        page.sample(&format!("{NAME}_sum"), &labels, groups.seconds);
+        page.sample(&format!("{NAME}_count"), &labels, groups.count);
+    }
+}
+
 fn syncer_families(page: &mut Page, status: &AgentStatus) {
     let lag = ("dm_syncer_replication_lag_gauge", "gauge", "replication lag gauge in second between mysql and syncer");
     page.per_task(lag, status, true, |t| t.lag.map(|lag| lag.as_secs_f64()));
+    let done = ("dm_syncer_finished_transaction_total", "counter", "total number of finished transaction");
+    page.per_task(done, status, true, |t| Some(t.totals.transactions));
     let left = ("dm_syncer_remaining_time", "gauge", "the remaining time in second to catch up master");
     page.per_task(left, status, true, |t| t.eta.map(|eta| eta.as_secs_f64()));
     let master = |t: &TaskStatus| status.sources.iter().find(|s| s.source_id == t.source_id)?.master.as_ref();
@@ -195,6 +228,10 @@ fn source_families(page: &mut Page, status: &AgentStatus) {
     }
     let lag = ("dm_agent_receive_lag_seconds", "gauge", "seconds between the source's clock and the newest received");
     page.per_source(lag, status, |s| s.receive_lag.map(|lag| lag.as_secs_f64()));
+    let bytes = ("dm_agent_received_bytes_total", "counter", "binlog bytes received");
+    page.per_source(bytes, status, |s| Some(s.relay.received_bytes));
+    let breaks = ("dm_agent_receive_breaks_total", "counter", "connections to the source that broke");
+    page.per_source(breaks, status, |s| Some(s.relay.breaks));
     let disk = ("dm_agent_relay_disk_bytes", "gauge", "bytes of relay log on disk");
     page.per_source(disk, status, |s| Some(s.relay.disk_bytes));
     let raw = ("dm_agent_relay_raw_bytes", "gauge", "bytes of binlog held in the relay log, uncompressed");
@@ -232,7 +269,7 @@ mod tests {
             assert_eq!(names.join(","), columns[2], "{name}");
             checked += 1;
         }
-        assert_eq!(checked, 8, "{page}");
+        assert_eq!(checked, 9, "{page}");
     }
 
     #[test]
@@ -246,6 +283,26 @@ mod tests {
         types.dedup();
         assert_eq!(types.len(), count);
         assert!(page.contains(r#"task="a\"b\\c\nd""#), "{page}");
+    }
+
+    #[test]
+    fn counters_and_durations_are_cumulative() {
+        let mut task = running_task();
+        task.totals.transactions = 7;
+        for millis in [3, 90, 90, 60_000] {
+            task.totals.groups.add(std::time::Duration::from_millis(millis));
+        }
+        let page = render(&agent(vec![source()], vec![task]), true);
+        let labels = "task=\"t1\",source_id=\"mysql-01\"";
+        for line in [
+            format!("dm_agent_task_transactions_total{{{labels}}} 7"),
+            format!("dm_agent_task_group_seconds_bucket{{{labels},le=\"0.005\"}} 1"),
+            format!("dm_agent_task_group_seconds_bucket{{{labels},le=\"0.1\"}} 3"),
+            format!("dm_agent_task_group_seconds_bucket{{{labels},le=\"+Inf\"}} 4"),
+            format!("dm_agent_task_group_seconds_count{{{labels}}} 4"),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::control::proto::pb;
 use crate::error::{Code, Failure};
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, Receiving, SourceStatus};
-use crate::task::{ParkReason, Stage, TaskStatus};
+use crate::task::{Park, ParkReason, Stage, TaskStatus};
 
 /// What DM says about a subtask name it does not know. Masters compare this text byte for byte.
 pub fn unknown_subtask(name: &str) -> String {
@@ -109,33 +109,35 @@ fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
         return Some(failed(&task.failures));
     }
     let asked_for = task.parks.keys().any(|r| matches!(r, ParkReason::Operator | ParkReason::Master));
-    let others: Vec<Failure> = task.parks.keys().filter_map(|reason| parked_by_agent(*reason)).collect();
+    let others: Vec<Failure> = task.parks.iter().filter_map(|(reason, park)| parked_by_agent(*reason, park)).collect();
     if asked_for || others.is_empty() { Some(canceled()) } else { Some(failed(&others)) }
 }
 
 /// A park that nobody asked for and that no failure explains must not look like a user's pause.
-fn parked_by_agent(reason: ParkReason) -> Option<Failure> {
+fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
     let (message, remedy) = match reason {
         ParkReason::Lease => (
             "the agent does not own the source now, applying is fenced off",
             "It goes on by itself when the master gives the source back to this worker.",
         ),
-        ParkReason::Disk => (
-            "the disk under the state directory is full",
-            "Free space there, or raise the limits in the `[agent]` table.",
-        ),
+        ParkReason::Disk => {
+            ("the disk under the state directory is full", "Free space there; the task goes on by itself then.")
+        }
         ParkReason::Operator | ParkReason::Master | ParkReason::Error => return None,
     };
-    Some(Failure::new(Code::NotSet, message).workaround(remedy))
+    Some(Failure::new(Code::NotSet, message).cause(park.note.clone()).workaround(remedy))
 }
 
 fn sync_status(task: &TaskStatus, source: &SourceStatus) -> pb::SyncStatus {
     let flushed = task.flushed.as_ref().map(|l| &l.0);
-    let rows = i64::try_from(task.rows_total).unwrap_or(i64::MAX);
+    let rows = i64::try_from(task.totals.rows).unwrap_or(i64::MAX);
     let rate = whole(task.rows_per_second);
+    let since = task.started.elapsed().map_or(0.0, |since| since.as_secs_f64());
+    // DM's: rows since the start by seconds since the start, of which it counts whole ones.
+    let total_rate = if since < 1.0 { rate } else { whole(task.totals.rows as f64 / since) };
     pb::SyncStatus {
         total_events: rows,
-        total_tps: rate,
+        total_tps: total_rate,
         recent_tps: rate,
         master_binlog: position(source.master.as_ref()),
         master_binlog_gtid: gtids(source.master.as_ref()),
@@ -145,8 +147,10 @@ fn sync_status(task: &TaskStatus, source: &SourceStatus) -> pb::SyncStatus {
         binlog_type: "local".to_owned(),
         seconds_behind_master: task.lag.map_or(0, |lag| i64::try_from(lag.as_secs()).unwrap_or(i64::MAX)),
         total_rows: rows,
-        total_rps: rate,
+        total_rps: total_rate,
         recent_rps: rate,
+        io_total_bytes: task.totals.sent_bytes,
+        dump_io_total_bytes: source.relay.received_bytes,
         ..Default::default()
     }
 }

@@ -119,6 +119,15 @@ pub enum Command {
         #[arg(long, default_value = "", value_name = "TIME")]
         start_time: String,
     },
+    /// Give a task a new login for its downstream, from its YAML file.
+    ///
+    /// The task stays as it is, parked or running; a running one takes the new login at the end of a transaction. Nothing
+    /// but user, password, security and session of `target-database` may differ from the file it was started with.
+    #[command(after_help = "Example:\n  dm-agentctl update-task task.yaml")]
+    UpdateTask {
+        /// Task file.
+        file: PathBuf,
+    },
     /// Check a task file against its source and downstream, and change nothing.
     #[command(after_help = "Example:\n  dm-agentctl check-task task.yaml")]
     CheckTask {

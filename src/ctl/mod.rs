@@ -138,6 +138,7 @@ async fn dispatch(
         Command::StartTask { file, remove_meta, start_time } => {
             tasks::start(session, &file, only, remove_meta, start_time, out).await
         }
+        Command::UpdateTask { file } => tasks::update(session, &file, only, out).await,
         Command::CheckTask { file, error, warn, start_time } => {
             tasks::check(session, &file, error, warn, start_time, out).await
         }

@@ -207,7 +207,8 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
     for park in &task.parks {
         let (since, by) = (clock(park.since_ms), &park.by);
         let ago = span(now_ms - park.since_ms);
-        page.row("parked", &format!("{}, since {since} ({ago} ago), by {by}", park.reason));
+        let note = if park.note.is_empty() { String::new() } else { format!(": {}", park.note) };
+        page.row("parked", &format!("{}, since {since} ({ago} ago), by {by}{note}", park.reason));
     }
     if let Some(at) = task.auto_resume_at_ms {
         page.row("tries again", &format!("by itself {}", ahead(at - now_ms)));
@@ -334,7 +335,12 @@ mod tests {
 
     #[test]
     fn a_parked_task_says_why_since_when_and_how_long_it_may_stay() {
-        let park = Park { reason: "operator".to_owned(), since_ms: -60_000, by: "uid 1000 pid 7".to_owned() };
+        let park = Park {
+            reason: "operator".to_owned(),
+            since_ms: -60_000,
+            by: "uid 1000 pid 7".to_owned(),
+            note: String::new(),
+        };
         let screen = render(
             &status(Task { stage: "Paused".to_owned(), parks: vec![park], ..task() }),
             &mut Progress::default(),

@@ -51,6 +51,19 @@ pub async fn start(
     Ok(Verdict::of(answer.result, &answer.sources))
 }
 
+/// update-task.
+pub async fn update(
+    mut session: Session,
+    file: &Path,
+    sources: Vec<String>,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let request = pb::UpdateTaskRequest { task: read_file(file)?, sources };
+    let answer = session.master.update_task(request).await?.into_inner();
+    emit("pb.UpdateTaskResponse", &answer, out)?;
+    Ok(Verdict::of(answer.result, &answer.sources))
+}
+
 /// check-task.
 pub async fn check(
     mut session: Session,

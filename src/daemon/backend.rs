@@ -139,6 +139,16 @@ impl Backend for AgentBackend {
         self.on_runtime(async move { supervisor.operate_task(&request, &actor).await }).await
     }
 
+    async fn update_task(
+        &self,
+        yaml: String,
+        sources: Vec<String>,
+        _actor: Actor,
+    ) -> Result<Vec<SourceResult>, Failure> {
+        let supervisor = self.supervisor.clone();
+        self.on_runtime(async move { supervisor.update_task(&yaml, &sources).await }).await
+    }
+
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {
         let supervisor = self.supervisor.clone();
         self.on_runtime(async move { supervisor.check_task(&yaml, &start_time).await }).await

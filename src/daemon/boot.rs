@@ -1,10 +1,11 @@
 //! Boot order, and what a reload does.
 //!
 //! ```text
-//! harden ─► log ─► signals ─► lock ─► (runtime, store, sockets) ─► READY ─► orders ─► STOPPING
+//! harden ─► log ─► signals ─► lock ─► socket, runtime ─► store, sources, tasks ─► READY ─► orders ─► STOPPING
 //! ```
 //! The log comes before everything that may have something to say, the signals before everything that takes long, the
-//! lock before the first look into the state directory. All of it is done before the runtime exists.
+//! lock before the first look into the state directory. All of it is done before the runtime exists. What comes behind it may
+//! take long after a crash: the service manager is told so, and an order to stop is followed at once.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::hardening::harden;
 use super::lock::{LockError, StateLock};
 use super::logging::{Logging, LoggingError};
 use super::notify::Notifier;
-use super::service::{Service, ServiceError};
+use super::service::{Prepared, Service, ServiceError, open_store};
 use super::signals::{Order, SignalWatch};
 
 /// Exit code of a configuration that cannot be run, as dm-worker's. Restarting does not help.
@@ -34,6 +35,8 @@ pub struct Foundation {
     pub lock: StateLock,
     /// The log.
     pub logging: Logging,
+    /// The order to stop came while sources and tasks were being loaded.
+    stop_at_once: bool,
 }
 
 /// Why the process cannot even begin.
@@ -78,7 +81,7 @@ impl Foundation {
         for note in config.notes() {
             tracing::warn!(note, "option without effect");
         }
-        Ok(Foundation { config, signals, notifier: Notifier::of_process(), lock, logging })
+        Ok(Foundation { config, signals, notifier: Notifier::of_process(), lock, logging, stop_at_once: false })
     }
 
     /// Takes over from file and flags what can change while running: log level, log file (opened anew), secret key.
@@ -97,10 +100,18 @@ impl Foundation {
     }
 }
 
-/// How long a drain may take beyond what the service manager was told, said anew while it goes on.
-const DRAIN_STEP: Duration = Duration::from_secs(10);
+/// Starting and draining may take twice this beyond what the service manager was told, said anew while they go on.
+const STEP: Duration = Duration::from_secs(10);
 /// How often the service manager hears of the state.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the daemon's life ended.
+enum End {
+    /// Told to stop.
+    Told,
+    /// A part of it died that it cannot be without.
+    Died,
+}
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: WorkerConfig) -> ExitCode {
@@ -108,68 +119,127 @@ pub fn run(config: WorkerConfig) -> ExitCode {
         Ok(foundation) => foundation,
         Err(error) => return refuse(&error),
     };
-    let level = foundation.logging.level().clone();
-    let service = match Service::start(&foundation.config, level) {
-        Ok(service) => service,
-        Err(error) => return refuse(&BootError::Service(error)),
-    };
-    foundation.notifier.ready(&service.status_line());
-    tracing::info!("ready");
-    let died = service.runtime().block_on(serve(&mut foundation, &service));
-    foundation.notifier.stopping("draining");
-    if !died {
-        service.runtime().block_on(drain(&mut foundation, &service));
+    match start(&mut foundation) {
+        Ok(Some(service)) => live(&mut foundation, service),
+        Ok(None) => {
+            tracing::info!("stop: told so while starting");
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&BootError::Service(error)),
     }
-    service.end();
-    tracing::info!("stop");
-    if died { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Until an order to stop comes; true when the admin server died instead.
-async fn serve(foundation: &mut Foundation, service: &Service) -> bool {
+/// From the foundation to a service that is loaded; `None` where an order to stop came before the store was open.
+fn start(foundation: &mut Foundation) -> Result<Option<Service>, ServiceError> {
+    let level = foundation.logging.level().clone();
+    let prepared = Prepared::new(&foundation.config)?;
+    let state_dir = foundation.config.agent.state_dir.clone();
+    let opened = prepared.runtime().block_on(unless_told(foundation, "opening the store", open_store(&state_dir)));
+    let Some(db) = opened else { return Ok(None) };
+    let service = Service::start(prepared, db?, &foundation.config, level)?;
+    let load = service.load();
+    match service.runtime().block_on(unless_told(foundation, "loading sources and tasks", load)) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            service.end();
+            return Err(error);
+        }
+        // What is loaded is drained like any other.
+        None => foundation.stop_at_once = true,
+    }
+    Ok(Some(service))
+}
+
+/// Does something that may take long, unless an order to stop comes first.
+async fn unless_told<T>(foundation: &mut Foundation, doing: &str, work: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(work);
+    foundation.notifier.status(doing);
+    loop {
+        foundation.notifier.extend_timeout(2 * STEP);
+        tokio::select! {
+            biased;
+            order = foundation.signals.next() => {
+                if order != Some(Order::Reload) {
+                    return None;
+                }
+            }
+            done = &mut work => return Some(done),
+            () = tokio::time::sleep(STEP) => {}
+        }
+    }
+}
+
+fn live(foundation: &mut Foundation, service: Service) -> ExitCode {
+    let end = if foundation.stop_at_once {
+        End::Told
+    } else {
+        foundation.notifier.ready(&service.status_line());
+        tracing::info!("ready");
+        service.runtime().block_on(serve(foundation, &service))
+    };
+    service.close();
+    foundation.notifier.stopping("draining");
+    match end {
+        End::Told => match service.runtime().block_on(drain(foundation, &service)) {
+            true => service.end(),
+            false => service.abandon(),
+        },
+        End::Died => service.abandon(),
+    }
+    tracing::info!("stop");
+    if matches!(end, End::Died) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Until an order to stop comes, or a part has died.
+async fn serve(foundation: &mut Foundation, service: &Service) -> End {
     let beat = foundation.notifier.watchdog_interval().map_or(STATUS_INTERVAL, |limit| limit.min(STATUS_INTERVAL));
     loop {
         tokio::select! {
             order = foundation.signals.next() => match order {
-                Some(Order::Reload) => reload(foundation, service),
-                Some(Order::Drain | Order::Abort) | None => return false,
+                Some(Order::Reload) => reload(foundation, service).await,
+                Some(Order::Drain | Order::Abort) | None => return End::Told,
             },
             () = tokio::time::sleep(beat) => {
-                if service.is_deaf() {
-                    tracing::error!("the admin server has ended");
-                    return true;
+                if let Some(part) = service.dead() {
+                    tracing::error!(part, "a part of the daemon has died, so it ends");
+                    return End::Died;
                 }
                 foundation.notifier.status(&service.status_line());
-                foundation.notifier.alive();
+                match service.stuck() {
+                    None => foundation.notifier.alive(),
+                    // Without a watchdog nobody acts on it but who reads this.
+                    Some(part) => tracing::error!(part, "it has not moved for a long time; the watchdog is not told that all is well"),
+                }
             }
         }
     }
 }
 
-fn reload(foundation: &mut Foundation, service: &Service) {
+async fn reload(foundation: &mut Foundation, service: &Service) {
     foundation.notifier.reloading();
     match foundation.reload() {
-        Ok(()) => service.set_secret_key(foundation.config.agent.secret_key.clone()),
+        Ok(()) => service.set_secret_key(foundation.config.agent.secret_key.clone()).await,
         Err(error) => tracing::error!(%error, "reload configuration"),
     }
     foundation.notifier.ready(&service.status_line());
 }
 
-/// Drains, until it is done or a second order says at once.
-async fn drain(foundation: &mut Foundation, service: &Service) {
+/// Drains; false when a second order said at once.
+async fn drain(foundation: &mut Foundation, service: &Service) -> bool {
     let drained = crate::runtime::spawn("drain", service.drain());
     tokio::pin!(drained);
     loop {
-        foundation.notifier.extend_timeout(2 * DRAIN_STEP);
+        foundation.notifier.extend_timeout(2 * STEP);
+        foundation.notifier.alive();
         tokio::select! {
-            _ = &mut drained => return,
+            _ = &mut drained => return true,
             order = foundation.signals.next() => {
                 if order != Some(Order::Reload) {
                     tracing::warn!("told a second time to stop: not draining any further");
-                    return;
+                    return false;
                 }
             }
-            () = tokio::time::sleep(DRAIN_STEP) => {}
+            () = tokio::time::sleep(STEP) => {}
         }
     }
 }

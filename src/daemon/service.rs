@@ -1,11 +1,13 @@
 //! What the daemon does between READY and STOPPING: sockets, stores, supervisor, and their order.
 //!
 //! ```text
-//! admin socket bound ─► runtime ─► checkpoint store ─► supervisor (sources, tasks) ─► admin served ─► READY
-//! STOPPING ─► tasks drained ─► relay logs and store closed ─► admin ends
+//! admin socket bound ─► runtime ─► checkpoint store ─► admin served (status only) ─► sources, tasks ─► READY
+//! STOPPING ─► commands refused ─► tasks drained ─► relay logs and store closed ─► admin ends
 //! ```
+//! The status is answered from before the first source is opened to after the last one is closed.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,17 +53,16 @@ pub enum ServiceError {
     System(&'static str, #[source] std::io::Error),
 }
 
-/// The running agent.
-pub struct Service {
-    supervisor: Supervisor,
-    admin: Option<AdminServer>,
-    _watch: Owned<()>,
+/// What is there before anything is read from disk.
+pub struct Prepared {
+    socket: AdminSocket,
+    pages: Option<TcpListener>,
     runtime: Runtime,
 }
 
-impl Service {
-    /// Starts everything; ready when it returns.
-    pub fn start(config: &WorkerConfig, level: LevelHandle) -> Result<Service, ServiceError> {
+impl Prepared {
+    /// Binds the socket and starts the runtime.
+    pub fn new(config: &WorkerConfig) -> Result<Prepared, ServiceError> {
         let refusals = config.refusals();
         if !refusals.is_empty() {
             return Err(ServiceError::Refused(refusals.join("; ")));
@@ -75,8 +76,41 @@ impl Service {
             .enable_all()
             .build()
             .map_err(|error| ServiceError::System("start the runtime", error))?;
+        Ok(Prepared { socket, pages, runtime })
+    }
+
+    /// The runtime that the data path runs on.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+/// Opens the store under the state directory. May take long after a crash.
+pub async fn open_store(state_dir: &Path) -> Result<CheckpointDb, ServiceError> {
+    Ok(CheckpointDb::open(state_dir.join("checkpoint")).await?)
+}
+
+/// The running agent.
+pub struct Service {
+    supervisor: Supervisor,
+    admin: Option<AdminServer>,
+    watch: Owned<()>,
+    ready: Arc<AtomicBool>,
+    runtime: Runtime,
+}
+
+impl Service {
+    /// Serves the socket: the status is answered, changes are refused until [`Service::load`] has ended.
+    pub fn start(
+        prepared: Prepared,
+        db: CheckpointDb,
+        config: &WorkerConfig,
+        level: LevelHandle,
+    ) -> Result<Service, ServiceError> {
+        let Prepared { socket, pages, runtime } = prepared;
         let options = SupervisorOptions {
             worker: config.name.clone(),
+            state_dir: config.agent.state_dir.clone(),
             secret_key: config.agent.secret_key.clone(),
             limits: RelayLimits {
                 dir: config.agent.state_dir.join("relay"),
@@ -85,9 +119,7 @@ impl Service {
             },
             drain_limit: config.agent.pause_drain_limit,
         };
-        let path = config.agent.state_dir.join("checkpoint");
-        let db = runtime.block_on(CheckpointDb::open(path))?;
-        let supervisor = runtime.block_on(Supervisor::load(options, db)).map_err(ServiceError::Load)?;
+        let supervisor = Supervisor::new(options, db);
         let ready = Arc::new(AtomicBool::new(false));
         let backend =
             AgentBackend::new(supervisor.clone(), runtime.handle().clone(), level, config, Arc::clone(&ready));
@@ -95,9 +127,18 @@ impl Service {
         let watch = spawn("events", backend.watch());
         let admin = AdminServer::start(socket, pages, Arc::new(backend))
             .map_err(|error| ServiceError::System("start the admin thread", error))?;
-        ready.store(true, Ordering::Relaxed);
         drop(_entered);
-        Ok(Service { supervisor, admin: Some(admin), _watch: watch, runtime })
+        Ok(Service { supervisor, admin: Some(admin), watch, ready, runtime })
+    }
+
+    /// Loads sources and tasks; ready when it has returned.
+    pub fn load(&self) -> impl Future<Output = Result<(), ServiceError>> + Send + 'static {
+        let (supervisor, ready) = (self.supervisor.clone(), Arc::clone(&self.ready));
+        async move {
+            supervisor.load().await.map_err(ServiceError::Load)?;
+            ready.store(true, Ordering::Relaxed);
+            Ok(())
+        }
     }
 
     /// The runtime that the data path runs on.
@@ -105,9 +146,20 @@ impl Service {
         &self.runtime
     }
 
-    /// Whether the admin server has died, which ends the daemon.
-    pub fn is_deaf(&self) -> bool {
-        self.admin.as_ref().is_none_or(AdminServer::is_finished)
+    /// Which service has died that the daemon cannot be without.
+    pub fn dead(&self) -> Option<&'static str> {
+        if self.admin.as_ref().is_none_or(AdminServer::is_finished) {
+            return Some("the admin server");
+        }
+        if self.watch.is_finished() {
+            return Some("the event watch");
+        }
+        self.supervisor.is_unwatched().then_some("the monitor")
+    }
+
+    /// What does not move any more, for the watchdog.
+    pub fn stuck(&self) -> Option<String> {
+        self.supervisor.stuck()
     }
 
     /// One line for the service manager.
@@ -116,8 +168,14 @@ impl Service {
     }
 
     /// Takes a new key for encrypted passwords.
-    pub fn set_secret_key(&self, key: Option<SecretKey>) {
-        self.supervisor.set_secret_key(key);
+    pub async fn set_secret_key(&self, key: Option<SecretKey>) {
+        self.supervisor.set_secret_key(key).await;
+    }
+
+    /// Refuses changes from here on; the status is still answered.
+    pub fn close(&self) {
+        self.supervisor.close();
+        self.ready.store(false, Ordering::Relaxed);
     }
 
     /// Drains all tasks and closes the stores.
@@ -132,6 +190,13 @@ impl Service {
             admin.stop();
         }
         self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+
+    /// Ends without waiting for anyone, as a kill would: that is always correct. The socket file stays, and the next
+    /// start removes it.
+    pub fn abandon(mut self) {
+        std::mem::forget(self.admin.take());
+        self.runtime.shutdown_background();
     }
 }
 

@@ -83,6 +83,10 @@ pub struct RelayStatus {
     pub segments: u64,
     /// Raw bytes received a second, averaged over the last minute.
     pub bytes_per_second: f64,
+    /// Raw bytes received by this process.
+    pub received_bytes: u64,
+    /// Connections to the source that broke in this process.
+    pub breaks: u64,
     /// Oldest location that can be read back.
     pub oldest: Option<Location>,
     /// Until when it is safe to stay parked.

@@ -2,17 +2,25 @@
 //!
 //! What is wanted is stored before it is done, and a start of the daemon does what is stored: a task that was parked is
 //! parked, one that ran runs. Nothing here waits for a task while another command needs it: the registries are locked
-//! for a moment only, and a name that is being started is reserved.
+//! for a moment only, and what a command changes is claimed for as long as it lasts. What is stored and cannot be loaded
+//! keeps its name and its relay log, and is shown with its failure.
 
 mod api;
+mod broken;
+mod claims;
 mod endpoint;
+mod eye;
+mod horizon;
+mod monitor;
 mod records;
 mod source;
 mod sources;
 mod start;
 mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,9 +32,11 @@ pub use sources::RelayWish;
 
 use crate::config::{SecretKey, TaskConfig};
 use crate::error::{Code, Failure};
-use crate::runtime::Owned;
+use crate::runtime::{Beat, Owned, spawn};
 use crate::store::{CheckpointDb, StoreError};
-use crate::task::TaskHandle;
+use crate::task::{TaskHandle, TaskStatus};
+use broken::Broken;
+use claims::Claims;
 use source::Source;
 
 /// Source id and task name.
@@ -37,6 +47,8 @@ type TaskKey = (String, String);
 pub struct SupervisorOptions {
     /// Worker name.
     pub worker: String,
+    /// Where everything is kept that must outlive the process.
+    pub state_dir: PathBuf,
     /// Key of encrypted passwords.
     pub secret_key: Option<SecretKey>,
     /// How relay logs are kept.
@@ -47,7 +59,7 @@ pub struct SupervisorOptions {
 
 struct TaskEntry {
     handle: TaskHandle,
-    _driver: Owned<()>,
+    driver: Owned<()>,
     config: TaskConfig,
 }
 
@@ -62,8 +74,22 @@ struct Inner {
     db: CheckpointDb,
     sources: RwLock<BTreeMap<String, SourceEntry>>,
     tasks: RwLock<BTreeMap<TaskKey, TaskEntry>>,
-    /// Names between the check that they are free and their entry.
-    reserved: Mutex<BTreeSet<TaskKey>>,
+    broken: RwLock<Broken>,
+    claims: Mutex<Claims>,
+    phase: AtomicU8,
+    /// The monitor goes round, and the checkpoint store answers it.
+    beat: Beat,
+    /// Looks after what no command touches.
+    monitor: Mutex<Option<Owned<()>>>,
+}
+
+/// Whether commands are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    Loading = 0,
+    Open = 1,
+    Draining = 2,
 }
 
 /// A handle on the agent's sources and tasks.
@@ -73,36 +99,64 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Loads what is stored and brings it to the state that is wanted.
-    pub async fn load(options: SupervisorOptions, db: CheckpointDb) -> Result<Supervisor, Failure> {
+    /// Empty, and closed to commands until [`Supervisor::load`].
+    pub fn new(options: SupervisorOptions, db: CheckpointDb) -> Supervisor {
         let inner = Inner {
             secret_key: RwLock::new(options.secret_key.clone()),
             options,
             db,
             sources: RwLock::default(),
             tasks: RwLock::default(),
-            reserved: Mutex::default(),
+            broken: RwLock::default(),
+            claims: Mutex::default(),
+            phase: AtomicU8::new(Phase::Loading as u8),
+            beat: Beat::new(),
+            monitor: Mutex::default(),
         };
-        let supervisor = Supervisor { inner: Arc::new(inner) };
-        supervisor.load_sources().await?;
-        supervisor.load_tasks().await?;
-        Ok(supervisor)
+        Supervisor { inner: Arc::new(inner) }
+    }
+
+    /// Loads what is stored, brings it to the state that is wanted, and opens for commands.
+    pub async fn load(&self) -> Result<(), Failure> {
+        self.load_sources().await?;
+        self.load_tasks().await?;
+        self.inner.beat.strike();
+        let monitor = spawn("monitor", monitor::watch(Arc::downgrade(&self.inner)));
+        *self.inner.monitor.lock().unwrap_or_else(PoisonError::into_inner) = Some(monitor);
+        // A shutdown that came meanwhile stays one.
+        let (from, to) = (Phase::Loading as u8, Phase::Open as u8);
+        let _ = self.inner.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        Ok(())
     }
 
     /// Everything at this instant, from memory.
     pub fn status(&self) -> AgentStatus {
-        let sources = read(&self.inner.sources).values().map(|entry| entry.source.status()).collect();
-        let tasks = read(&self.inner.tasks).values().map(|entry| entry.handle.status()).collect();
+        let mut sources: Vec<SourceStatus> =
+            read(&self.inner.sources).values().map(|entry| entry.source.status()).collect();
+        let mut tasks: Vec<TaskStatus> = read(&self.inner.tasks).values().map(|entry| entry.handle.status()).collect();
+        let broken = read(&self.inner.broken);
+        sources.extend(broken.sources.iter().map(|(id, failure)| broken::source_status(id, failure)));
+        sources.sort_by(|a, b| a.source_id.cmp(&b.source_id));
+        tasks.extend(broken.tasks.iter().map(|(key, task)| broken::task_status(key, task)));
+        tasks.sort_by(|a, b| (&a.source_id, &a.name).cmp(&(&b.source_id, &b.name)));
         AgentStatus { worker: self.inner.options.worker.clone(), sources, tasks }
     }
 
-    /// Takes a new key for encrypted passwords; used for connections made from now on.
-    pub fn set_secret_key(&self, key: Option<SecretKey>) {
+    /// Takes a new key for encrypted passwords: connections made from now on use it.
+    pub async fn set_secret_key(&self, key: Option<SecretKey>) {
         *write(&self.inner.secret_key) = key;
+        self.renew_endpoints().await;
+    }
+
+    /// From here on commands are refused; the status is still answered.
+    pub fn close(&self) {
+        self.inner.phase.store(Phase::Draining as u8, Ordering::Release);
     }
 
     /// Drains all tasks, stops receiving, and closes the stores. Nothing of what is wanted changes.
     pub async fn shut_down(&self) {
+        self.close();
+        drop(self.inner.monitor.lock().unwrap_or_else(PoisonError::into_inner).take());
         let handles: Vec<TaskHandle> = read(&self.inner.tasks).values().map(|entry| entry.handle.clone()).collect();
         let mut draining = tokio::task::JoinSet::new();
         for handle in handles {
@@ -111,12 +165,37 @@ impl Supervisor {
         draining.join_all().await;
         for source in self.all_sources() {
             if let Err(failure) = source.close(false).await {
-                tracing::warn!(source = %source.config.source_id, error = %failure, "relay log not closed in order");
+                tracing::warn!(source = %source.id, error = %failure, "relay log not closed in order");
             }
         }
         if let Err(error) = self.inner.db.close().await {
             tracing::warn!(%error, "checkpoint store not closed in order");
         }
+    }
+
+    /// Refuses a command that would change something while that cannot be.
+    fn admit(&self) -> Result<(), Failure> {
+        let refuse = |message: &str, remedy: &str| Err(Failure::new(Code::NotSet, message).workaround(remedy));
+        match self.inner.phase.load(Ordering::Acquire) {
+            phase if phase == Phase::Open as u8 => Ok(()),
+            phase if phase == Phase::Loading as u8 => {
+                refuse("the agent is still loading its sources and tasks", "Please try again in a moment.")
+            }
+            _ => refuse(
+                "the agent is stopping and takes no more changes",
+                "Please start it again first; everything is as it was then.",
+            ),
+        }
+    }
+
+    /// Whether what looks after everything has ended, which only a fault of ours does.
+    pub fn is_unwatched(&self) -> bool {
+        let monitor = self.inner.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        monitor.as_ref().is_none_or(Owned::is_finished)
+    }
+
+    fn is_open(&self) -> bool {
+        self.admit().is_ok()
     }
 
     fn all_sources(&self) -> Vec<Arc<Source>> {
@@ -125,6 +204,9 @@ impl Supervisor {
 
     fn source(&self, source_id: &str) -> Result<Arc<Source>, Failure> {
         let found = read(&self.inner.sources).get(source_id).map(|entry| Arc::clone(&entry.source));
+        if let (None, Some(failure)) = (&found, read(&self.inner.broken).sources.get(source_id)) {
+            return Err(failure.clone().at(format!("source {source_id}")));
+        }
         found.ok_or_else(|| {
             Failure::new(Code::SourceNotFound, format!("source config with ID {source_id} not exists"))
                 .workaround("Please create it with `operate-source create`, or correct the source id.")

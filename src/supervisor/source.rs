@@ -1,30 +1,34 @@
-//! One source of the agent: its relay log, its receiver, and a look at the source itself every few seconds.
+//! One source of the agent: its relay log, its receiver, and what is known of the server behind it.
+//!
+//! Its settings can be replaced while it is there: whoever needs a connection takes them anew. A receiver that ended
+//! without being told to is started again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use super::api::{Receiving, RelayStatus, Runway, SourceStatus};
+use super::eye;
+use super::horizon::Horizon;
 use crate::config::SourceConfig;
-use crate::error::{Code, Failure, Scope};
+use crate::error::{Code, Failure};
 use crate::model::{Flavor, Location, Received};
-use crate::mysql::{Connector, Endpoint};
 use crate::pipeline::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
-use crate::relay::{Relay, RelayConfig, RelayError, Retention, runway};
+use crate::relay::{Relay, RelayConfig, RelayError, RelayState, Retention, RunwayLimit, runway};
 use crate::runtime::{Owned, spawn};
-use crate::store::free_bytes;
+use crate::store::{CheckpointDb, Namespace};
 use crate::task::{Pulse, RelayKeeper};
-use crate::upstream::{ServerFacts, location_now};
+use crate::upstream::ServerFacts;
 
-/// How often the source is asked where it stands.
-const LOOK: Duration = Duration::from_secs(2);
 /// How long a task waits for the relay log to reach its place, before it parks and tries again.
 const REACH: Duration = Duration::from_secs(20);
-/// Longest wait for its answer.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// A receiver that broke off by a fault of ours is not started again sooner.
+const AFTER_FAULT: Duration = Duration::from_secs(15);
+/// How far the horizon moves before it is stored again, in seconds.
+const REMEMBER: f64 = 10.0;
 
 /// How its relay log is kept.
 #[derive(Debug, Clone)]
@@ -37,68 +41,102 @@ pub struct RelayLimits {
     pub floor: u64,
 }
 
-/// A source.
-pub struct Source {
+/// What can be replaced while the source is there.
+pub struct Settings {
     /// Its configuration.
     pub config: SourceConfig,
+    /// How it is received from; its connection is in here.
+    pub receive: ReceiveSpec,
+}
+
+/// A source.
+pub struct Source {
+    /// Its id.
+    pub id: String,
     /// Its dialect.
     pub flavor: Flavor,
-    /// Its connection.
-    pub endpoint: Endpoint,
     /// Its relay log.
     pub relay: Relay,
-    receive: ReceiveSpec,
+    settings: RwLock<Arc<Settings>>,
     limits: RelayLimits,
+    db: CheckpointDb,
     state: watch::Sender<ReceiveState>,
-    master: watch::Sender<Option<Location>>,
     receiver: Mutex<Option<Owned<()>>>,
+    /// The receiver broke off by a fault of ours.
+    faulted: Mutex<Option<SystemTime>>,
     paused: Mutex<bool>,
     free: watch::Sender<u64>,
-    _look: Mutex<Option<Owned<()>>>,
+    look: Mutex<Option<Owned<()>>>,
     /// One at a time moves the relay log's start.
     moving: tokio::sync::Mutex<()>,
     /// Subtasks that need the relay log.
     tasks: AtomicUsize,
+    horizon: Mutex<Horizon>,
+    /// As it was stored last.
+    remembered: Mutex<Horizon>,
+    /// Where the relay log ended when it was opened.
+    opened_at: u64,
 }
 
 impl Source {
     /// Opens its relay log and starts looking at it; receives nothing yet.
-    pub async fn open(config: SourceConfig, receive: ReceiveSpec, limits: RelayLimits) -> Result<Arc<Source>, Failure> {
-        let flavor = receive.flavor;
-        let mut relay_config = RelayConfig::new(limits.dir.join(directory(&config.source_id)), flavor);
+    pub async fn open(
+        config: SourceConfig,
+        receive: ReceiveSpec,
+        limits: RelayLimits,
+        db: CheckpointDb,
+    ) -> Result<Arc<Source>, Failure> {
+        let (id, flavor) = (config.source_id.clone(), receive.flavor);
+        let mut relay_config = RelayConfig::new(limits.dir.join(directory(&id)), flavor);
         relay_config.budget_bytes = limits.budget;
         relay_config.free_floor_bytes = limits.floor;
         let purge = &config.purge;
         relay_config.retention =
             Some(Retention { interval: purge.interval, expires: purge.expires, remain_bytes: purge.remain_space });
         let relay = Relay::open(relay_config).await.map_err(|error| Failure::from(&error))?;
+        // What is remembered only serves the status: unreadable is as good as nothing.
+        let mut horizon = db.get::<Horizon>(Namespace::Relay, &id).await.ok().flatten().unwrap_or_default();
+        if horizon.identity.is_empty() {
+            horizon.identity = relay.state().identity;
+        }
+        let opened_at = relay.state().received_lsn.0;
         let source = Arc::new(Source {
-            endpoint: receive.endpoint.clone(),
-            config,
+            id,
             flavor,
             relay,
-            receive,
+            settings: RwLock::new(Arc::new(Settings { config, receive })),
             limits,
+            db,
             state: watch::channel(ReceiveState::default()).0,
-            master: watch::channel(None).0,
             receiver: Mutex::new(None),
+            faulted: Mutex::new(None),
             paused: Mutex::new(false),
-            free: watch::channel(0).0,
-            _look: Mutex::new(None),
+            free: watch::channel(u64::MAX).0,
+            look: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             tasks: AtomicUsize::new(0),
+            remembered: Mutex::new(horizon.clone()),
+            horizon: Mutex::new(horizon),
+            opened_at,
         });
-        let weak = Arc::downgrade(&source);
-        let look = spawn("look-at-source", async move {
-            let mut eye = Eye::default();
-            while let Some(source) = weak.upgrade() {
-                eye.look(&source).await;
-                drop(source);
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        *lock(&source._look) = Some(look);
+        *lock(&source.look) = Some(spawn("look-at-source", eye::watch(Arc::downgrade(&source))));
         Ok(source)
+    }
+
+    /// What holds now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the settings; whatever is connected is connected anew with them.
+    pub async fn set_settings(&self, settings: Settings) {
+        let _moving = self.moving.lock().await;
+        let receiving = lock(&self.receiver).is_some();
+        self.stop_receiving().await;
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        if receiving {
+            self.start_receiving();
+        }
     }
 
     /// One more subtask needs the relay log.
@@ -108,15 +146,16 @@ impl Source {
 
     /// One subtask less does.
     pub fn task_removed(&self) {
-        self.tasks.fetch_sub(1, Ordering::Relaxed);
+        // Never below none, whatever order commands come in.
+        let _ = self.tasks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tasks| tasks.checked_sub(1));
     }
 
     /// Starts to receive, if the relay log has a beginning and nobody paused it.
     pub fn start_receiving(&self) {
         let mut receiver = lock(&self.receiver);
         if receiver.is_none() && !*lock(&self.paused) && self.relay.state().start.is_some() {
-            self.state.send_modify(|state| state.doing = Receive::Connecting);
-            let (spec, relay, state) = (self.receive.clone(), self.relay.clone(), self.state.clone());
+            self.state.send_modify(|state| (state.doing, state.stranger) = (Receive::Connecting, None));
+            let (spec, relay, state) = (self.settings().receive.clone(), self.relay.clone(), self.state.clone());
             *receiver = Some(spawn("receive", receive(spec, relay, state)));
         }
     }
@@ -131,9 +170,29 @@ impl Source {
         }
     }
 
+    /// Whatever stopped the receiver, a task that needs it gets it back. One that broke off is told of, and waits a while.
+    pub(super) async fn revive(&self) {
+        let ended = lock(&self.receiver).take_if(|receiver| receiver.is_finished());
+        if let Some(ended) = ended {
+            let why = ended.await.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string());
+            let failure = Failure::new(Code::NotSet, "the receiver broke off by a fault of the agent itself")
+                .cause(why)
+                .workaround("Please report it with the agent's log; receiving is tried again by itself.");
+            tracing::error!(source = %self.id, error = %failure, "receiver");
+            self.state.send_modify(|state| state.doing = Receive::Stopped { failure });
+            *lock(&self.faulted) = Some(SystemTime::now());
+        }
+        let waits = lock(&self.faulted).is_some_and(|at| at.elapsed().is_ok_and(|since| since < AFTER_FAULT));
+        if !waits && self.tasks.load(Ordering::Relaxed) > 0 && self.moving.try_lock().is_ok() {
+            *lock(&self.faulted) = None;
+            self.start_receiving();
+        }
+    }
+
     /// Connects anew at once, instead of after the present pause.
     pub async fn kick(&self) {
         if !matches!(self.state.borrow().doing, Receive::Running) {
+            *lock(&self.faulted) = None;
             self.stop_receiving().await;
             self.start_receiving();
         }
@@ -155,13 +214,15 @@ impl Source {
         let too_early = !state.received.as_ref().is_some_and(|received| received.0.covers(location));
         if too_late && !alone {
             // Others need what would be dropped: only a source that can give all of it again may replace it.
-            check(&self.receive, &start_of(&self.receive, location)).await?;
+            let settings = self.settings();
+            check(&settings.receive, &start_of(&settings.receive, location)).await?;
         }
         // A gap that nobody needs is not fetched.
         if too_late || (too_early && alone) {
             self.stop_receiving().await;
-            let identity = self.state.borrow().facts.as_ref().map(|facts| facts.identity.clone()).unwrap_or_default();
+            let identity = lock(&self.horizon).identity.clone();
             self.relay.start_at(location.clone(), &identity).await.map_err(|error| Failure::from(&error))?;
+            self.forget_horizon();
         }
         self.start_receiving();
         let mut changes = self.relay.changes();
@@ -181,33 +242,122 @@ impl Source {
         })
     }
 
+    /// Ends everything and removes the relay log where `forget` says so.
+    pub async fn close(&self, forget: bool) -> Result<(), Failure> {
+        drop(lock(&self.look).take());
+        self.stop_receiving().await;
+        self.relay.close().await.map_err(|error| Failure::from(&error))?;
+        if forget {
+            remove_relay_dir(&self.limits, &self.id).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn relay_dir(&self) -> PathBuf {
+        self.limits.dir.clone()
+    }
+
+    pub(super) fn set_free_bytes(&self, free: u64) {
+        self.free.send_replace(free);
+    }
+}
+
+/// What is known of the server, and what follows from it. Locks are taken in one order, `receiver`, `state`, `horizon`,
+/// and let go of before a call that takes another: a status must never wait in a circle.
+impl Source {
+    /// The server said of itself.
+    pub(super) fn learn(&self, facts: &ServerFacts) {
+        let mut horizon = lock(&self.horizon);
+        horizon.offset = facts.clock_offset;
+        horizon.keeps = Some(facts.binlog_expiry().unwrap_or_default());
+        if horizon.identity.is_empty() {
+            horizon.identity.clone_from(&facts.identity);
+        }
+    }
+
+    /// It was asked at `at` where its binlog ends.
+    pub(super) fn seen_at(&self, at: SystemTime, location: Option<Location>) {
+        lock(&self.horizon).end = location.map(|location| (at, location));
+    }
+
+    /// Stores what is known, for the status after a restart.
+    pub(super) async fn remember(&self) {
+        self.refresh(&self.relay.state());
+        let now = lock(&self.horizon).clone();
+        let moved = now.differs(&lock(&self.remembered), REMEMBER);
+        // A disk without room costs only what the status would know after a restart.
+        if moved && self.db.put(Namespace::Relay, &self.id, &now).await.is_ok() {
+            *lock(&self.remembered) = now;
+        }
+    }
+
+    /// Whether the relay log's server is this one, as far as is known.
+    pub(super) fn is_of(&self, facts: &ServerFacts) -> bool {
+        let held = self.relay.state().identity;
+        held.is_empty() || held == facts.identity
+    }
+
+    /// Another server takes the former one's place, and nobody needs the former one's binlog: the relay log begins anew
+    /// where the new one stands.
+    pub(super) async fn become_another(&self, facts: &ServerFacts) -> Result<(), Failure> {
+        let _moving = self.moving.lock().await;
+        let receiving = lock(&self.receiver).is_some();
+        self.stop_receiving().await;
+        let now = facts
+            .location
+            .clone()
+            .ok_or_else(|| Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends"))?;
+        self.relay.start_at(now, &facts.identity).await.map_err(|error| Failure::from(&error))?;
+        self.forget_horizon();
+        lock(&self.horizon).identity.clone_from(&facts.identity);
+        if receiving {
+            self.start_receiving();
+        }
+        Ok(())
+    }
+
+    fn forget_horizon(&self) {
+        let newest = self.relay.state().newest_timestamp;
+        self.state.send_modify(|state| state.caught_up = None);
+        lock(&self.horizon).forget(newest);
+    }
+
+    /// Takes in what came since the last time.
+    fn refresh(&self, relay: &RelayState) {
+        let state = self.state.borrow();
+        let mut horizon = lock(&self.horizon);
+        horizon.saw_event(relay.newest_timestamp, state.last_contact.unwrap_or_else(SystemTime::now));
+        if let Some(at) = state.caught_up {
+            horizon.was_at_end(at);
+        }
+        if let Some(received) = &relay.received {
+            horizon.has_received(&received.0);
+        }
+        if let Some(facts) = &state.facts {
+            // The receiver goes on only with a server that fits.
+            horizon.identity.clone_from(&facts.identity);
+        }
+    }
+
+    fn receive_lag(&self) -> Option<Duration> {
+        let connected = self.state.borrow().doing == Receive::Running;
+        lock(&self.horizon).lag(SystemTime::now(), connected)
+    }
+
     /// The source at this instant.
     pub fn status(&self) -> SourceStatus {
         let relay = self.relay.state();
+        self.refresh(&relay);
         let state = self.state.borrow().clone();
-        let receiving = match (lock(&self.receiver).is_some(), *lock(&self.paused)) {
-            (_, true) => Receiving::Paused,
-            (false, _) => Receiving::Idle,
-            (true, false) => match (&relay.full, state.doing) {
-                (Some(full), _) => Receiving::Stopped { failure: Failure::from(&RelayError::Full(*full)) },
-                (_, Receive::Running) => Receiving::Running,
-                (_, Receive::Connecting) => Receiving::Retrying {
-                    at: SystemTime::now(),
-                    failure: Failure::new(Code::StreamStart, "connecting to the source"),
-                },
-                (_, Receive::Retrying { at, failure }) => Receiving::Retrying { at, failure },
-                (_, Receive::Stopped { failure }) => Receiving::Stopped { failure },
-            },
-        };
-        let silent = state.last_contact.and_then(|at| SystemTime::now().duration_since(at).ok());
-        // While it receives, the source speaks every two seconds.
-        let receive_lag = silent.map(|silent| if silent < 2 * LOOK { Duration::ZERO } else { silent });
-        let left = runway(&relay, self.limits.budget, *self.free.borrow(), self.limits.floor, None);
+        let receiving = self.receiving(&relay, state.doing);
+        let runway = self.runway(&relay, &receiving);
+        let receive_lag = self.receive_lag();
+        let asked = lock(&self.horizon).end.as_ref().map(|(_, location)| location.clone());
+        let master = later_of(asked, relay.received.as_ref());
         SourceStatus {
-            source_id: self.config.source_id.clone(),
+            source_id: self.id.clone(),
             flavor: self.flavor,
-            receiving,
-            master: later_of(self.master.borrow().clone(), relay.received.as_ref()),
+            master,
             server_identity: state.facts.map_or(relay.identity, |facts| facts.identity),
             received: relay.received,
             relayed: relay.relayed,
@@ -218,24 +368,64 @@ impl Source {
                 budget_bytes: self.limits.budget,
                 segments: relay.segments,
                 bytes_per_second: relay.bytes_per_second,
+                received_bytes: relay.received_lsn.0.saturating_sub(self.opened_at),
+                breaks: state.breaks,
                 oldest: relay.start,
-                runway: left.map(|left| Runway { until: SystemTime::now() + left.left, limit: left.limit.as_str() }),
+                runway,
+            },
+            receiving,
+        }
+    }
+
+    fn receiving(&self, relay: &RelayState, doing: Receive) -> Receiving {
+        let receives = lock(&self.receiver).is_some();
+        let paused = *lock(&self.paused);
+        let faulted = lock(&self.faulted).is_some();
+        match (receives, paused) {
+            (_, true) => Receiving::Paused,
+            (false, _) => match (faulted, doing) {
+                (true, Receive::Stopped { failure }) => Receiving::Stopped { failure },
+                _ => Receiving::Idle,
+            },
+            (true, false) => match (&relay.full, doing) {
+                (Some(full), _) => Receiving::Stopped { failure: Failure::from(&RelayError::Full(*full)) },
+                (_, Receive::Running) => Receiving::Running,
+                (_, Receive::Connecting) => Receiving::Retrying {
+                    at: SystemTime::now(),
+                    failure: Failure::new(Code::StreamStart, "connecting to the source"),
+                },
+                (_, Receive::Retrying { at, failure }) => Receiving::Retrying { at, failure },
+                (_, Receive::Stopped { failure }) => Receiving::Stopped { failure },
             },
         }
     }
 
-    /// Ends everything and removes the relay log where `forget` says so.
-    pub async fn close(&self, forget: bool) -> Result<(), Failure> {
-        self.stop_receiving().await;
-        self.relay.close().await.map_err(|error| Failure::from(&error))?;
-        if forget {
-            let dir = self.limits.dir.join(directory(&self.config.source_id));
-            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(%error, "the relay log of a removed source stays on disk");
-            }
+    /// While receiving goes on, the relay log fills up; while it stands still, the source purges what was not received.
+    fn runway(&self, relay: &RelayState, receiving: &Receiving) -> Option<Runway> {
+        let needed = self.tasks.load(Ordering::Relaxed) > 0;
+        let stands = match receiving {
+            Receiving::Running => false,
+            Receiving::Idle => return None,
+            Receiving::Retrying { .. } | Receiving::Stopped { .. } | Receiving::Paused => needed,
+        };
+        let horizon = lock(&self.horizon);
+        if stands && horizon.keeps.is_some() {
+            let until = horizon.purged_at()?;
+            return Some(Runway { until, limit: RunwayLimit::UpstreamPurge.as_str() });
         }
-        Ok(())
+        let left = runway(relay, self.limits.budget, *self.free.borrow(), self.limits.floor, None)?;
+        Some(Runway { until: SystemTime::now() + left.left, limit: left.limit.as_str() })
+    }
+}
+
+/// Removes the relay log of a source that is gone.
+pub(super) async fn remove_relay_dir(limits: &RelayLimits, source_id: &str) {
+    let dir = limits.dir.join(directory(source_id));
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await;
+    if let Ok(Err(error)) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the relay log of a removed source stays on disk");
     }
 }
 
@@ -264,48 +454,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks at the source over a connection of its own.
-#[derive(Default)]
-struct Eye {
-    conn: Option<mysql_async::Conn>,
-    facts: Option<ServerFacts>,
-}
-
-impl Eye {
-    async fn look(&mut self, source: &Source) {
-        let dir = source.limits.dir.clone();
-        // Whatever stopped the receiver, a task that needs it gets it back.
-        if source.tasks.load(Ordering::Relaxed) > 0 && source.moving.try_lock().is_ok() {
-            source.start_receiving();
-        }
-        if let Ok(Ok(free)) = tokio::task::spawn_blocking(move || free_bytes(&dir)).await {
-            source.free.send_replace(free);
-        }
-        let seen = tokio::time::timeout(LOOK_LIMIT, self.ask(&source.endpoint)).await;
-        match seen {
-            Ok(Ok(location)) => drop(source.master.send_replace(location)),
-            _ => {
-                self.conn = None;
-                source.master.send_replace(None);
-            }
-        }
-    }
-
-    async fn ask(&mut self, endpoint: &Endpoint) -> Result<Option<Location>, Failure> {
-        if self.conn.is_none() {
-            let connector = Connector::new(endpoint.clone());
-            let connected = connector.connect().await;
-            let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Upstream))?;
-            self.facts = Some(ServerFacts::read(&mut conn).await?);
-            self.conn = Some(conn);
-        }
-        match (&mut self.conn, &self.facts) {
-            (Some(conn), Some(facts)) => location_now(conn, facts.flavor, facts.version).await,
-            _ => Ok(None),
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl RelayKeeper for Source {
     async fn reach_back(&self, location: Location) -> Result<(), Failure> {
@@ -318,17 +466,17 @@ impl RelayKeeper for Source {
         // The stream that is open goes on behind the damage: another one must begin at it.
         self.stop_receiving().await;
         self.relay.drop_from(lsn, *at).await.map_err(|error| Failure::from(&error))?;
+        self.forget_horizon();
         self.start_receiving();
         Ok(())
     }
 
     fn pulse(&self) -> Pulse {
-        let state = self.state.borrow();
-        Pulse {
-            offset: state.facts.as_ref().map_or(0.0, |facts| facts.clock_offset),
-            heard: state.last_contact,
-            master: self.master.borrow().clone(),
-        }
+        self.refresh(&self.relay.state());
+        let lag = self.receive_lag();
+        let stranger = self.state.borrow().stranger.clone();
+        let horizon = lock(&self.horizon);
+        Pulse { offset: horizon.offset, reached: horizon.reached, lag, stranger }
     }
 }
 
@@ -352,5 +500,46 @@ mod tests {
         assert_eq!(stands(&late, &early), Some(late.clone()));
         assert_eq!(later_of(Some(early.clone()), None), Some(early.clone()));
         assert_eq!(later_of(None, Some(&Received(late))), None, "a source that does not answer stands nowhere");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_receiver_that_panics_is_told_of_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = CheckpointDb::open(dir.path().join("checkpoint")).await.unwrap();
+        let yaml = "source-id: s\nfrom: {host: 127.0.0.1, port: 1, user: u, password: p}\n";
+        let config = SourceConfig::from_yaml(yaml).unwrap();
+        let receive = ReceiveSpec {
+            endpoint: crate::supervisor::endpoint::endpoint(&config.from, None),
+            flavor: Flavor::MySql,
+            enable_gtid: false,
+            server_id: 7,
+            replica_uuid: uuid::Uuid::nil(),
+            report_host: String::new(),
+        };
+        let limits = RelayLimits { dir: dir.path().join("relay"), budget: 1 << 30, floor: 0 };
+        let source = Source::open(config, receive, limits, db).await.unwrap();
+        // Only the test looks after it.
+        drop(lock(&source.look).take());
+        source.task_added();
+        let at = Location::new(
+            crate::model::BinlogPosition::parse("b.000001", 4).unwrap(),
+            crate::model::GtidSet::empty(Flavor::MySql),
+        );
+        source.relay.start_at(at, "").await.unwrap();
+        let dead = spawn("receive", async { panic!("a fault put in by the test") });
+        while !dead.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        *lock(&source.receiver) = Some(dead);
+        source.revive().await;
+        let Receiving::Stopped { failure } = source.status().receiving else { panic!("{:?}", source.status()) };
+        assert!(failure.message.contains("the receiver broke off"), "{failure}");
+        // Not at once, in case it breaks off again, but when an operator asks, or after a while.
+        source.revive().await;
+        assert!(lock(&source.receiver).is_none());
+        *lock(&source.faulted) = Some(SystemTime::now() - AFTER_FAULT);
+        source.revive().await;
+        assert!(lock(&source.receiver).is_some());
+        source.close(true).await.unwrap();
     }
 }

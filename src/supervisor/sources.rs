@@ -5,19 +5,21 @@ use std::sync::Arc;
 use mysql_async::Conn;
 
 use super::api::SourceResult;
+use super::broken::{SOURCE_REMEDY, damaged};
 use super::endpoint::endpoint;
-use super::records::SourceRecord;
-use super::source::Source;
+use super::records::{FORM, SourceRecord, check_form};
+use super::source::{Settings, Source, remove_relay_dir};
 use super::start::{complete_gtids, connect};
+use super::tasks::renew_login;
 use super::{SourceEntry, Supervisor, read, store_failure, write};
-use crate::config::SourceConfig;
+use crate::config::{DatabaseConfig, SourceConfig};
 use crate::error::{Code, Failure};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::Endpoint;
 use crate::pipeline::ReceiveSpec;
 use crate::relay::RelayError;
-use crate::store::Namespace;
-use crate::task::Stage;
+use crate::store::{Changes, Namespace};
+use crate::task::{Stage, TaskStatus};
 use crate::upstream::{DumpStart, Preflight, ServerFacts, Want, failure_of};
 
 /// What is wished of a source's relay.
@@ -36,33 +38,41 @@ pub enum RelayWish {
 impl Supervisor {
     pub(super) async fn load_sources(&self) -> Result<(), Failure> {
         let doing = "read the stored sources";
-        let stored = self.inner.db.list::<SourceRecord>(Namespace::Source, "").await;
-        for (source_id, record) in stored.map_err(|error| store_failure(&error, doing))? {
-            let opened = match parse(&record.yaml) {
-                Ok(config) => self.open(config, &record).await,
-                Err(failure) => Err(failure),
+        let stored = self.inner.db.list_each::<SourceRecord>(Namespace::Source).await;
+        for (id, record) in stored.map_err(|error| store_failure(&error, doing))? {
+            let loaded = match record {
+                Ok(record) => self.load_source(&id, record).await,
+                Err(error) => Err(damaged(&error, &format!("source {id}"), SOURCE_REMEDY)),
             };
-            // One that cannot be opened stops no other; its record stays for the next start.
-            match opened {
-                Ok(source) => drop(write(&self.inner.sources).insert(source_id, SourceEntry { source, record })),
-                Err(failure) => {
-                    tracing::error!(source = %source_id, error = %failure, "a stored source cannot be opened")
-                }
+            // One that cannot be opened stops no other; its record stays.
+            if let Err(failure) = loaded {
+                self.source_is_broken(&id, failure);
             }
         }
         Ok(())
     }
 
-    async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
-        let receive = ReceiveSpec {
+    pub(super) async fn load_source(&self, id: &str, record: SourceRecord) -> Result<(), Failure> {
+        check_form(record.form, &format!("source {id}"))?;
+        let source = self.open(parse(&record.yaml)?, &record).await?;
+        write(&self.inner.sources).insert(id.to_owned(), SourceEntry { source, record });
+        Ok(())
+    }
+
+    fn receive_spec(&self, config: &SourceConfig, record: &SourceRecord) -> Result<ReceiveSpec, Failure> {
+        Ok(ReceiveSpec {
             endpoint: endpoint(&config.from, self.key().as_ref()),
             flavor: flavor(&record.flavor)?,
             enable_gtid: config.enable_gtid,
             server_id: record.server_id,
             replica_uuid: record.replica_uuid,
             report_host: self.inner.options.worker.clone(),
-        };
-        let source = Source::open(config, receive, self.inner.options.limits.clone()).await?;
+        })
+    }
+
+    async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
+        let receive = self.receive_spec(&config, record)?;
+        let source = Source::open(config, receive, self.inner.options.limits.clone(), self.inner.db.clone()).await?;
         if record.relay_paused {
             source.set_paused(true).await;
         } else if record.relay_wanted {
@@ -71,25 +81,35 @@ impl Supervisor {
         Ok(source)
     }
 
-    /// Adds a source: checked against the server first, stored, then opened.
-    pub async fn create_source(&self, yaml: &str) -> Result<SourceResult, Failure> {
-        let config = parse(yaml)?;
-        let id = config.source_id.clone();
-        if read(&self.inner.sources).contains_key(&id) {
-            return Err(Failure::new(Code::SourceExists, format!("source config with ID {id} already exists")));
-        }
+    /// Asks the server whether it can be followed as this configuration says.
+    async fn preflight(&self, config: &SourceConfig, server_id: u32) -> Result<ServerFacts, Failure> {
+        let named = |failure: Failure| failure.at(format!("source {}", config.source_id));
         let from = endpoint(&config.from, self.key().as_ref());
-        let named = |failure: Failure| failure.at(format!("source {id}"));
         let mut conn = connect(&from).await.map_err(named)?;
-        let server_id = config.server_id.unwrap_or_else(|| 429_496_729 + rand::random_range(0..100_000));
         let want = Want { flavor: config.flavor, server_id, enable_gtid: config.enable_gtid, start: None };
         let preflight = Preflight::read(&mut conn, &want).await.map_err(named)?;
-        if let Some(failure) = failure_of(&preflight.check(&want)) {
-            return Err(named(failure));
+        match failure_of(&preflight.check(&want)) {
+            Some(failure) => Err(named(failure)),
+            None => Ok(preflight.facts().clone()),
         }
+    }
+
+    /// Adds a source: checked against the server first, stored, then opened.
+    pub async fn create_source(&self, yaml: &str) -> Result<SourceResult, Failure> {
+        self.admit()?;
+        let config = parse(yaml)?;
+        let id = config.source_id.clone();
+        let _claim = self.claim_source(&id, "operate-source create", true)?;
+        let known = read(&self.inner.sources).contains_key(&id) || read(&self.inner.broken).sources.contains_key(&id);
+        if known {
+            return Err(Failure::new(Code::SourceExists, format!("source config with ID {id} already exists")));
+        }
+        let server_id = config.server_id.unwrap_or_else(|| 429_496_729 + rand::random_range(0..100_000));
+        let facts = self.preflight(&config, server_id).await?;
         let record = SourceRecord {
+            form: FORM,
             yaml: config.to_stored_yaml(),
-            flavor: preflight.facts().flavor.as_str().to_owned(),
+            flavor: facts.flavor.as_str().to_owned(),
             server_id,
             replica_uuid: uuid::Uuid::new_v4(),
             relay_wanted: config.enable_relay,
@@ -97,80 +117,206 @@ impl Supervisor {
         };
         // Where it begins is found, and refused, before anything is stored.
         let begin = match record.relay_wanted {
-            true => Some(relay_begin(&config, &record, &from, &mut conn).await.map_err(named)?),
+            true => Some(self.relay_begin(&config, &record).await?),
             false => None,
         };
         let notes = said(&config);
-        let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
-        stored.map_err(|error| store_failure(&error, "store the source"))?;
         let source = self.open(config, &record).await?;
-        source.relay.arm_purge();
-        if let Some(begin) = begin {
-            source.reach_back_to(&begin).await?;
+        source.learn(&facts);
+        let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
+        let begun = match (stored, begin) {
+            (Err(error), _) => Err(store_failure(&error, "store the source")),
+            (Ok(()), Some(begin)) => source.reach_back_to(&begin).await,
+            (Ok(()), None) => Ok(()),
+        };
+        if let Err(failure) = begun {
+            // All or nothing: neither a record nor a relay log of a source that was refused.
+            let _ = self.inner.db.remove(Namespace::Source, &id).await;
+            self.close_source(&source, true).await;
+            return Err(failure);
         }
+        source.relay.arm_purge();
         write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
         Ok(SourceResult { result: Ok(notes), ..self.done(&id) })
     }
 
-    /// Replaces a source's configuration; its relay log and tasks stay. Tasks use it when they are resumed.
+    /// Replaces a source's configuration; its relay log stays. Checked against the server before it is taken. While
+    /// the source has tasks only how to log in may change, and they need not notice.
     pub async fn update_source(&self, yaml: &str) -> Result<SourceResult, Failure> {
+        self.admit()?;
         let config = parse(yaml)?;
         let id = config.source_id.clone();
-        self.source(&id)?;
-        self.refuse_with_tasks(&id)?;
+        let _claim = self.claim_source(&id, "operate-source update", true)?;
+        if read(&self.inner.broken).sources.contains_key(&id) {
+            return self.replace_broken_source(config).await;
+        }
+        let source = self.source(&id)?;
         let Some(mut record) = read(&self.inner.sources).get(&id).map(|entry| entry.record.clone()) else {
             return self.source(&id).map(|_| self.done(&id));
         };
-        record.yaml = config.to_stored_yaml();
-        if let Some(server_id) = config.server_id {
-            record.server_id = server_id;
+        let before = source.settings();
+        let holds = |config: &SourceConfig| as_it_holds(config, source.flavor, record.server_id);
+        if !same_but_for_login(&holds(&before.config), &holds(&config)) {
+            self.refuse_with_tasks(&id)?;
         }
+        record.server_id = config.server_id.unwrap_or(record.server_id);
+        let facts = self.preflight(&config, record.server_id).await?;
+        if facts.flavor != source.flavor {
+            let (old, new) = (source.flavor.as_str(), facts.flavor.as_str());
+            return Err(Failure::new(Code::ConfigSource, format!("source {id} is {old}, the server there is {new}"))
+                .workaround("Please remove the source with `operate-source stop` and create it anew."));
+        }
+        record.yaml = config.to_stored_yaml();
+        let relay_changed = before.config.enable_relay != config.enable_relay;
+        if relay_changed {
+            record.relay_wanted = config.enable_relay;
+        }
+        let receive = self.receive_spec(&config, &record)?;
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
-        let notes = said(&config);
-        let old = write(&self.inner.sources).remove(&id);
-        if let Some(old) = old
-            && let Err(failure) = old.source.close(false).await
-        {
-            tracing::warn!(error = %failure, "the relay log was not closed in order");
+        let mut notes = said(&config);
+        if before.config.purge != config.purge {
+            let later = "`purge` takes effect at the next start of the agent";
+            notes = if notes.is_empty() { later.to_owned() } else { format!("{notes}; {later}") };
         }
-        let source = self.open(config, &record).await?;
-        source.relay.arm_purge();
-        write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
+        if let Some(entry) = write(&self.inner.sources).get_mut(&id) {
+            entry.record = record.clone();
+        }
+        source.set_settings(Settings { config, receive }).await;
+        if !source.is_of(&facts) && !self.has_tasks(&id) {
+            // Nobody needs what there is of the former server.
+            source.become_another(&facts).await?;
+        }
+        match (relay_changed, record.relay_wanted) {
+            (true, true) => self.begin_receiving(&source, &record).await?,
+            (true, false) if !self.has_tasks(&id) => source.stop_receiving().await,
+            _ => {}
+        }
         Ok(SourceResult { result: Ok(notes), ..self.done(&id) })
+    }
+
+    /// A new file for a source whose stored one cannot be loaded.
+    async fn replace_broken_source(&self, config: SourceConfig) -> Result<SourceResult, Failure> {
+        let id = config.source_id.clone();
+        let stored = self.inner.db.get::<SourceRecord>(Namespace::Source, &id).await.ok().flatten();
+        let chosen = || 429_496_729 + rand::random_range(0..100_000);
+        let server_id = config.server_id.or(stored.as_ref().map(|record| record.server_id)).unwrap_or_else(chosen);
+        let facts = self.preflight(&config, server_id).await?;
+        let record = SourceRecord {
+            form: FORM,
+            yaml: config.to_stored_yaml(),
+            flavor: facts.flavor.as_str().to_owned(),
+            server_id,
+            replica_uuid: stored.as_ref().map_or_else(uuid::Uuid::new_v4, |record| record.replica_uuid),
+            relay_wanted: config.enable_relay,
+            relay_paused: stored.is_some_and(|record| record.relay_paused),
+        };
+        let source = self.open(config, &record).await?;
+        let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
+        if let Err(error) = stored {
+            self.close_source(&source, false).await;
+            return Err(store_failure(&error, "store the source"));
+        }
+        write(&self.inner.sources).insert(id.clone(), SourceEntry { source, record });
+        write(&self.inner.broken).sources.remove(&id);
+        // Its tasks follow at the monitor's next look; nothing may be purged before they are there.
+        Ok(self.done(&id))
+    }
+
+    async fn close_source(&self, source: &Source, forget: bool) {
+        if let Err(failure) = source.close(forget).await {
+            tracing::warn!(source = %source.id, error = %failure, "the relay log was not closed in order");
+        }
     }
 
     /// Removes a source that has no tasks, and its relay log.
     pub async fn stop_source(&self, source_id: &str) -> Result<SourceResult, Failure> {
-        let source = self.source(source_id)?;
+        self.admit()?;
+        let _claim = self.claim_source(source_id, "operate-source stop", true)?;
+        let broken = read(&self.inner.broken).sources.contains_key(source_id);
+        let source = if broken { None } else { Some(self.source(source_id)?) };
         self.refuse_with_tasks(source_id)?;
-        let removed = self.inner.db.remove(Namespace::Source, source_id).await;
+        let changes = Changes::new().remove(Namespace::Source, source_id).remove(Namespace::Relay, source_id);
+        let removed = self.inner.db.write(changes).await;
         removed.map_err(|error| store_failure(&error, "forget the source"))?;
         write(&self.inner.sources).remove(source_id);
-        if let Err(failure) = source.close(true).await {
-            tracing::warn!(error = %failure, "the relay log of a removed source was not closed in order");
+        write(&self.inner.broken).sources.remove(source_id);
+        match source {
+            Some(source) => self.close_source(&source, true).await,
+            None => remove_relay_dir(&self.inner.options.limits, source_id).await,
         }
         Ok(self.done(source_id))
     }
 
+    pub(super) fn has_tasks(&self, source_id: &str) -> bool {
+        read(&self.inner.tasks).keys().any(|key| key.0 == source_id)
+            || read(&self.inner.broken).tasks.keys().any(|key| key.0 == source_id)
+    }
+
+    /// New keys for encrypted passwords reach those who are connected already.
+    pub(super) async fn renew_endpoints(&self) {
+        for source in self.all_sources() {
+            let settings = source.settings();
+            let renewed = endpoint(&settings.config.from, self.key().as_ref());
+            if renewed != settings.receive.endpoint {
+                let receive = ReceiveSpec { endpoint: renewed, ..settings.receive.clone() };
+                source.set_settings(Settings { config: settings.config.clone(), receive }).await;
+            }
+        }
+        let tasks: Vec<_> = read(&self.inner.tasks)
+            .iter()
+            .filter_map(|(key, entry)| Some((entry.handle.clone(), entry.config.subtask(&key.0).ok()?.to.clone())))
+            .collect();
+        for (handle, to) in tasks {
+            // A task that ends just now needs none.
+            let _ = renew_login(&handle, endpoint(&to, self.key().as_ref())).await;
+        }
+    }
+
     fn refuse_with_tasks(&self, source_id: &str) -> Result<(), Failure> {
-        let tasks: Vec<String> =
+        let mut tasks: Vec<String> =
             read(&self.inner.tasks).keys().filter(|key| key.0 == source_id).map(|key| key.1.clone()).collect();
-        let starting = self.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let starting = starting.iter().filter(|key| key.0 == source_id).map(|key| key.1.clone());
-        let tasks: Vec<String> = tasks.into_iter().chain(starting).collect();
+        let broken = read(&self.inner.broken);
+        tasks.extend(broken.tasks.keys().filter(|key| key.0 == source_id).map(|key| key.1.clone()));
         if tasks.is_empty() {
             return Ok(());
         }
         let tasks = tasks.join(" ");
-        Err(Failure::new(
-            Code::SourceHasTasks,
-            format!("source with name {source_id} need to operate has existing tasks [{tasks}]"),
+        let message = format!("source with name {source_id} need to operate has existing tasks [{tasks}]");
+        Err(Failure::new(Code::SourceHasTasks, message).workaround(
+            "Please `stop-task` first. While it has tasks, `operate-source update` may change the `user`, `password`, \
+             `security` and `session` of `from`, and nothing else.",
         ))
+    }
+
+    /// Where receiving begins while no task says where. Whatever is wrong names the source.
+    async fn relay_begin(&self, config: &SourceConfig, record: &SourceRecord) -> Result<Location, Failure> {
+        let named = |failure: Failure| failure.at(format!("source {}", config.source_id));
+        let from = endpoint(&config.from, self.key().as_ref());
+        let mut conn = connect(&from).await.map_err(named)?;
+        relay_begin(config, record, &from, &mut conn).await.map_err(named)
+    }
+
+    /// Receives without a task: on from where the relay log ends, or from where it is to begin.
+    async fn begin_receiving(&self, source: &Arc<Source>, record: &SourceRecord) -> Result<(), Failure> {
+        if source.relay.state().start.is_some() {
+            source.start_receiving();
+            return Ok(());
+        }
+        let begin = self.relay_begin(&source.settings().config, record).await?;
+        source.reach_back_to(&begin).await
     }
 
     /// start-relay, stop-relay, pause-relay, resume-relay.
     pub async fn relay(&self, wish: RelayWish, source_id: &str) -> Result<SourceResult, Failure> {
+        self.admit()?;
+        let command = match wish {
+            RelayWish::Start => "start-relay",
+            RelayWish::Stop => "stop-relay",
+            RelayWish::Pause => "pause-relay",
+            RelayWish::Resume => "resume-relay",
+        };
+        let _claim = self.claim_source(source_id, command, false)?;
         let source = self.source(source_id)?;
         let Some(mut record) = read(&self.inner.sources).get(source_id).map(|entry| entry.record.clone()) else {
             return Ok(self.done(source_id));
@@ -186,21 +332,15 @@ impl Supervisor {
         if let Some(entry) = write(&self.inner.sources).get_mut(source_id) {
             entry.record = record.clone();
         }
-        let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
         match wish {
             RelayWish::Pause => source.set_paused(true).await,
             RelayWish::Resume => {
                 source.set_paused(false).await;
                 source.kick().await;
             }
-            RelayWish::Stop if !needed => source.stop_receiving().await,
+            RelayWish::Stop if !self.has_tasks(source_id) => source.stop_receiving().await,
             RelayWish::Stop => {}
-            RelayWish::Start if source.relay.state().start.is_some() => source.start_receiving(),
-            RelayWish::Start => {
-                let mut conn = connect(&source.endpoint).await?;
-                let begin = relay_begin(&source.config, &record, &source.endpoint, &mut conn).await?;
-                source.reach_back_to(&begin).await?;
-            }
+            RelayWish::Start => self.begin_receiving(&source, &record).await?,
         }
         Ok(self.done(source_id))
     }
@@ -208,11 +348,15 @@ impl Supervisor {
     /// Removes relay log before `filename`, as far as no subtask needs it. Refused as a whole, as DM does, while a
     /// subtask of the source is parked.
     pub async fn purge_relay(&self, source_id: &str, filename: &str) -> Result<(), Failure> {
+        self.admit()?;
         let source = self.source(source_id)?;
-        let parked = read(&self.inner.tasks)
-            .iter()
-            .filter(|(key, _)| key.0 == source_id)
-            .map(|(key, entry)| (key.1.clone(), entry.handle.status().stage))
+        let of_source = |task: &TaskStatus| task.source_id == source_id;
+        let parked = self
+            .status()
+            .tasks
+            .into_iter()
+            .filter(of_source)
+            .map(|task| (task.name, task.stage))
             .find(|(_, stage)| matches!(stage, Stage::New | Stage::Paused | Stage::Pausing));
         if let Some((task, stage)) = parked {
             let stage = stage.as_str();
@@ -238,10 +382,7 @@ impl Supervisor {
     pub fn source_config(&self, source_id: &str) -> Option<String> {
         let sources = read(&self.inner.sources);
         let SourceEntry { source, record } = sources.get(source_id)?;
-        let mut config = source.config.clone();
-        config.flavor = Some(source.flavor);
-        config.server_id = Some(record.server_id);
-        Some(config.to_dm_yaml())
+        Some(as_it_holds(&source.settings().config, source.flavor, record.server_id).to_dm_yaml())
     }
 }
 
@@ -302,4 +443,32 @@ fn flavor(text: &str) -> Result<Flavor, Failure> {
         .into_iter()
         .find(|flavor| flavor.as_str() == text)
         .ok_or_else(|| Failure::new(Code::InvalidFlavor, format!("'{text}' is not a flavor")))
+}
+
+/// With the flavor that the server told and the server id that was chosen, where the file left them open.
+fn as_it_holds(config: &SourceConfig, flavor: Flavor, server_id: u32) -> SourceConfig {
+    let mut config = config.clone();
+    config.flavor.get_or_insert(flavor);
+    config.server_id.get_or_insert(server_id);
+    config
+}
+
+/// Whether two configurations differ at most in how to log in to the same server.
+fn same_but_for_login(before: &SourceConfig, after: &SourceConfig) -> bool {
+    let from = without_login(&before.from);
+    // Once stored it has everything written out; both are compared in that form.
+    let plain = |config: &SourceConfig| {
+        let mut config = config.clone();
+        config.from = from.clone();
+        config.to_stored_yaml()
+    };
+    from == without_login(&after.from) && plain(before) == plain(after)
+}
+
+/// Where a server is, without who logs in and how.
+pub(super) fn without_login(database: &DatabaseConfig) -> DatabaseConfig {
+    let mut place = DatabaseConfig::default();
+    place.host.clone_from(&database.host);
+    place.port = database.port;
+    place
 }

@@ -1,12 +1,15 @@
 //! Commands on tasks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
+use super::broken::{TASK_REMEDY, damaged};
 use super::endpoint::{endpoint, rules};
-use super::records::TaskRecord;
+use super::records::{FORM, TaskRecord, check_form};
 use super::source::Source;
+use super::sources::without_login;
 use super::start::StartQuestion;
 use super::{Actor, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
 use crate::checkpoint::{forget as forget_checkpoint, peek};
@@ -14,40 +17,54 @@ use crate::config::{SubtaskConfig, TaskConfig};
 use crate::error::{Code, Failure, Scope};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Location, RowMark};
-use crate::mysql::Connector;
+use crate::mysql::{Connector, Endpoint};
 use crate::pipeline::{PipelineSpec, kept_here, target_of};
 use crate::runtime::Owned;
 use crate::store::{Changes, Namespace};
 use crate::task::{
-    AutoResume, KEY_SEPARATOR, ParkReason, ParkRecord, Stage, StoredLedger, TaskHandle, TaskSpec, TaskStatus, forget,
-    record_key, start,
+    AutoResume, KEY_SEPARATOR, Park, ParkReason, ParkRecord, Stage, StoredLedger, TaskHandle, TaskSpec, TaskStatus,
+    forget, record_key, start,
 };
 use crate::transform::Transform;
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A pipeline that has not moved for this long when it is paused waits for a downstream that does not answer.
-const STALL: Duration = Duration::from_millis(900);
+const STALL: Duration = Duration::from_millis(700);
+
+const PARK_REMEDY: &str = "Nobody can tell whether it was paused, so it does not run. Please `resume-task` to run it, or \
+                           `pause-task` and then `resume-task` later.";
 
 impl Supervisor {
     pub(super) async fn load_tasks(&self) -> Result<(), Failure> {
         let doing = "read the stored tasks";
-        let stored = self.inner.db.list::<TaskRecord>(Namespace::Task, "").await;
+        let stored = self.inner.db.list_each::<TaskRecord>(Namespace::Task).await;
         let stored = stored.map_err(|error| store_failure(&error, doing))?;
-        for (key, record) in stored {
-            // One that cannot be loaded stops no other; its record stays for the next start.
-            if let Err(failure) = self.load_task(&key, &record).await {
-                tracing::error!(task = %key.replace(KEY_SEPARATOR, "@"), error = %failure, "a stored task cannot be loaded");
+        for (stored, record) in stored {
+            let Some((source_id, name)) = stored.split_once(KEY_SEPARATOR) else {
+                tracing::error!(key = %stored, "a stored task has no name");
+                continue;
+            };
+            let loaded = match record {
+                Ok(record) => self.load_task(&stored, &record).await,
+                Err(error) => Err(damaged(&error, &format!("task {name}"), TASK_REMEDY)),
+            };
+            // One that cannot be loaded stops no other; its record stays.
+            if let Err(failure) = loaded {
+                self.task_is_broken((source_id.to_owned(), name.to_owned()), failure).await;
             }
         }
         self.all_sources().iter().for_each(|source| source.relay.arm_purge());
         Ok(())
     }
 
-    async fn load_task(&self, key: &str, record: &TaskRecord) -> Result<(), Failure> {
-        let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, key).await;
-        let parks = parks.map_err(|error| store_failure(&error, "read the stored task"))?.unwrap_or_default();
+    pub(super) async fn load_task(&self, key: &str, record: &TaskRecord) -> Result<(), Failure> {
         let Some((source_id, name)) = key.split_once(KEY_SEPARATOR) else { return Ok(()) };
+        check_form(record.form, &format!("task {name}"))?;
+        let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, key).await;
+        // It may have been paused: it must not run as if it had not been.
+        let parks = parks.map_err(|error| damaged(&error, &format!("why task {name} is parked"), PARK_REMEDY))?;
+        let parks = parks.unwrap_or_default();
         let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {name}")))?;
         let source = self.source(source_id)?;
         let subtask = config.subtask(source_id).map_err(|error| error.to_failure(Code::ConfigTask))?.clone();
@@ -59,7 +76,7 @@ impl Supervisor {
         let (handle, driver) = self.start_driver(&source, &subtask, begin.location, parks)?;
         source.task_added();
         source.start_receiving();
-        let entry = TaskEntry { handle, _driver: driver, config };
+        let entry = TaskEntry { handle, driver, config };
         write(&self.inner.tasks).insert((source_id.to_owned(), name.to_owned()), entry);
         Ok(())
     }
@@ -72,11 +89,12 @@ impl Supervisor {
         parks: ParkRecord,
     ) -> Result<(TaskHandle, Owned<()>), Failure> {
         let mut subtask = subtask.clone();
-        subtask.inherit(&source.config);
+        let settings = source.settings();
+        subtask.inherit(&settings.config);
         let subtask = &subtask;
         let transform =
             Transform::new(&rules(subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
-        let checker = &source.config.checker;
+        let checker = &settings.config.checker;
         let pipeline = PipelineSpec {
             name: protected(subtask),
             flavor: source.flavor,
@@ -113,6 +131,7 @@ impl Supervisor {
 
     /// Starts a task on its sources, each on its own; a failure of the whole where nothing could be started.
     pub async fn start_task(&self, request: &StartTask) -> Result<Vec<SourceResult>, Failure> {
+        self.admit()?;
         let config = parse(&request.yaml)?;
         let chosen = choose(&config, &request.sources)?;
         for subtask in &chosen {
@@ -120,7 +139,7 @@ impl Supervisor {
         }
         let keys: Vec<TaskKey> =
             chosen.iter().map(|subtask| (subtask.source_id.clone(), subtask.name.clone())).collect();
-        let _reservation = self.reserve(&config.name, keys)?;
+        let _claim = self.claim_names(&config.name, keys)?;
         let mut results = Vec::new();
         for subtask in chosen {
             let source_id = subtask.source_id.clone();
@@ -134,23 +153,6 @@ impl Supervisor {
         SourceResult { result, ..self.done(source_id) }
     }
 
-    /// Takes the names, or says which of them are taken.
-    fn reserve(&self, task: &str, keys: Vec<TaskKey>) -> Result<Reservation<'_>, Failure> {
-        let mut reserved = self.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let tasks = read(&self.inner.tasks);
-        let taken = |key: &&TaskKey| tasks.contains_key(*key) || reserved.contains(*key);
-        let taken: Vec<&str> = keys.iter().filter(taken).map(|key| key.0.as_str()).collect();
-        if !taken.is_empty() {
-            let sources = taken.join(" ");
-            return Err(Failure::new(
-                Code::TaskExists,
-                format!("subtasks with name {task} for sources [{sources}] already exist"),
-            ));
-        }
-        reserved.extend(keys.iter().cloned());
-        Ok(Reservation { supervisor: self, keys })
-    }
-
     async fn start_subtask(
         &self,
         config: &TaskConfig,
@@ -160,7 +162,8 @@ impl Supervisor {
         let source = self.source(&subtask.source_id)?;
         let key = self.key();
         let mut subtask = subtask.clone();
-        subtask.inherit(&source.config);
+        let settings = source.settings();
+        subtask.inherit(&settings.config);
         // Everything that can be refused is refused before anything is stored.
         Transform::new(&rules(&subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
         let anew = request.remove_meta || config.remove_meta || !request.start_time.is_empty();
@@ -177,10 +180,10 @@ impl Supervisor {
             stored = kept_here(&self.ledger(&subtask), &target, source.flavor).await?;
         }
         let question = StartQuestion {
-            endpoint: &source.endpoint,
+            endpoint: &settings.receive.endpoint,
             flavor: source.flavor,
-            server_id: self.server_id(&subtask.source_id),
-            enable_gtid: source.config.enable_gtid,
+            server_id: settings.receive.server_id,
+            enable_gtid: settings.config.enable_gtid,
             subtask: &subtask,
             start_time: &request.start_time,
             stored,
@@ -189,7 +192,8 @@ impl Supervisor {
         if anew {
             forget_checkpoint(&mut conn, &tables).await?;
         }
-        let record = TaskRecord { yaml: config.to_stored_yaml(), start: StoredMark::from(&RowMark::at(begin.clone())) };
+        let start = StoredMark::from(&RowMark::at(begin.clone()));
+        let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start };
         let record_key = record_key(&subtask.source_id, &subtask.name);
         let mut changes =
             forget(Changes::new(), &subtask.source_id, &subtask.name).put(Namespace::Task, &record_key, &record);
@@ -222,17 +226,13 @@ impl Supervisor {
                 return Err(failure);
             }
         };
-        let entry = TaskEntry { handle: handle.clone(), _driver: driver, config: config.clone() };
+        let entry = TaskEntry { handle: handle.clone(), driver, config: config.clone() };
         write(&self.inner.tasks).insert((subtask.source_id.clone(), subtask.name.clone()), entry);
         self.wait_until_running(&handle).await
     }
 
     fn ledger(&self, subtask: &SubtaskConfig) -> StoredLedger {
         StoredLedger { db: self.inner.db.clone(), key: record_key(&subtask.source_id, &subtask.name) }
-    }
-
-    fn server_id(&self, source_id: &str) -> u32 {
-        read(&self.inner.sources).get(source_id).map_or(0, |entry| entry.record.server_id)
     }
 
     /// Until it applies, or failed; a task that is still connecting when patience ends is left to it.
@@ -249,27 +249,33 @@ impl Supervisor {
 
     /// Pauses, resumes or stops; answers when the stage is reached.
     pub async fn operate_task(&self, request: &OperateTask, actor: &Actor) -> Result<Vec<SourceResult>, Failure> {
-        let chosen: Vec<(String, TaskHandle)> = read(&self.inner.tasks)
+        self.admit()?;
+        let meant =
+            |key: &TaskKey| key.1 == request.name && (request.sources.is_empty() || request.sources.contains(&key.0));
+        let mut chosen: BTreeMap<TaskKey, Option<TaskHandle>> = read(&self.inner.tasks)
             .iter()
-            .filter(|(key, _)| key.1 == request.name)
-            .filter(|(key, _)| request.sources.is_empty() || request.sources.contains(&key.0))
-            .map(|(key, entry)| (key.0.clone(), entry.handle.clone()))
+            .filter(|(key, _)| meant(key))
+            .map(|(key, entry)| (key.clone(), Some(entry.handle.clone())))
             .collect();
+        let broken = read(&self.inner.broken).tasks.keys().filter(|key| meant(key)).cloned().collect::<Vec<_>>();
+        chosen.extend(broken.into_iter().map(|key| (key, None)));
         let mut results = Vec::new();
-        for (source_id, handle) in chosen {
-            let outcome = match request.op {
-                TaskOp::Pause => self.pause(&handle, actor).await,
-                TaskOp::Resume => self.resume(&source_id, &handle).await.map(|()| String::new()),
-                TaskOp::Stop => self.stop(&source_id, &request.name, &handle).await.map(|()| String::new()),
+        for (key, handle) in chosen {
+            let outcome = match (request.op, handle) {
+                (TaskOp::Pause, Some(handle)) => self.pause(&handle, actor).await,
+                (TaskOp::Resume, Some(handle)) => self.resume(&key.0, &handle).await.map(|()| String::new()),
+                (TaskOp::Pause, None) => self.park_broken(&key, Park::now(&actor.name)).await.map(|()| String::new()),
+                (TaskOp::Resume, None) => self.resume_broken(&key).await.map(|()| String::new()),
+                (TaskOp::Stop, _) => self.stop(&key).await.map(|()| String::new()),
             };
-            results.push(self.result(&source_id, outcome));
+            results.push(self.result(&key.0, outcome));
         }
         Ok(results)
     }
 
     async fn pause(&self, handle: &TaskHandle, actor: &Actor) -> Result<String, Failure> {
         let before = handle.status();
-        handle.park(ParkReason::Operator, &actor.name).await?;
+        handle.park(ParkReason::Operator, Park::now(&actor.name)).await?;
         let parked = |status: &TaskStatus| status.stage == Stage::Paused;
         let early = wait_for(handle, STALL, parked).await;
         if !parked(&early)
@@ -298,31 +304,94 @@ impl Supervisor {
     async fn resume(&self, source_id: &str, handle: &TaskHandle) -> Result<(), Failure> {
         self.source(source_id)?.kick().await;
         handle.unpark(&[ParkReason::Operator, ParkReason::Error, ParkReason::Lease]).await?;
+        if let Some(park) = handle.status().parks.get(&ParkReason::Disk) {
+            // What the operator can take away is gone; the rest goes by itself.
+            return Err(Failure::new(Code::NotRunning, "the task stays parked: the disk has no room")
+                .cause(park.note.clone())
+                .workaround("Please make room under the state directory; the task goes on by itself then."));
+        }
         self.wait_until_running(handle).await
     }
 
-    async fn stop(&self, source_id: &str, name: &str, handle: &TaskHandle) -> Result<(), Failure> {
-        // A driver that is gone has stopped, perhaps in an earlier try.
-        let gone = handle.stop().await.is_err();
-        let limit = if gone { Duration::ZERO } else { self.inner.options.drain_limit + PATIENCE };
-        let status = wait_for(handle, limit, |status| status.stage == Stage::Stopped).await;
-        if !gone && status.stage != Stage::Stopped {
-            return Err(Failure::new(Code::NotRunning, format!("the task is still {}", status.stage.as_str())));
+    async fn stop(&self, key: &TaskKey) -> Result<(), Failure> {
+        let _claim = self.claim_tasks(vec![key.clone()], "stop-task")?;
+        let (source_id, name) = key;
+        // Looked up anew: before the claim another command may have ended it.
+        let handle = read(&self.inner.tasks).get(key).map(|entry| entry.handle.clone());
+        let broken = read(&self.inner.broken).tasks.contains_key(key);
+        if handle.is_none() && !broken {
+            return Ok(());
         }
-        let key = record_key(source_id, name);
-        let changes = forget(Changes::new(), source_id, name).remove(Namespace::Task, &key);
+        if let Some(handle) = &handle {
+            // A driver that is gone has stopped, perhaps in an earlier try.
+            let gone = handle.stop().await.is_err();
+            let limit = if gone { Duration::ZERO } else { self.inner.options.drain_limit + PATIENCE };
+            let status = wait_for(handle, limit, |status| status.stage == Stage::Stopped).await;
+            if !gone && status.stage != Stage::Stopped {
+                return Err(Failure::new(Code::NotRunning, format!("the task is still {}", status.stage.as_str())));
+            }
+        }
+        let stored = record_key(source_id, name);
+        let changes = forget(Changes::new(), source_id, name).remove(Namespace::Task, &stored);
         let removed = self.inner.db.write(changes).await;
         removed.map_err(|error| store_failure(&error, "forget the task"))?;
-        write(&self.inner.tasks).remove(&(source_id.to_owned(), name.to_owned()));
+        self.forget_broken(key);
+        let Some(_entry) = write(&self.inner.tasks).remove(key) else { return Ok(()) };
         let source = self.source(source_id)?;
         source.relay.release(&format!("{name}@{source_id}"));
         source.task_removed();
         let wanted = read(&self.inner.sources).get(source_id).is_some_and(|entry| entry.record.relay_wanted);
-        let needed = read(&self.inner.tasks).keys().any(|key| key.0 == source_id);
-        if !wanted && !needed {
+        if !wanted && !self.has_tasks(source_id) {
             source.stop_receiving().await;
         }
         Ok(())
+    }
+
+    /// Takes a new login for the downstream of a task that is there; nothing else of it may change. A running task goes
+    /// on with it at a transaction boundary.
+    pub async fn update_task(&self, yaml: &str, sources: &[String]) -> Result<Vec<SourceResult>, Failure> {
+        self.admit()?;
+        let config = parse(yaml)?;
+        let chosen = choose(&config, sources)?;
+        let keys: Vec<TaskKey> =
+            chosen.iter().map(|subtask| (subtask.source_id.clone(), subtask.name.clone())).collect();
+        let _claim = self.claim_tasks(keys.clone(), "update-task")?;
+        let mut results = Vec::new();
+        for key in keys {
+            let updated = self.update_subtask(&config, &key).await;
+            results.push(self.result(&key.0, updated.map(|()| String::new())));
+        }
+        Ok(results)
+    }
+
+    async fn update_subtask(&self, config: &TaskConfig, key: &TaskKey) -> Result<(), Failure> {
+        let found = read(&self.inner.tasks).get(key).map(|entry| (entry.handle.clone(), entry.config.clone()));
+        let Some((handle, before)) = found else {
+            let message = format!("task {} does not exist on source {}", key.1, key.0);
+            return Err(Failure::new(Code::SubTaskNotFound, message).workaround("Please use `start-task`."));
+        };
+        if plain(&before) != plain(config) {
+            let message = format!("the file changes more of task {} than how to log in to its downstream", key.1);
+            return Err(Failure::new(Code::ConfigTask, message).workaround(
+                "Please change nothing but `user`, `password`, `security` and `session` of `target-database`; for \
+                 everything else `stop-task`, then `start-task`: it goes on from its checkpoint.",
+            ));
+        }
+        let to = config.subtask(&key.0).map_err(|error| error.to_failure(Code::ConfigTask))?.to.clone();
+        let renewed = endpoint(&to, self.key().as_ref());
+        let connector = Connector::new(renewed.clone());
+        drop(connector.connect().await.map_err(|error| connector.failure(&error, Scope::Downstream))?);
+        let stored = record_key(&key.0, &key.1);
+        let record = self.inner.db.get::<TaskRecord>(Namespace::Task, &stored).await;
+        let record = record.map_err(|error| damaged(&error, &format!("task {}", key.1), TASK_REMEDY))?;
+        let Some(record) = record else { return Err(Failure::new(Code::SubTaskNotFound, "the subtask has ended")) };
+        let record = TaskRecord { yaml: config.to_stored_yaml(), ..record };
+        let written = self.inner.db.put(Namespace::Task, &stored, &record).await;
+        written.map_err(|error| store_failure(&error, "store the task"))?;
+        if let Some(entry) = write(&self.inner.tasks).get_mut(key) {
+            entry.config = config.clone();
+        }
+        renew_login(&handle, renewed).await
     }
 
     /// Checks a task's file, its sources and its downstream without starting anything; what is worth knowing comes back.
@@ -332,16 +401,17 @@ impl Supervisor {
         for subtask in &config.subtasks {
             let source = self.source(&subtask.source_id)?;
             let mut subtask = subtask.clone();
-            subtask.inherit(&source.config);
+            let settings = source.settings();
+            subtask.inherit(&settings.config);
             let subtask = &subtask;
             if let Err(found) = Transform::new(&rules(subtask, source.flavor)) {
                 problems.extend(found);
             }
             let question = StartQuestion {
-                endpoint: &source.endpoint,
+                endpoint: &settings.receive.endpoint,
                 flavor: source.flavor,
-                server_id: self.server_id(&subtask.source_id),
-                enable_gtid: source.config.enable_gtid,
+                server_id: settings.receive.server_id,
+                enable_gtid: settings.config.enable_gtid,
                 subtask,
                 start_time,
                 stored: None,
@@ -367,17 +437,18 @@ impl Supervisor {
     }
 }
 
-/// Names that are being started; given back when dropped.
-struct Reservation<'a> {
-    supervisor: &'a Supervisor,
-    keys: Vec<TaskKey>,
+/// A running task goes on with it at the next transaction boundary.
+pub(super) async fn renew_login(handle: &TaskHandle, renewed: Endpoint) -> Result<(), Failure> {
+    handle.rebuild(move |pipeline| std::mem::replace(&mut pipeline.downstream, renewed.clone()) != renewed).await
 }
 
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        let mut reserved = self.supervisor.inner.reserved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        reserved.retain(|key| !self.keys.contains(key));
+/// A task's stored form without how to log in, to compare two of them.
+fn plain(config: &TaskConfig) -> String {
+    let mut config = config.clone();
+    for subtask in &mut config.subtasks {
+        subtask.to = without_login(&subtask.to);
     }
+    config.to_stored_yaml()
 }
 
 /// The name under which a subtask's part of the relay log is protected.

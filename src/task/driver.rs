@@ -9,16 +9,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::handle::{Command, TaskHandle, TaskSpec};
 use super::lifecycle::{Effect, Event, step};
-use super::meter::{Meter, Pulse};
+use super::meter::Meter;
 use super::record::ParkRecord;
+use super::snapshot::{Parts, first_status, update};
 use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
 use crate::error::{Code, Failure, Retry, retry_of};
-use crate::model::{Applied, Checkpointed, Dispatched, Location, RowMark, RowOrdinal};
-use crate::pipeline::{self, Outcome, Parked, PipelineSpec, Progress, Stop};
-use crate::relay::RelayError;
-use crate::runtime::{Owned, spawn};
-use crate::store::{Changes, CheckpointDb, Namespace};
+use crate::model::{Location, RowMark};
+use crate::pipeline::{self, Outcome, Parked, Progress, Stop};
+use crate::runtime::{Beat, Owned, spawn};
+use crate::store::{Changes, Namespace, StoreError};
 
 /// How long beyond the drain limit a pipeline may take to end before it is cut off.
 const GRACE: Duration = Duration::from_millis(700);
@@ -28,127 +29,10 @@ const TICK: Duration = Duration::from_millis(100);
 const KEEP: Duration = Duration::from_secs(1);
 /// A pipeline that applies for this long has got over what failed before.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Who parks where nobody asked for it.
+const OURSELVES: &str = "dm-agent";
 /// Commands that wait.
 const COMMANDS: usize = 16;
-
-/// What a subtask is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Add a reason to be parked.
-    Park(ParkReason, Park, oneshot::Sender<Result<(), Failure>>),
-    /// Take reasons away.
-    Unpark(Vec<ParkReason>, oneshot::Sender<Result<(), Failure>>),
-    /// End.
-    Stop(oneshot::Sender<Result<(), Failure>>),
-    /// Drain for a shutdown of the daemon: nothing is stored but the checkpoint.
-    Shutdown(oneshot::Sender<()>),
-}
-
-/// What the subtask's source does for it.
-#[tonic::async_trait]
-pub trait RelayKeeper: Send + Sync + 'static {
-    /// Makes the relay log begin at or before `location`.
-    async fn reach_back(&self, location: Location) -> Result<(), Failure>;
-    /// Makes room to fetch a damaged part again.
-    async fn repair(&self, damage: RelayError) -> Result<(), Failure>;
-    /// What is known of the source now.
-    fn pulse(&self) -> Pulse;
-}
-
-/// How a failed task is resumed by itself.
-#[derive(Debug, Clone, Copy)]
-pub struct AutoResume {
-    /// Whether at all (`checker.check-enable`).
-    pub enabled: bool,
-    /// First pause (`checker.backoff-min`).
-    pub first: Duration,
-    /// How many times as long each next one is (`checker.backoff-factor`).
-    pub factor: f64,
-    /// Whether each pause is shortened by a random part, a half at most (`checker.backoff-jitter`).
-    pub jitter: bool,
-    /// Longest pause (`checker.backoff-max`).
-    pub longest: Duration,
-    /// Running this long makes the next failure a first one again (`checker.backoff-rollback`).
-    pub forget_after: Duration,
-}
-
-impl AutoResume {
-    /// The pause before the next try when `tries` were made already. `random` is from 0 to 1.
-    fn pause(&self, tries: u32, random: f64) -> Duration {
-        let grown = self.first.as_secs_f64() * self.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX));
-        let pause = grown.min(self.longest.as_secs_f64());
-        Duration::from_secs_f64(if self.jitter { pause * (1.0 - random / 2.0) } else { pause })
-    }
-}
-
-/// What a driver needs to know.
-pub struct TaskSpec {
-    /// Task name.
-    pub name: String,
-    /// Source id.
-    pub source_id: String,
-    /// What its pipelines are made of.
-    pub pipeline: PipelineSpec,
-    /// How it is resumed by itself.
-    pub auto_resume: AutoResume,
-    /// What the operator should know of its configuration.
-    pub notes: Vec<String>,
-    /// Its source.
-    pub keeper: Arc<dyn RelayKeeper>,
-    /// Where park reasons are kept.
-    pub db: CheckpointDb,
-}
-
-/// A handle on a running driver.
-#[derive(Debug, Clone)]
-pub struct TaskHandle {
-    commands: mpsc::Sender<Command>,
-    status: watch::Receiver<TaskStatus>,
-}
-
-impl TaskHandle {
-    /// The status now.
-    pub fn status(&self) -> TaskStatus {
-        self.status.borrow().clone()
-    }
-
-    /// To wait for a status.
-    pub fn watch(&self) -> watch::Receiver<TaskStatus> {
-        self.status.clone()
-    }
-
-    /// Adds a reason to be parked; stored when it returns.
-    pub async fn park(&self, reason: ParkReason, by: &str) -> Result<(), Failure> {
-        let park = Park { since: SystemTime::now(), by: by.to_owned() };
-        self.ask(|reply| Command::Park(reason, park, reply)).await
-    }
-
-    /// Takes reasons away; stored when it returns.
-    pub async fn unpark(&self, reasons: &[ParkReason]) -> Result<(), Failure> {
-        self.ask(|reply| Command::Unpark(reasons.to_vec(), reply)).await
-    }
-
-    /// Ends it; returns when it begins to.
-    pub async fn stop(&self) -> Result<(), Failure> {
-        self.ask(Command::Stop).await
-    }
-
-    /// Drains it for a shutdown; returns when it has ended.
-    pub async fn shut_down(&self) {
-        let (reply, ended) = oneshot::channel();
-        if self.commands.send(Command::Shutdown(reply)).await.is_ok() {
-            // A driver that is gone has ended too.
-            let _ = ended.await;
-        }
-    }
-
-    async fn ask(&self, command: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Command) -> Result<(), Failure> {
-        let gone = || Failure::new(Code::SubTaskNotFound, "the subtask has ended");
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
 
 struct Running {
     stop: watch::Sender<Stop>,
@@ -172,12 +56,21 @@ struct Driver {
     status: watch::Sender<TaskStatus>,
     /// What was stored last: applied, and whether anything waited.
     kept: (Option<Location>, bool),
+    /// The last try to store something failed.
+    unstored: bool,
+    /// Pipelines begun, and failures.
+    counts: (u64, u64),
+    /// Why nothing more can come from the source.
+    stranger: Option<Failure>,
+    /// Moves with each round of the loop.
+    beat: Beat,
     shutdown: Option<oneshot::Sender<()>>,
 }
 
 /// Starts a driver. `parks` are the reasons kept from before.
 pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
     let (commands, inbox) = mpsc::channel(COMMANDS);
+    let beat = Beat::new();
     let (status, watch) = watch::channel(first_status(&spec, &record));
     let mut meter = Meter::new(spec.pipeline.relay.clone());
     let applied = watch.borrow().applied.as_ref().map(|applied| applied.0.clone());
@@ -193,38 +86,13 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
         meter,
         status,
         kept: (None, false),
+        unstored: false,
+        counts: (0, 0),
+        stranger: None,
+        beat: beat.clone(),
         shutdown: None,
     };
-    (TaskHandle { commands, status: watch }, spawn("subtask", driver.run(inbox)))
-}
-
-fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
-    let flavor = spec.pipeline.flavor;
-    let applied = record.applied.as_ref().and_then(|mark| mark.to_mark(flavor).ok());
-    let flushed = record.flushed.as_ref().and_then(|mark| mark.to_mark(flavor).ok());
-    TaskStatus {
-        name: spec.name.clone(),
-        source_id: spec.source_id.clone(),
-        // What was parked is so from the first instant that somebody can ask.
-        stage: if record.parks.is_empty() { Stage::New } else { step(Stage::New, Event::Start, true).0 },
-        parks: record.parks.clone(),
-        failures: record.failures.clone(),
-        auto_resume_at: None,
-        activity: String::new(),
-        dispatched: None,
-        inside_transaction: applied.as_ref().map(|mark| mark.next).filter(|next| *next != RowOrdinal::default()),
-        applied: applied.map(|mark| Applied(mark.location)),
-        flushed: flushed.map(|mark| Checkpointed(mark.location)),
-        lag: None,
-        backlog_bytes: None,
-        rows_total: 0,
-        rows_per_second: 0.0,
-        bytes_per_second: 0.0,
-        eta: None,
-        ddl: record.ddl.clone(),
-        safe_mode: None,
-        notes: spec.notes.clone(),
-    }
+    (TaskHandle { commands, status: watch, beat }, spawn("subtask", driver.run(inbox)))
 }
 
 impl Driver {
@@ -249,8 +117,12 @@ impl Driver {
                 repaired = finished(&mut self.repair) => self.repaired(repaired).await,
                 () = until(cut_off) => self.cut_off(),
                 () = until(resume_at) => self.resume_by_itself().await,
-                _ = tick.tick() => self.publish(),
+                _ = tick.tick() => {
+                    self.publish();
+                    self.look_at_source().await;
+                }
             }
+            self.beat.strike();
             if self.shutdown.is_some() && self.running.is_none() {
                 break;
             }
@@ -282,10 +154,20 @@ impl Driver {
                 if reasons.contains(&ParkReason::Error) {
                     self.record.failures.clear();
                     (self.retries, self.resume_at) = (0, None);
+                } else if self.resume_at.is_none() && self.record.parks.contains_key(&ParkReason::Error) {
+                    // What kept it from trying again by itself may be gone.
+                    self.schedule_resume();
                 }
                 let stored = self.store().await;
                 self.event(Event::Unpark);
                 let _ = reply.send(stored);
+            }
+            Command::Rebuild(change, reply) => {
+                // The end of one pipeline begins the next, unless the task is to park anyway.
+                if change(&mut self.spec.pipeline) && self.stage == Stage::Running {
+                    self.drain();
+                }
+                let _ = reply.send(Ok(()));
             }
             Command::Stop(reply) => {
                 self.resume_at = None;
@@ -320,6 +202,7 @@ impl Driver {
         if self.shutdown.is_some() {
             return;
         }
+        self.counts.0 += 1;
         let (stop, stop_seen) = watch::channel(Stop::Run);
         let (progress_out, progress) = watch::channel(Progress::default());
         let outcome = spawn("pipeline", pipeline::run(self.spec.pipeline.clone(), stop_seen, progress_out));
@@ -353,6 +236,7 @@ impl Driver {
 
     async fn ended(&mut self, outcome: Option<Outcome>) {
         self.take_progress();
+        self.meter.pipeline_ended();
         let ran = self.running.take().map_or(Duration::ZERO, |running| running.since.elapsed());
         let applied = |mark: Option<RowMark>, driver: &mut Driver| {
             if let Some(mark) = mark {
@@ -372,8 +256,7 @@ impl Driver {
                 self.failed(failure, ran);
             }
             Some(Outcome::Fenced) => {
-                let park = Park { since: SystemTime::now(), by: "dm-agent".to_owned() };
-                self.record.parks.insert(ParkReason::Lease, park);
+                self.record.parks.insert(ParkReason::Lease, Park::now(OURSELVES));
                 let message =
                     format!("another agent has taken over task {} of source {}", self.spec.name, self.spec.source_id);
                 tracing::error!("{message}");
@@ -410,8 +293,8 @@ impl Driver {
     }
 
     fn failed(&mut self, failure: Failure, ran: Duration) {
-        let park = Park { since: SystemTime::now(), by: "dm-agent".to_owned() };
-        self.record.parks.insert(ParkReason::Error, park);
+        self.counts.1 += 1;
+        self.record.parks.insert(ParkReason::Error, Park::now(OURSELVES));
         if ran >= self.spec.auto_resume.forget_after {
             self.retries = 0;
         }
@@ -437,6 +320,20 @@ impl Driver {
         }
     }
 
+    /// What was received of the former server is still applied; nothing that follows can come from the new one.
+    async fn look_at_source(&mut self) {
+        let all_applied = self.status.borrow().backlog_bytes == Some(0);
+        if self.stage == Stage::Running
+            && all_applied
+            && let Some(failure) = self.stranger.take()
+        {
+            let ran = self.running.as_ref().map_or(Duration::ZERO, |running| running.since.elapsed());
+            self.failed(failure, ran);
+            self.store_quietly().await;
+            self.event(Event::Park);
+        }
+    }
+
     async fn resume_by_itself(&mut self) {
         self.resume_at = None;
         tracing::info!(task = %self.spec.name, retry = self.retries, "resuming by itself");
@@ -458,7 +355,9 @@ impl Driver {
         }
         // Once rows are applied, or it has been at it for a while, what it failed with is over.
         let settled = running.since.elapsed() >= SETTLED && progress.activity == "applying";
-        if progress.rows > 0 || settled {
+        // But not while it drains because of one.
+        let parks = self.record.parks.contains_key(&ParkReason::Error);
+        if !parks && (progress.rows > 0 || settled) {
             self.record.failures.clear();
         }
         self.meter.take(&progress);
@@ -467,78 +366,54 @@ impl Driver {
     fn publish(&mut self) {
         self.take_progress();
         let pulse = self.spec.keeper.pulse();
+        self.stranger.clone_from(&pulse.stranger);
         let applied = self.status.borrow().applied.as_ref().map(|applied| applied.0.clone());
         let reading = self.meter.read(self.stage == Stage::Running, &pulse, applied.as_ref());
         self.record.waiting_since = self.meter.waiting_since();
         let progress = self.running.as_ref().map(|running| running.progress.borrow().clone());
-        let activity = match (&progress, self.stage, &self.repair) {
-            (_, _, Some(_)) => "waiting for the relay log".to_owned(),
-            (Some(progress), Stage::Pausing, _) => match &progress.ddl {
-                Some(ddl) => format!("pausing: {} downstream since {}", progress.activity, clock(ddl.since)),
-                None => format!("draining ({})", progress.activity),
-            },
-            (Some(progress), ..) => progress.activity.clone(),
-            (None, Stage::Paused, _) => match &self.record.ddl {
-                Some(ddl) => format!(
-                    "parked; contact was lost while DDL ran, which may still be at work downstream, since {}: {}",
-                    clock(ddl.since),
-                    ddl.statement
-                ),
-                None => "parked".to_owned(),
-            },
-            (None, ..) => String::new(),
+        let parts = Parts {
+            stage: self.stage,
+            record: &self.record,
+            notes: &self.spec.notes,
+            flavor: self.spec.pipeline.flavor,
+            progress: progress.as_ref(),
+            repairing: self.repair.is_some(),
+            auto_resume_at: self.resume_at.map(|at| SystemTime::now() + at.saturating_duration_since(Instant::now())),
+            reading,
+            counts: self.counts,
         };
-        let auto_resume_at = self.resume_at.map(|at| SystemTime::now() + at.saturating_duration_since(Instant::now()));
-        let (stage, record, flavor) = (self.stage, &self.record, self.spec.pipeline.flavor);
-        let notes = &self.spec.notes;
-        self.status.send_modify(|status| {
-            status.stage = stage;
-            status.parks.clone_from(&record.parks);
-            status.failures.clone_from(&record.failures);
-            status.auto_resume_at = auto_resume_at;
-            status.activity = activity;
-            let mark = progress.as_ref().and_then(|progress| progress.applied.clone());
-            let mark = mark.or_else(|| record.applied.as_ref().and_then(|mark| mark.to_mark(flavor).ok()));
-            if let Some(mark) = mark {
-                status.inside_transaction = Some(mark.next).filter(|next| *next != RowOrdinal::default());
-                status.applied = Some(Applied(mark.location));
-            }
-            if let Some(location) = progress.as_ref().and_then(|progress| progress.flushed.clone()) {
-                status.flushed = Some(Checkpointed(location));
-            } else if let Some(mark) = record.flushed.as_ref().and_then(|mark| mark.to_mark(flavor).ok()) {
-                status.flushed = Some(Checkpointed(mark.location));
-            }
-            status.dispatched = progress.as_ref().and_then(|progress| progress.dispatched.clone()).map(Dispatched);
-            status.ddl.clone_from(&record.ddl);
-            if let Some(progress) = &progress {
-                status.notes = notes.iter().chain(&progress.notes).cloned().collect();
-            }
-            status.safe_mode = progress.and_then(|progress| progress.safe_mode);
-            status.lag = reading.lag;
-            status.backlog_bytes = reading.backlog_bytes;
-            status.rows_total = reading.rows_total;
-            status.rows_per_second = reading.rows_per_second;
-            status.bytes_per_second = reading.bytes_per_second;
-            status.eta = reading.eta;
-        });
+        self.status.send_modify(|status| update(status, parts));
     }
 
     fn key(&self) -> String {
         record_key(&self.spec.source_id, &self.spec.name)
     }
 
+    /// Where the disk has no room for it, that is one more reason to be parked; whoever looks after the disk takes it
+    /// away again.
     async fn store(&mut self) -> Result<(), Failure> {
         let stored = self.spec.db.put(Namespace::Park, &self.key(), &self.record).await;
+        if let Err(error @ StoreError::Full { .. }) = &stored {
+            let full = Park::now(OURSELVES).note(error.to_string());
+            self.record.parks.entry(ParkReason::Disk).or_insert(full);
+            self.resume_at = None;
+        }
         stored.map_err(|error| {
             Failure::new(Code::RelayStore, "store why the task is parked")
                 .cause(error.to_string())
-                .workaround("Please check the disk under the state directory.")
+                .workaround("Please make room on the disk under the state directory, or repair it.")
         })
     }
 
+    /// Said once, not each second while a disk stays full.
     async fn store_quietly(&mut self) {
-        if let Err(failure) = self.store().await {
-            tracing::error!(error = %failure, "the reason to be parked is not on disk");
+        match self.store().await {
+            Ok(()) => self.unstored = false,
+            Err(failure) => {
+                if !std::mem::replace(&mut self.unstored, true) {
+                    tracing::error!(task = %self.spec.name, error = %failure, "what is kept of the task is not on disk");
+                }
+            }
         }
     }
 
@@ -548,7 +423,11 @@ impl Driver {
         let now = (applied, self.record.waiting_since.is_some());
         if now != self.kept && self.stage != Stage::Stopped {
             self.store_quietly().await;
-            self.kept = now;
+            if !self.unstored {
+                self.kept = now;
+            } else if self.stage == Stage::Running && !self.record.parks.is_empty() {
+                self.event(Event::Park);
+            }
         }
     }
 }
@@ -591,39 +470,9 @@ async fn finished(repair: &mut Option<Owned<Result<(), Failure>>>) -> Result<(),
     }
 }
 
-/// `2026-11-22 19:00:00 UTC`.
-fn clock(time: SystemTime) -> String {
-    let at = time::OffsetDateTime::from(time);
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-    at.format(&format).unwrap_or_default()
-}
-
 async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_are_only_shortened() {
-        let seconds = Duration::from_secs;
-        let plain = AutoResume {
-            enabled: true,
-            first: seconds(2),
-            factor: 3.0,
-            jitter: false,
-            longest: seconds(20),
-            forget_after: seconds(1),
-        };
-        let pauses: Vec<_> = (0..5).map(|tries| plain.pause(tries, 0.9).as_secs()).collect();
-        assert_eq!(pauses, [2, 6, 18, 20, 20]);
-        assert_eq!(plain.pause(u32::MAX, 0.0), seconds(20));
-        let jitter = AutoResume { jitter: true, ..plain };
-        assert_eq!((jitter.pause(1, 0.0), jitter.pause(1, 1.0)), (seconds(6), seconds(3)));
     }
 }

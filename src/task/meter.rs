@@ -1,28 +1,33 @@
 //! Rates, backlog, lag and the time left of one subtask.
 //!
-//! Lag is the age of the oldest change that is not applied. While something waits it grows with the clock, whatever the
-//! stream does; it is zero only when everything received is applied and the source was heard of just now.
+//! Lag is the age of the oldest change that is not applied, by the source's clock. While something waits it grows with
+//! the clock, whatever the stream does. When everything received is applied it is the receive lag: zero only where the
+//! source has proved that it has nothing more. What waits came later than what was applied last, and later than the time
+//! at which nothing waited: the later of the two is where the age begins, so that a change after a quiet hour is not an
+//! hour old.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::status::Totals;
+use crate::error::Failure;
 use crate::model::Location;
 use crate::pipeline::Progress;
 use crate::relay::Relay;
 
 /// Rates are averaged over about this time.
 const WINDOW: f64 = 5.0;
-/// A source that was heard of within this time has nothing that we have not received.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// What is known of a source now.
 #[derive(Debug, Clone, Default)]
 pub struct Pulse {
     /// Its clock minus ours, in seconds.
     pub offset: f64,
-    /// When it was last heard of.
-    pub heard: Option<SystemTime>,
-    /// Where it says that its binlog ends; `None` while it cannot be asked.
-    pub master: Option<Location>,
+    /// Its clock up to which everything is received, seconds since the epoch; `None` while that is not known.
+    pub reached: Option<f64>,
+    /// How far received lags behind it; `None` while that is not known.
+    pub lag: Option<Duration>,
+    /// Why nothing more can come from it: another server has taken its place.
+    pub stranger: Option<Failure>,
 }
 
 /// The readings.
@@ -32,8 +37,8 @@ pub struct Reading {
     pub lag: Option<Duration>,
     /// Bytes received and not applied.
     pub backlog_bytes: Option<u64>,
-    /// Row changes applied by all pipelines of this process.
-    pub rows_total: u64,
+    /// What all pipelines of this process did.
+    pub totals: Totals,
     /// Averaged.
     pub rows_per_second: f64,
     /// Averaged.
@@ -42,16 +47,52 @@ pub struct Reading {
     pub eta: Option<Duration>,
 }
 
+/// Since when the oldest change waits. All times are the source's, in seconds since the epoch.
+#[derive(Debug, Default)]
+struct Waiting {
+    since: Option<f64>,
+    /// `since` is only what is known to be too late: nothing has been applied yet.
+    guessed: bool,
+    /// Up to here everything was applied.
+    clear_until: Option<f64>,
+}
+
+impl Waiting {
+    /// Nothing waits, and everything up to `reached` has come.
+    fn none(&mut self, reached: Option<f64>) {
+        (self.since, self.guessed) = (None, false);
+        self.clear_until = reached.or(self.clear_until);
+    }
+
+    /// Something waits; its age. `applied` is the time of what was applied last, `newest` of what was received last.
+    fn some(&mut self, applied: Option<u32>, newest: u32, now: f64) -> Option<Duration> {
+        let applied = applied.map(f64::from);
+        let later = match (applied, self.clear_until) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        };
+        let since = match (self.since, later) {
+            (Some(since), Some(later)) if !self.guessed => since.max(later),
+            (Some(since), None) => since,
+            (_, Some(later)) => later,
+            (None, None) => f64::from(newest).min(now),
+        };
+        self.guessed = later.is_none() && (self.guessed || self.since.is_none());
+        self.since = Some(since);
+        Duration::try_from_secs_f64((now - since).max(0.0)).ok()
+    }
+}
+
 /// Takes progress in and gives readings out.
 pub struct Meter {
     relay: Relay,
-    /// Rows of pipelines that ended.
-    rows_before: u64,
-    rows: u64,
+    /// Of pipelines that ended.
+    before: Totals,
+    /// Of the present one.
+    present: Totals,
     lsn: Option<u64>,
     applied_at: Option<u32>,
-    /// The source's clock at the oldest change that waits.
-    waiting_since: Option<f64>,
+    waiting: Waiting,
     /// Where it was before the restart.
     kept: Option<Location>,
     sampled: Instant,
@@ -66,11 +107,11 @@ impl Meter {
     pub fn new(relay: Relay) -> Self {
         Meter {
             relay,
-            rows_before: 0,
-            rows: 0,
+            before: Totals::default(),
+            present: Totals::default(),
             lsn: None,
             applied_at: None,
-            waiting_since: None,
+            waiting: Waiting::default(),
             kept: None,
             sampled: Instant::now(),
             sampled_rows: 0,
@@ -82,26 +123,47 @@ impl Meter {
 
     /// Goes on from what was kept over a restart: since when something waits, and where it was.
     pub fn restore(&mut self, waiting_since: Option<f64>, applied: Option<&Location>) {
-        self.waiting_since = waiting_since;
+        self.waiting.since = waiting_since;
         self.kept = applied.cloned();
     }
 
     /// Since when something waits, by the source's clock in seconds since the epoch.
     pub fn waiting_since(&self) -> Option<f64> {
-        self.waiting_since
+        self.waiting.since
     }
 
     /// Takes in how far a pipeline is.
     pub fn take(&mut self, progress: &Progress) {
-        if progress.rows < self.rows {
-            self.rows_before += self.rows;
-        }
-        self.rows = progress.rows;
+        self.present.rows = progress.rows;
+        self.present.transactions = progress.transactions;
+        self.present.unmatched = progress.unmatched;
+        self.present.sent_bytes = progress.sent_bytes;
+        self.present.groups = progress.groups;
         if let Some(lsn) = progress.applied_lsn {
+            // Where it goes back, what comes again was applied before.
+            self.present.bytes += self.lsn.map_or(0, |before| lsn.saturating_sub(before));
             self.lsn = Some(lsn);
         }
         if let Some(timestamp) = progress.applied_timestamp {
             self.applied_at = Some(timestamp);
+        }
+    }
+
+    /// A pipeline has ended; the next one counts from zero.
+    pub fn pipeline_ended(&mut self) {
+        self.before = self.totals();
+        self.present = Totals::default();
+    }
+
+    fn totals(&self) -> Totals {
+        let (a, b) = (&self.before, &self.present);
+        Totals {
+            rows: a.rows + b.rows,
+            transactions: a.transactions + b.transactions,
+            unmatched: a.unmatched + b.unmatched,
+            bytes: a.bytes + b.bytes,
+            sent_bytes: a.sent_bytes + b.sent_bytes,
+            groups: a.groups.plus(&b.groups),
         }
     }
 
@@ -113,7 +175,7 @@ impl Meter {
         {
             self.lsn = self.relay.lsn_of(kept).map(|lsn| lsn.0);
         }
-        let rows_total = self.rows_before + self.rows;
+        let totals = self.totals();
         let received = state.received.as_ref().map(|received| &received.0);
         // Bytes alone mislead: what the source sends at a connect is no change, and moves no location.
         let all_received = matches!((applied, received), (Some(applied), Some(received)) if applied.covers(received));
@@ -121,34 +183,17 @@ impl Meter {
             true => Some(0),
             false => self.lsn.map(|lsn| state.received_lsn.0.saturating_sub(lsn)),
         };
-        self.sample(rows_total);
-        let now = clock(SystemTime::now()) + pulse.offset;
-        // What the source has and we have not received waits as well.
-        let behind_master =
-            matches!((&pulse.master, received), (Some(master), Some(received)) if !received.covers(master));
-        let caught_up = backlog_bytes == Some(0) && !behind_master;
-        if caught_up {
-            self.waiting_since = None;
-        } else if backlog_bytes.is_some() {
-            // What a running task applied last is older than what waits; a parked one found it waiting at some time.
-            let seen = match self.applied_at {
-                Some(at) if running => f64::from(at),
-                _ if state.newest_timestamp > 0 => f64::from(state.newest_timestamp),
-                _ => now,
-            };
-            let since = self.waiting_since.get_or_insert(seen);
-            if running {
-                *since = since.max(seen);
+        self.sample(totals.rows);
+        let lag = match (all_received, backlog_bytes) {
+            (true, _) => {
+                self.waiting.none(pulse.reached);
+                pulse.lag
             }
-        }
-        let age = |since: f64| Duration::try_from_secs_f64((now - since).max(0.0)).ok();
-        let lag = match (caught_up, pulse.heard) {
-            (true, None) => None,
-            (true, Some(at)) => {
-                let silent = SystemTime::now().duration_since(at).unwrap_or_default();
-                Some(if silent <= FRESH { Duration::ZERO } else { silent })
+            (false, None) => None,
+            (false, Some(_)) => {
+                let now = clock(SystemTime::now()) + pulse.offset;
+                self.waiting.some(self.applied_at, state.newest_timestamp, now)
             }
-            (false, _) => self.waiting_since.and_then(age),
         };
         let nearing = self.bytes_per_second - state.bytes_per_second;
         let eta = match backlog_bytes {
@@ -159,7 +204,7 @@ impl Meter {
         Reading {
             lag,
             backlog_bytes,
-            rows_total,
+            totals,
             rows_per_second: if running { self.rows_per_second } else { 0.0 },
             bytes_per_second: if running { self.bytes_per_second } else { 0.0 },
             eta: eta.filter(|_| running),
@@ -183,4 +228,39 @@ impl Meter {
 
 fn clock(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(lag: Option<Duration>) -> Option<u64> {
+        lag.map(|lag| lag.as_secs())
+    }
+
+    #[test]
+    fn a_change_after_a_quiet_hour_is_new() {
+        let mut waiting = Waiting::default();
+        waiting.none(Some(3600.0));
+        assert_eq!(secs(waiting.some(Some(10), 3601, 3602.0)), Some(2), "not 3592");
+        // It grows with the clock while nothing is applied, and shrinks with what is.
+        assert_eq!(secs(waiting.some(Some(10), 3700, 3720.0)), Some(120));
+        assert_eq!(secs(waiting.some(Some(3690), 3700, 3720.0)), Some(30));
+    }
+
+    #[test]
+    fn a_restart_keeps_the_age() {
+        let mut waiting = Waiting { since: Some(1000.0), ..Waiting::default() };
+        assert_eq!(secs(waiting.some(None, 5000, 5000.0)), Some(4000), "nothing applied yet");
+        assert_eq!(secs(waiting.some(Some(900), 5000, 5000.0)), Some(4000), "a replay is older than what waits");
+        assert_eq!(secs(waiting.some(Some(4000), 5000, 5000.0)), Some(1000));
+    }
+
+    #[test]
+    fn a_first_guess_gives_way_to_what_is_applied() {
+        let mut waiting = Waiting::default();
+        assert_eq!(secs(waiting.some(None, 5000, 5000.0)), Some(0));
+        assert_eq!(secs(waiting.some(None, 5600, 5600.0)), Some(600));
+        assert_eq!(secs(waiting.some(Some(2000), 5600, 5600.0)), Some(3600), "it began far back");
+    }
 }

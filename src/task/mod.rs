@@ -1,15 +1,20 @@
 //! A subtask: its life cycle, the one actor that owns it, and the status everyone else reads.
 
 mod driver;
+mod handle;
 mod ledger;
 mod lifecycle;
 mod meter;
 mod record;
+mod snapshot;
 mod status;
 
-pub use driver::{AutoResume, KEY_SEPARATOR, RelayKeeper, TaskHandle, TaskSpec, forget, record_key, start};
+pub use driver::{KEY_SEPARATOR, forget, record_key, start};
+pub use handle::{AutoResume, RelayKeeper, TaskHandle, TaskSpec};
 pub use ledger::StoredLedger;
 pub use lifecycle::{Effect, Event, step};
 pub use meter::Pulse;
 pub use record::ParkRecord;
-pub use status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
+pub use status::{BegunDdl, Park, ParkReason, Stage, TaskStatus, Totals};
+
+pub use crate::pipeline::{DURATION_BOUNDS, Durations};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 use crate::model::{Applied, Checkpointed, Dispatched, RowOrdinal};
+use crate::pipeline::Durations;
 
 /// DM's stages, with its numbers (`pb.Stage`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +68,23 @@ impl ParkReason {
     }
 }
 
+/// Counts of one subtask since it was started in this process. They only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Row changes applied.
+    pub rows: u64,
+    /// Source transactions applied.
+    pub transactions: u64,
+    /// Updates and deletes that met no row.
+    pub unmatched: u64,
+    /// Bytes of binlog applied.
+    pub bytes: u64,
+    /// Bytes of SQL sent downstream.
+    pub sent_bytes: u64,
+    /// How long groups took.
+    pub groups: Durations,
+}
+
 /// One reason's particulars. Stored, so that they outlive a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Park {
@@ -74,6 +92,53 @@ pub struct Park {
     pub since: SystemTime,
     /// Who: `uid 1000 pid 4711`, `dm-master`, `dm-agent`.
     pub by: String,
+    /// What was found; empty where the reason says all.
+    #[serde(default)]
+    pub note: String,
+}
+
+impl Park {
+    /// A park from now on.
+    pub fn now(by: impl Into<String>) -> Self {
+        Park { since: SystemTime::now(), by: by.into(), note: String::new() }
+    }
+
+    /// Says what was found.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+}
+
+impl TaskStatus {
+    /// Of a subtask of which nothing more is known.
+    pub fn new(name: &str, source_id: &str, stage: Stage) -> Self {
+        TaskStatus {
+            name: name.to_owned(),
+            source_id: source_id.to_owned(),
+            stage,
+            parks: BTreeMap::new(),
+            failures: Vec::new(),
+            auto_resume_at: None,
+            activity: String::new(),
+            dispatched: None,
+            applied: None,
+            inside_transaction: None,
+            flushed: None,
+            lag: None,
+            backlog_bytes: None,
+            totals: Totals::default(),
+            started: SystemTime::now(),
+            rows_per_second: 0.0,
+            bytes_per_second: 0.0,
+            eta: None,
+            ddl: None,
+            starts: 0,
+            failed: 0,
+            safe_mode: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// DDL that was sent downstream. Stored, so that a restart does not hide that it may still be at work there.
@@ -115,8 +180,10 @@ pub struct TaskStatus {
     pub lag: Option<Duration>,
     /// Binlog bytes received and not applied yet.
     pub backlog_bytes: Option<u64>,
-    /// Row changes applied since the task was started or resumed in this process.
-    pub rows_total: u64,
+    /// What was done since the task was started in this process.
+    pub totals: Totals,
+    /// When that was.
+    pub started: SystemTime,
     /// Row changes a second, averaged over the last seconds.
     pub rows_per_second: f64,
     /// Binlog bytes applied a second, averaged likewise.
@@ -125,6 +192,10 @@ pub struct TaskStatus {
     pub eta: Option<Duration>,
     /// DDL that is at work downstream, or that was when contact was lost.
     pub ddl: Option<BegunDdl>,
+    /// How often a pipeline was begun: starts, resumes, and tries of its own.
+    pub starts: u64,
+    /// How often it failed.
+    pub failed: u64,
     /// Running with DM's safe mode, and why; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// Things the operator should know that stop nothing: options without effect here, and the like.

@@ -76,6 +76,7 @@ fn task(task: &TaskStatus) -> agent::Task {
         reason: reason.as_str().to_owned(),
         since_ms: millis(park.since),
         by: park.by.clone(),
+        note: park.note.clone(),
     };
     agent::Task {
         name: task.name.clone(),
@@ -91,7 +92,7 @@ fn task(task: &TaskStatus) -> agent::Task {
         flushed: task.flushed.as_ref().map(|l| location(&l.0)),
         lag_ms: task.lag.map(span),
         backlog_bytes: task.backlog_bytes,
-        rows_total: task.rows_total,
+        rows_total: task.totals.rows,
         rows_per_second: task.rows_per_second,
         bytes_per_second: task.bytes_per_second,
         eta_ms: task.eta.map(span),

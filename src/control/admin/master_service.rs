@@ -211,10 +211,12 @@ impl Master for MasterService {
         Ok(Response::new(self.api.transfer_source(request.get_ref())))
     }
 
-    async fn update_task(&self, _: Request<pb::UpdateTaskRequest>) -> Answer<pb::UpdateTaskResponse> {
-        not_done(
-            "a running task cannot be changed: stop-task, then start-task with the new file; it goes on from its checkpoint",
-        )
+    async fn update_task(&self, request: Request<pb::UpdateTaskRequest>) -> Answer<pb::UpdateTaskResponse> {
+        let arguments = with_sources(&file_names(&request.get_ref().task), &request.get_ref().sources);
+        let (actor, audit) = self.admit(&request, Level::Admin, "update-task", &arguments)?;
+        let answer = self.api.update_task(request.into_inner(), actor).await;
+        audit.finish(outcome(answer.result, &answer.msg, &answer.sources));
+        Ok(Response::new(answer))
     }
 
     async fn show_ddl_locks(&self, _: Request<pb::ShowDdlLocksRequest>) -> Answer<pb::ShowDdlLocksResponse> {

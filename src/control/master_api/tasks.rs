@@ -28,6 +28,19 @@ impl MasterApi {
         }
     }
 
+    /// update-task: a new login for the downstream.
+    pub async fn update_task(&self, request: pb::UpdateTaskRequest, actor: Actor) -> pb::UpdateTaskResponse {
+        let update = self.backend.update_task(request.task, request.sources, actor);
+        match bounded(PREFLIGHT_LIMIT, update).await {
+            Ok(results) => pb::UpdateTaskResponse {
+                result: true,
+                sources: results.iter().map(source_answer).collect(),
+                ..Default::default()
+            },
+            Err(failure) => pb::UpdateTaskResponse { msg: failure.to_string(), ..Default::default() },
+        }
+    }
+
     /// check-task.
     pub async fn check_task(&self, request: pb::CheckTaskRequest) -> pb::CheckTaskResponse {
         if !request.start_time.is_empty()

@@ -76,6 +76,10 @@ impl Backend for Double {
         self.answer(format!("{:?} {}", request.op, request.name), vec![self.done("mysql-01")])
     }
 
+    async fn update_task(&self, _: String, _: Vec<String>, _: Actor) -> Result<Vec<SourceResult>, Failure> {
+        self.answer("update task".to_owned(), vec![self.done("mysql-01")])
+    }
+
     async fn check_task(&self, _: String, _: String) -> Result<String, Failure> {
         self.answer("check".to_owned(), String::new())
     }

@@ -1,6 +1,5 @@
 //! The mapping against recorded answers: each case builds the status that led to the recording.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -10,7 +9,7 @@ use prost::Message;
 use super::*;
 use crate::model::{BinlogPosition, Checkpointed, Flavor, GtidSet, Received, Relayed};
 use crate::supervisor::RelayStatus;
-use crate::task::Park;
+use crate::task::{Park, Totals};
 
 const SET: &str = "9231c604-e680-11f1-ab28-628677c36cd1:1-20";
 
@@ -39,31 +38,19 @@ pub(crate) fn source() -> SourceStatus {
 
 pub(crate) fn running_task() -> TaskStatus {
     TaskStatus {
-        name: "t1".to_owned(),
-        source_id: "mysql-01".to_owned(),
-        stage: Stage::Running,
-        parks: BTreeMap::new(),
-        failures: Vec::new(),
-        auto_resume_at: None,
         activity: "applying".to_owned(),
-        dispatched: None,
-        applied: None,
-        inside_transaction: None,
         flushed: Some(Checkpointed(at("mysql-bin.000001", 5381, SET))),
         lag: Some(Duration::ZERO),
         backlog_bytes: Some(0),
-        rows_total: 5,
+        totals: Totals { rows: 5, ..Totals::default() },
         rows_per_second: 1.2,
-        bytes_per_second: 0.0,
         eta: Some(Duration::ZERO),
-        ddl: None,
-        safe_mode: None,
-        notes: Vec::new(),
+        ..TaskStatus::new("t1", "mysql-01", Stage::Running)
     }
 }
 
 pub(crate) fn parked_task(reason: ParkReason) -> TaskStatus {
-    let park = Park { since: SystemTime::UNIX_EPOCH, by: "uid 1000 pid 1".to_owned() };
+    let park = Park { since: SystemTime::UNIX_EPOCH, by: "uid 1000 pid 1".to_owned(), note: String::new() };
     TaskStatus { stage: Stage::Paused, parks: [(reason, park)].into(), ..running_task() }
 }
 
@@ -120,7 +107,7 @@ fn running_with_the_relay_on() {
     source.master = Some(here.clone());
     // The recording is in position mode, where DM's relay knows no GTIDs.
     source.relayed = Some(Relayed(at("mysql-bin.000003", 898, "")));
-    let task = TaskStatus { flushed: Some(Checkpointed(here)), rows_total: 0, ..running_task() };
+    let task = TaskStatus { flushed: Some(Checkpointed(here)), totals: Totals::default(), ..running_task() };
     assert_golden(golden, &agent(vec![source], vec![task]), "", true);
 }
 
