@@ -67,6 +67,10 @@ impl Service {
     }
 
     fn start_with(directory: &Path, arguments: &[&str], stderr: Stdio) -> Self {
+        Self::start_with_env(directory, arguments, stderr, &[])
+    }
+
+    fn start_with_env(directory: &Path, arguments: &[&str], stderr: Stdio, env: &[(&str, &str)]) -> Self {
         let socket = directory.join("notify");
         let _ = std::fs::remove_file(&socket);
         let manager = UnixDatagram::bind(&socket).unwrap();
@@ -74,6 +78,7 @@ impl Service {
         let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
         let child = agent()
             .env("NOTIFY_SOCKET", &socket)
+            .envs(env.iter().copied())
             .args(["--state-dir", &path("state"), "--admin-socket", &path("admin.sock")])
             .args(arguments)
             .stderr(stderr)
@@ -173,5 +178,31 @@ fn a_closed_pipe_is_no_panic() {
     service.signal(rustix::process::Signal::HUP);
     service.await_told("RELOADING=1");
     service.signal(rustix::process::Signal::TERM);
+    assert!(service.child.wait().unwrap().success());
+}
+
+/// An order to stop while the agent is still starting is followed, and the service manager is told that starting takes
+/// its time.
+#[test]
+fn a_stop_while_starting_is_followed() {
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let mut service = Service::start(directory.path(), &[]);
+        service.await_told("EXTEND_TIMEOUT_USEC=");
+        service.signal(rustix::process::Signal::TERM);
+        assert!(service.child.wait().unwrap().success());
+        assert!(!directory.path().join("admin.sock").exists());
+    }
+}
+
+#[test]
+fn the_watchdog_is_told_while_everything_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut service = Service::start_with_env(directory.path(), &[], Stdio::null(), &[("WATCHDOG_USEC", "400000")]);
+    service.await_told("READY=1");
+    service.await_told("WATCHDOG=1");
+    service.await_told("WATCHDOG=1");
+    service.signal(rustix::process::Signal::TERM);
+    service.await_told("EXTEND_TIMEOUT_USEC=");
     assert!(service.child.wait().unwrap().success());
 }

@@ -135,3 +135,104 @@ async fn a_source_nobody_listens_at() {
     assert!(answer.text().contains("nobody"), "{answer:#?}");
     assert_eq!(agent.get("/healthz").await.status, 200);
 }
+
+/// A small file system of its own, for a disk that can be filled. Dropping it unmounts.
+struct SmallDisk {
+    folder: std::path::PathBuf,
+}
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(megabytes: u64) -> Option<SmallDisk> {
+        let folder = crate::support::process::fresh_folder("disk");
+        let size = format!("size={megabytes}m,mode=700");
+        let mut command = std::process::Command::new("mount");
+        let mounted = command.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).status();
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk { folder })
+    }
+
+    /// Fills it up to the last `leave` bytes. The agent writes meanwhile, so what was free a moment ago may be taken.
+    fn fill(&self, leave: u64) {
+        let file = std::fs::File::create(self.folder.join("ballast")).expect("create the ballast");
+        for _ in 0..200 {
+            let stat = rustix::fs::statvfs(&self.folder).expect("look at the disk");
+            let ballast = (stat.f_bavail * stat.f_frsize).saturating_sub(leave).max(1);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ballast) {
+                Ok(()) => return,
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => panic!("fill the disk: {error}"),
+            }
+        }
+        panic!("the disk cannot be filled up to {leave} bytes");
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.folder.join("ballast")).expect("remove the ballast");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.folder).status();
+    }
+}
+
+/// The disk under the state directory fills up: at the floor receiving stops and the status says so; without room for the
+/// checkpoint store the task parks with reason `disk`; an operator's reason beside it stays; with room everything goes on,
+/// and the process has lived through it.
+#[tokio::test]
+async fn a_full_disk_parks_and_heals() {
+    let Some(disk) = SmallDisk::mount(400) else {
+        println!("skipped: this user cannot mount a file system");
+        return;
+    };
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let agent = AgentOptions {
+        agent: "free-disk-floor = \"100MiB\"\nrelay-budget = \"300MiB\"\n".into(),
+        state_dir: Some(disk.folder.join("state")),
+        ..AgentOptions::default()
+    };
+    let mut link = Link::start("disk", &source, &target, &LinkOptions { agent, ..LinkOptions::default() }).await;
+    link.agent.expect_error("is not on disk");
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    let pid = link.agent.pid();
+
+    disk.fill(80 << 20);
+    eventually("at the floor receiving stops", Duration::from_secs(20), async || {
+        let source = link.agent.source_status().await;
+        let stopped = source["receiving"] == "RECEIVE_STATE_STOPPED" && source.to_string().contains("must stay free");
+        if stopped { Ok(()) } else { Err(source.to_string()) }
+    })
+    .await;
+    assert_eq!(link.status().await["stage"], "Running", "what was received can be applied");
+    disk.empty();
+
+    for (round, leave) in [10_u64 << 20, 0].into_iter().enumerate() {
+        disk.fill(leave);
+        let status = link.wait_for_stage("Paused").await;
+        assert!(status["result"].to_string().contains("the disk under the state directory is full"), "{status}");
+        let task = link.agent.status().await["tasks"][0].clone();
+        assert_eq!(task["parks"][0]["reason"], "disk", "{task}");
+        link.source.run(&format!("INSERT INTO t VALUES ({round})")).await;
+        link.agent.ctl(&["resume-task", &link.task]).await.expect_refusal(&["disk"]);
+        if round == 0 {
+            link.pause().await;
+        }
+        disk.empty();
+        if round == 0 {
+            eventually("only the operator's reason is left", Duration::from_secs(20), async || {
+                let task = link.agent.status().await["tasks"][0].clone();
+                let only = task["parks"].as_array().is_some_and(|parks| parks.len() == 1);
+                if only && task["parks"][0]["reason"] == "operator" { Ok(()) } else { Err(task.to_string()) }
+            })
+            .await;
+            link.resume().await;
+        }
+        link.wait_equal().await;
+        assert_eq!(link.status().await["stage"], "Running");
+    }
+    assert_eq!(link.agent.pid(), pid, "one process lived through it");
+    assert!(link.agent.terminate().success());
+    link.agent.assert_quiet_log();
+}

@@ -5,6 +5,7 @@ mod support;
 
 mod bad_input;
 mod blackhole;
+mod commands;
 mod downstream;
 mod fallback;
 mod faults;
@@ -16,3 +17,4 @@ mod replicate;
 mod selftest;
 mod torture;
 mod types;
+mod upkeep;

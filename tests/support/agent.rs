@@ -26,11 +26,13 @@ pub struct AgentOptions {
     pub top: String,
     /// Further lines of its `[agent]` table.
     pub agent: String,
+    /// `state-dir`; a folder of the run by default.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Default for AgentOptions {
     fn default() -> AgentOptions {
-        AgentOptions { name: "worker1".into(), top: String::new(), agent: String::new() }
+        AgentOptions { name: "worker1".into(), top: String::new(), agent: String::new(), state_dir: None }
     }
 }
 
@@ -87,6 +89,7 @@ impl Answer {
 /// A running agent with its state folder. Dropping it kills the process.
 pub struct Agent {
     folder: PathBuf,
+    state_dir: PathBuf,
     config: PathBuf,
     process: Process,
     /// Fragments of ERROR lines that the test provokes.
@@ -98,18 +101,20 @@ impl Agent {
     pub async fn start(options: &AgentOptions) -> Agent {
         let folder = fresh_folder("agent");
         let config = folder.join("dm-agent.toml");
+        let state_dir = options.state_dir.clone().unwrap_or_else(|| folder.join("state"));
         let text = format!(
             "name = \"{}\"\nworker-addr = \"127.0.0.1:{}\"\nlog-level = \"debug\"\n{}\n\
-             [agent]\nstate-dir = \"{folder}/state\"\nadmin-socket = \"{folder}/admin.sock\"\n{}\n",
+             [agent]\nstate-dir = \"{state}\"\nadmin-socket = \"{folder}/admin.sock\"\n{}\n",
             options.name,
             free_port(),
             options.top,
             options.agent,
+            state = state_dir.display(),
             folder = folder.display(),
         );
         std::fs::write(&config, text).expect("write dm-agent.toml");
         let process = launch(&folder, &config);
-        let mut agent = Agent { folder, config, process, expected_errors: Vec::new() };
+        let mut agent = Agent { folder, state_dir, config, process, expected_errors: Vec::new() };
         agent.wait_until_ready().await;
         agent
     }
@@ -121,7 +126,7 @@ impl Agent {
 
     /// The state folder.
     pub fn state_dir(&self) -> PathBuf {
-        self.folder.join("state")
+        self.state_dir.clone()
     }
 
     /// Runs `dm-agentctl` with these arguments.
@@ -170,6 +175,16 @@ impl Agent {
     /// kill -9, without a new start.
     pub fn kill9(&mut self) {
         self.process.kill9();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: rustix::process::Signal) {
+        self.process.signal(signal);
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.process.exit_status()
     }
 
     /// SIGTERM, and waits for the end.

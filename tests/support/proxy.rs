@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,6 +60,7 @@ struct Control {
     state: watch::Sender<State>,
     reply_bytes: AtomicU64,
     held: AtomicBool,
+    server_port: AtomicU16,
 }
 
 impl Proxy {
@@ -74,8 +75,13 @@ impl Proxy {
         let listener = runtime.block_on_elsewhere(TcpListener::bind(("127.0.0.1", 0)));
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (state, _) = watch::channel(State { fault: Fault::None, generation: 0 });
-        let control = Arc::new(Control { state, reply_bytes: AtomicU64::new(0), held: AtomicBool::new(false) });
-        runtime.spawn(accept(listener, SocketAddr::from(([127, 0, 0, 1], server_port)), control.clone()));
+        let control = Arc::new(Control {
+            state,
+            reply_bytes: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            server_port: AtomicU16::new(server_port),
+        });
+        runtime.spawn(accept(listener, control.clone()));
         Proxy { port, control, runtime: Some(runtime) }
     }
 
@@ -96,6 +102,12 @@ impl Proxy {
     /// Whether a statement is being held.
     pub fn holds(&self) -> bool {
         self.control.held.load(Ordering::SeqCst)
+    }
+
+    /// Leads to another server from now on, as an address that moves does: open connections are reset.
+    pub fn lead_to(&self, server_port: u16) {
+        self.control.server_port.store(server_port, Ordering::SeqCst);
+        self.reset_connections();
     }
 
     /// Bytes of replies forwarded since the last switch.
@@ -132,14 +144,15 @@ impl BlockOnElsewhere for tokio::runtime::Runtime {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, control: Arc<Control>) {
+async fn accept(listener: TcpListener, control: Arc<Control>) {
     while let Ok((client, _)) = listener.accept().await {
         let control = control.clone();
-        tokio::spawn(async move { serve(client, server, &control).await });
+        tokio::spawn(async move { serve(client, &control).await });
     }
 }
 
-async fn serve(client: TcpStream, server: SocketAddr, control: &Control) {
+async fn serve(client: TcpStream, control: &Control) {
+    let server = SocketAddr::from(([127, 0, 0, 1], control.server_port.load(Ordering::SeqCst)));
     let state = *control.state.borrow();
     let _ = client.set_zero_linger();
     if state.fault == Fault::Refuse {
