@@ -155,7 +155,8 @@ impl Supervisor {
             return self.source(&id).map(|_| self.done(&id));
         };
         let before = source.settings();
-        if !same_but_for_login(&before.config, &config) {
+        let holds = |config: &SourceConfig| as_it_holds(config, source.flavor, record.server_id);
+        if !same_but_for_login(&holds(&before.config), &holds(&config)) {
             self.refuse_with_tasks(&id)?;
         }
         record.server_id = config.server_id.unwrap_or(record.server_id);
@@ -381,10 +382,7 @@ impl Supervisor {
     pub fn source_config(&self, source_id: &str) -> Option<String> {
         let sources = read(&self.inner.sources);
         let SourceEntry { source, record } = sources.get(source_id)?;
-        let mut config = source.settings().config.clone();
-        config.flavor = Some(source.flavor);
-        config.server_id = Some(record.server_id);
-        Some(config.to_dm_yaml())
+        Some(as_it_holds(&source.settings().config, source.flavor, record.server_id).to_dm_yaml())
     }
 }
 
@@ -445,6 +443,14 @@ fn flavor(text: &str) -> Result<Flavor, Failure> {
         .into_iter()
         .find(|flavor| flavor.as_str() == text)
         .ok_or_else(|| Failure::new(Code::InvalidFlavor, format!("'{text}' is not a flavor")))
+}
+
+/// With the flavor that the server told and the server id that was chosen, where the file left them open.
+fn as_it_holds(config: &SourceConfig, flavor: Flavor, server_id: u32) -> SourceConfig {
+    let mut config = config.clone();
+    config.flavor.get_or_insert(flavor);
+    config.server_id.get_or_insert(server_id);
+    config
 }
 
 /// Whether two configurations differ at most in how to log in to the same server.

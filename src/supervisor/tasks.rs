@@ -30,7 +30,7 @@ use crate::transform::Transform;
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A pipeline that has not moved for this long when it is paused waits for a downstream that does not answer.
-const STALL: Duration = Duration::from_millis(900);
+const STALL: Duration = Duration::from_millis(700);
 
 const PARK_REMEDY: &str = "Nobody can tell whether it was paused, so it does not run. Please `resume-task` to run it, or \
                            `pause-task` and then `resume-task` later.";

@@ -131,7 +131,11 @@ async fn only_one_of_many_creates_or_starts() {
     let source = shared(Kind::MySql, &ServerOptions::default()).await;
     let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
     let agent = Agent::start(&AgentOptions::default()).await;
-    let files = write_files(&agent, &source, &target).await;
+    // Names of its own: what is stored downstream goes by source and task, and both tests share the target.
+    let source_yaml = SourceFile::new("single", Kind::MySql, source.port).yaml();
+    let source_file = agent.file("single.yaml", &source_yaml);
+    let task = TaskFile { schemas: vec!["no_such_schema".into()], ..TaskFile::new("lone", "single", target.port) };
+    let task_file = agent.file("lone.yaml", &task.yaml());
     let many = async |words: Vec<String>| {
         let mut running = tokio::task::JoinSet::new();
         for _ in 0..6 {
@@ -141,16 +145,16 @@ async fn only_one_of_many_creates_or_starts() {
         running.join_all().await
     };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let created = many(words(&["operate-source", "create", &files.sources[0]])).await;
+    let created = many(words(&["operate-source", "create", &source_file])).await;
     assert_eq!(created.iter().filter(|answer| answer.succeeded()).count(), 1, "{created:#?}");
-    let started = many(words(&["start-task", &files.tasks[0][0]])).await;
+    let started = many(words(&["start-task", &task_file])).await;
     assert_eq!(started.iter().filter(|answer| answer.succeeded()).count(), 1, "{started:#?}");
     assert!(started.iter().all(|answer| answer.succeeded() || answer.text().contains("46014")), "{started:#?}");
-    let paused = many(words(&["pause-task", "a"])).await;
+    let paused = many(words(&["pause-task", "lone"])).await;
     assert!(paused.iter().all(|answer| answer.succeeded()), "{paused:#?}");
-    let stopped = many(words(&["stop-task", "a"])).await;
+    let stopped = many(words(&["stop-task", "lone"])).await;
     assert!(stopped.iter().any(|answer| answer.succeeded()), "{stopped:#?}");
     assert_eq!(agent.status().await["tasks"].as_array().map_or(0, Vec::len), 0);
-    agent.ctl(&["operate-source", "stop", "-s", "one"]).await.expect_success();
+    agent.ctl(&["operate-source", "stop", "-s", "single"]).await.expect_success();
     agent.assert_quiet_log();
 }

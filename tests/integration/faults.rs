@@ -151,13 +151,19 @@ impl SmallDisk {
         mounted.is_ok_and(|status| status.success()).then_some(SmallDisk { folder })
     }
 
-    /// Fills it up to the last `leave` bytes.
+    /// Fills it up to the last `leave` bytes. The agent writes meanwhile, so what was free a moment ago may be taken.
     fn fill(&self, leave: u64) {
-        let stat = rustix::fs::statvfs(&self.folder).expect("look at the disk");
-        let free = stat.f_bavail * stat.f_frsize;
         let file = std::fs::File::create(self.folder.join("ballast")).expect("create the ballast");
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free.saturating_sub(leave).max(1))
-            .expect("fill the disk");
+        for _ in 0..200 {
+            let stat = rustix::fs::statvfs(&self.folder).expect("look at the disk");
+            let ballast = (stat.f_bavail * stat.f_frsize).saturating_sub(leave).max(1);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, ballast) {
+                Ok(()) => return,
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => panic!("fill the disk: {error}"),
+            }
+        }
+        panic!("the disk cannot be filled up to {leave} bytes");
     }
 
     fn empty(&self) {
@@ -205,7 +211,7 @@ async fn a_full_disk_parks_and_heals() {
     for (round, leave) in [10_u64 << 20, 0].into_iter().enumerate() {
         disk.fill(leave);
         let status = link.wait_for_stage("Paused").await;
-        assert!(status["result"].to_string().contains("bytes are free"), "{status}");
+        assert!(status["result"].to_string().contains("the disk under the state directory is full"), "{status}");
         let task = link.agent.status().await["tasks"][0].clone();
         assert_eq!(task["parks"][0]["reason"], "disk", "{task}");
         link.source.run(&format!("INSERT INTO t VALUES ({round})")).await;
