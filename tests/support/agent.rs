@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::eventually;
-use super::process::{Process, free_port, fresh_folder, read_lossy, tail};
+use super::process::{Process, copy_folder, free_port, fresh_folder, read_lossy, tail};
 use super::socket;
 
 /// How long a start, a recovery included, may take until the agent says it is ready.
@@ -22,15 +22,25 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 pub struct AgentOptions {
     /// `name`: the worker's name in every answer.
     pub name: String,
+    /// `log-level`.
+    pub log_level: &'static str,
     /// Further top-level lines of `dm-agent.toml`.
     pub top: String,
     /// Further lines of its `[agent]` table.
     pub agent: String,
+    /// A state folder to begin with a copy of.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for AgentOptions {
     fn default() -> AgentOptions {
-        AgentOptions { name: "worker1".into(), top: String::new(), agent: String::new() }
+        AgentOptions {
+            name: "worker1".into(),
+            log_level: "debug",
+            top: String::new(),
+            agent: String::new(),
+            state: None,
+        }
     }
 }
 
@@ -99,15 +109,19 @@ impl Agent {
         let folder = fresh_folder("agent");
         let config = folder.join("dm-agent.toml");
         let text = format!(
-            "name = \"{}\"\nworker-addr = \"127.0.0.1:{}\"\nlog-level = \"debug\"\n{}\n\
+            "name = \"{}\"\nworker-addr = \"127.0.0.1:{}\"\nlog-level = \"{}\"\n{}\n\
              [agent]\nstate-dir = \"{folder}/state\"\nadmin-socket = \"{folder}/admin.sock\"\n{}\n",
             options.name,
             free_port(),
+            options.log_level,
             options.top,
             options.agent,
             folder = folder.display(),
         );
         std::fs::write(&config, text).expect("write dm-agent.toml");
+        if let Some(state) = &options.state {
+            copy_folder(state, &folder.join("state"));
+        }
         let process = launch(&folder, &config);
         let mut agent = Agent { folder, config, process, expected_errors: Vec::new() };
         agent.wait_until_ready().await;

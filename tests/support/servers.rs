@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::db::{Address, Db};
 use super::eventually;
-use super::process::{Process, free_port, fresh_folder, tail};
+use super::process::{Process, copy_folder, free_port, fresh_folder, tail};
 
 /// How long a server may take to answer after its start, on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -38,9 +37,10 @@ impl Kind {
         }
     }
 
-    fn program(self) -> PathBuf {
+    /// The server's program.
+    pub fn program(self) -> PathBuf {
         match self {
-            Kind::MySql => cache().join("mysql-9.7/bin/mysqld"),
+            Kind::MySql => mysql_program("mysqld"),
             Kind::MariaDb => ["/usr/sbin/mariadbd", "/usr/local/sbin/mariadbd"]
                 .into_iter()
                 .map(PathBuf::from)
@@ -55,6 +55,11 @@ impl Kind {
             Kind::MariaDb => "mariadb",
         })
     }
+}
+
+/// A program that came with MySQL 9.7.
+pub fn mysql_program(name: &str) -> PathBuf {
+    cache().join("mysql-9.7/bin").join(name)
 }
 
 /// Where `tests/servers/install.sh` puts things.
@@ -155,6 +160,11 @@ impl Server {
         }
     }
 
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// kill -9, without a new start.
     pub fn kill9(&mut self) {
         self.process.kill9();
@@ -228,8 +238,7 @@ fn base_args(kind: Kind, folder: &Path, port: u16) -> Vec<String> {
 
 fn copy_template(template: &Path, to: &Path) {
     assert!(template.exists(), "{} is missing: run tests/servers/install.sh first", template.display());
-    let status = Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(template).arg(to).status();
-    assert!(status.is_ok_and(|status| status.success()), "copy {} to {}", template.display(), to.display());
+    copy_folder(template, to);
 }
 
 /// A server that tests share, by kind and options.
