@@ -8,6 +8,7 @@
 mod support;
 
 mod admin;
+mod backlog;
 mod bed;
 mod cases;
 mod events;

@@ -86,6 +86,8 @@ pub struct Row {
     pub unit: &'static str,
     /// Ours, a value a round.
     pub ours: Series,
+    /// What counts as ours, where that is not the median of the rounds: a percentile of all of them together.
+    pub overall: Option<f64>,
     /// The reference's in the same rounds; empty where there is none.
     pub reference: Series,
     /// What the reference is.
@@ -109,7 +111,7 @@ impl Row {
     fn value(&self, measure: Measure) -> f64 {
         match measure {
             Measure::Ratio => self.ratio().median(),
-            Measure::Ours => self.ours.median(),
+            Measure::Ours => self.overall.unwrap_or_else(|| self.ours.median()),
             Measure::Cpu => self.cpu.median(),
             Measure::Rss => self.rss.max(),
         }
@@ -136,5 +138,36 @@ impl Row {
             Goal::AtMost(measure, value) => format!("≤ {value}{}", name(measure)),
         };
         self.goals.iter().map(word).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Latencies in milliseconds, by round.
+#[derive(Debug, Clone, Default)]
+pub struct Latencies(pub Vec<Series>);
+
+impl Latencies {
+    /// Begins the next round.
+    pub fn begin_round(&mut self) {
+        self.0.push(Series::default());
+    }
+
+    /// Takes one in, in seconds.
+    pub fn push(&mut self, seconds: f64) {
+        self.0.last_mut().expect("a round has begun").0.push(seconds * 1e3);
+    }
+
+    /// The line of a percentile: over all rounds, and from round to round.
+    pub fn line(&self, case: &str, percent: u32, most: f64) -> Row {
+        let all = Series(self.0.iter().flat_map(|round| round.0.iter().copied()).collect());
+        let share = f64::from(percent) / 100.0;
+        Row {
+            case: format!("{case}, p{percent}"),
+            unit: "ms",
+            ours: Series(self.0.iter().map(|round| round.percentile(share)).collect()),
+            overall: Some(all.percentile(share)),
+            work: format!("{} in all", all.0.len()),
+            goals: vec![Goal::AtMost(Measure::Ours, most)],
+            ..Row::default()
+        }
     }
 }

@@ -63,7 +63,7 @@ fn cells(row: &Row) -> [String; 9] {
     };
     let ratio = match row.reference.is_empty() {
         true => "–".to_owned(),
-        false => format!("{}x", spread(&row.ratio())),
+        false => format!("{}x", spread(&row.ratio(), None)),
     };
     let optional = |series: &Series, unit: &str| match series.is_empty() {
         true => "–".to_owned(),
@@ -77,7 +77,7 @@ fn cells(row: &Row) -> [String; 9] {
     };
     [
         row.case.clone(),
-        format!("{} {}", spread(&row.ours), row.unit),
+        format!("{} {}", spread(&row.ours, row.overall), row.unit),
         reference,
         ratio,
         cpu,
@@ -88,12 +88,13 @@ fn cells(row: &Row) -> [String; 9] {
     ]
 }
 
-/// Median, and from where to where.
-fn spread(series: &Series) -> String {
+/// Median, or what counts in its place, and from where to where.
+fn spread(series: &Series, overall: Option<f64>) -> String {
+    let middle = number(overall.unwrap_or_else(|| series.median()));
     match series.0.len() {
         0 => "–".to_owned(),
-        1 => number(series.median()),
-        _ => format!("{} ({}–{})", number(series.median()), number(series.min()), number(series.max())),
+        1 => middle,
+        _ => format!("{middle} ({}–{})", number(series.min()), number(series.max())),
     }
 }
 

@@ -3,7 +3,10 @@
 mod catch_up;
 mod decode;
 mod ingest;
+mod park;
 mod pull;
+mod status;
+mod still;
 
 use std::pin::Pin;
 
@@ -29,4 +32,8 @@ pub const CASES: &[Case] = &[
     Case { name: "ingest", run: |bed| Box::pin(ingest::run(bed)) },
     Case { name: "decode-oltp", run: |bed| Box::pin(decode::oltp(bed)) },
     Case { name: "decode-bulk", run: |bed| Box::pin(decode::bulk(bed)) },
+    Case { name: "pause-resume", run: |bed| Box::pin(park::run(bed)) },
+    Case { name: "query-status", run: |bed| Box::pin(status::run(bed)) },
+    Case { name: "idle-memory", run: |bed| Box::pin(still::memory(bed)) },
+    Case { name: "boot", run: |bed| Box::pin(still::boot(bed)) },
 ];
