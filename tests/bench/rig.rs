@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dm_agent::control::proto::agent::{Source, Task};
+use dm_agent::control::proto::agent::{Location, Source, Task};
+use dm_agent::model::{Flavor, GtidSet};
 
 use crate::admin::Admin;
 use crate::meter::{Spent, Stretch, reset_peak};
@@ -112,12 +113,12 @@ impl Rig {
         loop {
             let source = self.source().await;
             if let Some(relayed) = &source.relayed
-                && (&*relayed.file, relayed.offset) >= (&*end.file, end.position)
+                && reaches(relayed, end)
             {
                 return source;
             }
             assert!(Instant::now() < deadline, "the relay log does not reach {end:?}: {source:?}");
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -127,7 +128,7 @@ impl Rig {
         loop {
             let task = self.task(name).await;
             if let Some(applied) = &task.applied
-                && (&*applied.file, applied.offset) >= (&*end.file, end.position)
+                && reaches(applied, end)
             {
                 return task;
             }
@@ -150,6 +151,13 @@ impl Rig {
         self.admin.pause(name).await;
         CaughtUp { spent, rows: after - before, rss }
     }
+}
+
+/// Whether everything up to `end` is also up to `at`. By GTIDs: a stream that was opened anew names the place at which the source
+/// opened it, not how far it skipped.
+fn reaches(at: &Location, end: &SourceLocation) -> bool {
+    let set = |text: &str| GtidSet::parse(Flavor::MySql, text).expect("a GTID set");
+    set(&at.gtid_set).contains(&set(&end.gtid))
 }
 
 /// The last transaction of a stretch: a row that shows downstream when everything before it was dealt out.
