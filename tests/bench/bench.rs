@@ -12,6 +12,7 @@ mod backlog;
 mod bed;
 mod cases;
 mod events;
+mod growth;
 mod history;
 mod machine;
 mod meter;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use bed::Bed;
-use cases::{CASES, Case};
+use cases::{CASES, Case, GROWTH};
 use outcome::{Goal, Measure, Row};
 use table::Report;
 
@@ -36,11 +37,15 @@ pub fn rounds() -> usize {
 fn main() -> ExitCode {
     let chosen = std::env::var("CASE").unwrap_or_default();
     let words: Vec<&str> = chosen.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    let cases: Vec<&Case> =
-        CASES.iter().filter(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word))).collect();
-    if cases.is_empty() {
-        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-        eprintln!("no case has {chosen:?} in its name; there are: {}", names.join(", "));
+    let is_chosen = |case: &&Case| words.is_empty() || words.iter().any(|word| case.name.contains(word));
+    let chosen = |cases: &'static [Case]| cases.iter().filter(is_chosen).collect::<Vec<_>>();
+    let tables = [
+        ("dm-agent against references in the same run: median (lowest–highest)", chosen(CASES)),
+        ("How cost grows: catching up with everything against a quarter of it", chosen(GROWTH)),
+    ];
+    if tables.iter().all(|(_, cases)| cases.is_empty()) {
+        let names: Vec<&str> = CASES.iter().chain(GROWTH).map(|case| case.name).collect();
+        eprintln!("no case has one of {words:?} in its name; there are: {}", names.join(", "));
         return ExitCode::from(2);
     }
     let began = Instant::now();
@@ -49,29 +54,36 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("start a runtime");
     let mut bed = Bed::default();
-    let mut rows = Vec::new();
-    for case in cases {
-        let started = Instant::now();
-        eprintln!("bench: {} …", case.name);
-        // One that fails must not take the others' results along.
-        let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on((case.run)(&mut bed))));
-        let found = outcome.unwrap_or_else(|_| vec![failed(case)]);
-        for row in &found {
-            eprintln!("bench:   {}", table::line(row));
+    let (mut lines, mut short) = (0, 0);
+    for (title, cases) in tables {
+        let rows: Vec<Row> = cases.into_iter().flat_map(|case| run(case, &runtime, &mut bed)).collect();
+        if !rows.is_empty() {
+            report.table(title, &rows);
         }
-        eprintln!("bench: {} took {:.1} s", case.name, started.elapsed().as_secs_f64());
-        rows.extend(found);
+        lines += rows.len();
+        short += rows.iter().filter(|row| !row.is_ok()).count();
     }
     drop(bed);
-    report.table("dm-agent against references in the same run: median (lowest–highest)", &rows);
-    let short = rows.iter().filter(|row| !row.is_ok()).count();
     report.line("");
-    report.line(&format!("{} lines, {short} short; {:.0} s", rows.len(), began.elapsed().as_secs_f64()));
+    report.line(&format!("{lines} lines, {short} short; {:.0} s", began.elapsed().as_secs_f64()));
     match report.save() {
         Ok(path) => println!("written to {}", path.display()),
         Err(error) => eprintln!("the table could not be written to a file: {error}"),
     }
     if short == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one; what fails must not take the others' results along.
+fn run(case: &Case, runtime: &tokio::runtime::Runtime, bed: &mut Bed) -> Vec<Row> {
+    let started = Instant::now();
+    eprintln!("bench: {} …", case.name);
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on((case.run)(bed))));
+    let rows = outcome.unwrap_or_else(|_| vec![failed(case)]);
+    for row in &rows {
+        eprintln!("bench:   {}", table::line(row));
+    }
+    eprintln!("bench: {} took {:.1} s", case.name, started.elapsed().as_secs_f64());
+    rows
 }
 
 /// A case that ended with a panic, which has said why.

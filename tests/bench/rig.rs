@@ -12,6 +12,7 @@ use crate::support::agent::{Agent, AgentOptions};
 use crate::support::db::Db;
 use crate::support::docs::{SourceFile, SourceLocation, TaskFile};
 use crate::support::servers::Server;
+use crate::table::number;
 
 /// The source's id in all cases.
 pub const SOURCE: &str = "mysql-replica-01";
@@ -42,6 +43,39 @@ pub fn task(name: &str, schema: &str, target: &Server, start: &SourceLocation) -
     task
 }
 
+/// A target, to look at.
+pub struct Downstream {
+    /// A connection.
+    pub db: Db,
+    pid: u32,
+}
+
+impl Downstream {
+    /// Of a server.
+    pub async fn of(server: &Server) -> Downstream {
+        Downstream { db: server.root().await, pid: server.pid() }
+    }
+
+    /// Statements that change rows, and commits, since the server's start.
+    async fn counts(&mut self) -> [u64; 2] {
+        let sql = "SELECT SUM(VARIABLE_VALUE * (VARIABLE_NAME <> 'COM_COMMIT')), SUM(VARIABLE_VALUE * (VARIABLE_NAME = 'COM_COMMIT')) \
+                   FROM $STATUS WHERE VARIABLE_NAME IN ('COM_INSERT', 'COM_UPDATE', 'COM_DELETE', 'COM_REPLACE', 'COM_COMMIT')";
+        for place in ["performance_schema.global_status", "information_schema.global_status"] {
+            if let Ok(rows) = self.db.try_rows(&sql.replace("$STATUS", place)).await
+                && let Some(row) = rows.first()
+                && row.iter().all(Option::is_some)
+            {
+                let number = |cell: &Option<Vec<u8>>| {
+                    let text = String::from_utf8_lossy(cell.as_deref().unwrap_or_default()).into_owned();
+                    text.parse::<f64>().unwrap_or_else(|_| panic!("{text:?} is no count")) as u64
+                };
+                return [number(&row[0]), number(&row[1])];
+            }
+        }
+        panic!("the server does not say how many statements it ran")
+    }
+}
+
 /// What a catch-up took.
 #[derive(Debug, Clone, Copy)]
 pub struct CaughtUp {
@@ -51,6 +85,12 @@ pub struct CaughtUp {
     pub rows: u64,
     /// Peak of resident memory meanwhile, in MB.
     pub rss: f64,
+    /// CPU that the target used, in seconds.
+    pub target_cpu: f64,
+    /// Statements that the target ran.
+    pub statements: u64,
+    /// Transactions that it committed.
+    pub commits: u64,
 }
 
 impl CaughtUp {
@@ -62,6 +102,17 @@ impl CaughtUp {
     /// µs of CPU a row change.
     pub fn cpu(&self) -> f64 {
         self.spent.cpu * 1e6 / self.rows as f64
+    }
+
+    /// What it meant for the target.
+    pub fn downstream(&self) -> String {
+        let rows = self.rows as f64;
+        format!(
+            "target: {} µs CPU a row, {} statements, {} commits",
+            number(self.target_cpu * 1e6 / rows),
+            number(self.statements as f64),
+            number(self.commits as f64)
+        )
     }
 }
 
@@ -138,18 +189,21 @@ impl Rig {
     }
 
     /// Resumes a parked task whose backlog ends with `mark`, measures until that is downstream, and pauses it again.
-    pub async fn catch_up(&mut self, name: &str, mark: &Mark, target: &mut Db) -> CaughtUp {
+    pub async fn catch_up(&mut self, name: &str, mark: &Mark, target: &mut Downstream) -> CaughtUp {
         self.wait_relayed(&mark.end).await;
         let before = self.task(name).await.rows_total;
+        let counts = target.counts().await;
         reset_peak(self.agent.pid());
-        let stretch = Stretch::begin(self.agent.pid());
+        let (stretch, target_stretch) = (Stretch::begin(self.agent.pid()), Stretch::begin(target.pid));
         self.admin.resume(name).await;
-        mark.wait(target).await;
-        let spent = stretch.end();
+        mark.wait(&mut target.db).await;
+        let (spent, target_cpu) = (stretch.end(), target_stretch.end().cpu);
         let after = self.wait_applied(name, &mark.end).await.rows_total;
         let rss = self.agent.peak_rss_kb() as f64 / 1024.0;
         self.admin.pause(name).await;
-        CaughtUp { spent, rows: after - before, rss }
+        let [statements, commits] = target.counts().await;
+        let (statements, commits) = (statements - counts[0], commits - counts[1]);
+        CaughtUp { spent, rows: after - before, rss, target_cpu, statements, commits }
     }
 }
 

@@ -160,6 +160,11 @@ impl Server {
         }
     }
 
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("data")

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::bed::{Bed, target};
 use crate::history::{Oltp, TASK};
 use crate::outcome::{Goal, Measure, Row, Series};
-use crate::rig::{CaughtUp, LANES, Mark, Rig};
+use crate::rig::{CaughtUp, Downstream, LANES, Mark, Rig};
 use crate::rounds;
 use crate::support::db::Db;
 use crate::support::oracle;
@@ -23,45 +23,43 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
     let (oltp, maria) = bed.oltp().await;
     let nine = target(Kind::MySql, &[]).await;
     let replica = Replica::start(&oltp.source).await;
-    let (mut maria_db, mut nine_db) = (maria.root().await, nine.root().await);
+    let (mut on_maria, mut on_nine) = (Downstream::of(maria).await, Downstream::of(&nine).await);
     let mut rig = Rig::from_state(oltp.state.clone()).await;
     rig.start_task(&Oltp::task(NINE, &nine, &oltp.start)).await;
     rig.admin.pause(NINE).await;
 
     let filled = oltp.prepare().await;
-    rig.catch_up(TASK, &filled, &mut maria_db).await;
-    rig.catch_up(NINE, &filled, &mut nine_db).await;
+    rig.catch_up(TASK, &filled, &mut on_maria).await;
+    rig.catch_up(NINE, &filled, &mut on_nine).await;
     let mut replica = replica;
     replica.catch_up(&filled).await;
 
-    let (mut written, mut on_maria, mut on_nine) = (Series::default(), Vec::new(), Vec::new());
+    let (mut written, mut maria_rounds, mut nine_rounds) = (Series::default(), Vec::new(), Vec::new());
     let mut replicated = Series::default();
-    let mut rows = 0;
     for _ in 0..rounds() {
         let stretch = oltp.write().await;
-        let caught_up = rig.catch_up(TASK, &stretch.mark, &mut maria_db).await;
-        rows = caught_up.rows;
+        let caught_up = rig.catch_up(TASK, &stretch.mark, &mut on_maria).await;
+        let rows = caught_up.rows;
         written.0.push(rows as f64 / stretch.seconds);
-        on_maria.push(caught_up);
-        on_nine.push(rig.catch_up(NINE, &stretch.mark, &mut nine_db).await);
+        maria_rounds.push(caught_up);
+        nine_rounds.push(rig.catch_up(NINE, &stretch.mark, &mut on_nine).await);
         replicated.0.push(rows as f64 / replica.catch_up(&stretch.mark).await);
     }
-    check_equal(oltp, &mut maria_db, &mut nine_db).await;
+    check_equal(oltp, [&mut on_maria.db, &mut on_nine.db]).await;
     rig.agent.assert_quiet_log();
-    let work = format!("{} row changes, {LANES} lanes", number(rows as f64));
     let as_written = Row {
         case: "catch-up after a park, MariaDB".into(),
         reference: written,
         against: "as written by 4 threads",
         goals: vec![Goal::AtLeast(Measure::Ratio, 10.0), Goal::AtMost(Measure::Cpu, 6.0)],
-        ..line(&on_maria, &work)
+        ..line(&maria_rounds)
     };
     let beside_replica = Row {
         case: "catch-up after a park, MySQL".into(),
         reference: replicated,
         against: "MySQL replica, 4 workers",
         goals: vec![Goal::AtLeast(Measure::Ratio, 4.0)],
-        ..line(&on_nine, &work)
+        ..line(&nine_rounds)
     };
     let rss = Series(vec![as_written.rss.max(), beside_replica.rss.max()]).max();
     let memory = Row {
@@ -74,22 +72,23 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
     vec![as_written, beside_replica, memory]
 }
 
-fn line(rounds: &[CaughtUp], work: &str) -> Row {
+fn line(rounds: &[CaughtUp]) -> Row {
+    let last = rounds.last().expect("there was a round");
     let series = |value: fn(&CaughtUp) -> f64| Series(rounds.iter().map(value).collect());
     Row {
         unit: "rows/s",
         ours: series(CaughtUp::rate),
         cpu: series(CaughtUp::cpu),
         rss: series(|round| round.rss),
-        work: work.to_owned(),
+        work: format!("{} row changes, {LANES} lanes; {}", number(last.rows as f64), last.downstream()),
         ..Row::default()
     }
 }
 
 /// Speed counts only where the result is right.
-async fn check_equal(oltp: &mut Oltp, maria: &mut Db, nine: &mut Db) {
+async fn check_equal(oltp: &mut Oltp, targets: [&mut Db; 2]) {
     let wanted = oracle::fingerprint(&mut oltp.db, Oltp::SCHEMA).await.expect("fingerprint of the source");
-    for target in [maria, nine] {
+    for target in targets {
         let found = oracle::fingerprint(target, Oltp::SCHEMA).await.expect("fingerprint of a target");
         assert_eq!(found, wanted, "the target differs from the source");
     }

@@ -11,6 +11,7 @@ mod still;
 use std::pin::Pin;
 
 use crate::bed::Bed;
+use crate::growth;
 use crate::outcome::Row;
 
 /// How a case is run.
@@ -24,7 +25,7 @@ pub struct Case {
     pub run: Run,
 }
 
-/// All of them.
+/// Of the first table.
 pub const CASES: &[Case] = &[
     Case { name: "catch-up", run: |bed| Box::pin(catch_up::run(bed)) },
     Case { name: "pull-oltp", run: |bed| Box::pin(pull::oltp(bed)) },
@@ -37,3 +38,6 @@ pub const CASES: &[Case] = &[
     Case { name: "idle-memory", run: |bed| Box::pin(still::memory(bed)) },
     Case { name: "boot", run: |bed| Box::pin(still::boot(bed)) },
 ];
+
+/// Of the second one.
+pub const GROWTH: &[Case] = &[Case { name: "growth", run: |bed| Box::pin(growth::run(bed)) }];
