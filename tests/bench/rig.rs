@@ -229,11 +229,6 @@ impl Mark {
     /// The table, to be created in the source's schema.
     pub const TABLE: &str = "CREATE TABLE mark (id INT PRIMARY KEY)";
 
-    /// The same mark in another schema downstream.
-    pub fn routed(&self, schema: &str) -> Mark {
-        Mark { table: format!("{schema}.mark"), ..self.clone() }
-    }
-
     /// Polls until it is there.
     pub async fn wait(&self, target: &mut Db) {
         let sql = format!("SELECT 1 FROM {} WHERE id = {}", self.table, self.number);

@@ -1,11 +1,13 @@
 //! The cases, in the order in which they run: what one writes, the next ones read.
 
+mod apply;
 mod catch_up;
 mod decode;
 mod ingest;
 mod park;
 mod pull;
 mod status;
+mod steady;
 mod still;
 
 use std::pin::Pin;
@@ -33,6 +35,8 @@ pub const CASES: &[Case] = &[
     Case { name: "ingest", run: |bed| Box::pin(ingest::run(bed)) },
     Case { name: "decode-oltp", run: |bed| Box::pin(decode::oltp(bed)) },
     Case { name: "decode-bulk", run: |bed| Box::pin(decode::bulk(bed)) },
+    Case { name: "apply", run: |bed| Box::pin(apply::run(bed)) },
+    Case { name: "steady", run: |bed| Box::pin(steady::run(bed)) },
     Case { name: "pause-resume", run: |bed| Box::pin(park::run(bed)) },
     Case { name: "query-status", run: |bed| Box::pin(status::run(bed)) },
     Case { name: "idle-memory", run: |bed| Box::pin(still::memory(bed)) },
