@@ -27,7 +27,7 @@ impl Events {
         let first = BinlogPosition::parse(&start.file, MAGIC.len() as u64).expect("a binlog file's name");
         let mut bytes = Vec::new();
         for file in files(&start.file, &end.file) {
-            let mut read = read(&source.data_dir().join(&file));
+            let mut read = read(&source.folder.join("data").join(&file));
             if file == end.file {
                 read.truncate(end.position as usize);
             }

@@ -159,7 +159,7 @@ fn tables(count: u32) -> Vec<String> {
 fn spread(tables: u64, first: u64, count: u64) -> Vec<String> {
     let transaction = |number: u64| {
         let (table, id) = (number % tables, number * 10);
-        let values: Vec<String> = (id..id + 10).map(|id| row(id)).collect();
+        let values: Vec<String> = (id..id + 10).map(row).collect();
         let insert = format!("INSERT INTO t{table} VALUES {}", values.join(","));
         [insert, format!("UPDATE t{table} SET k = k + 1 WHERE id BETWEEN {id} AND {}", id + 9)]
     };

@@ -1,13 +1,13 @@
 //! What sources have written: the OLTP history, small events in small transactions, and the bulk history, large events.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Command;
 
 use crate::rig::{Mark, Rig, task};
 use crate::support::db::Db;
 use crate::support::docs::{SourceLocation, TaskFile};
 use crate::support::fixture::location;
-use crate::support::process::{copy_folder, fresh_folder};
+use crate::support::process::{copy_folder, fresh_folder, tail};
 use crate::support::servers::{Kind, Server};
 use crate::support::sysbench::Sysbench;
 
@@ -79,7 +79,7 @@ impl Oltp {
     /// Writes another stretch.
     pub async fn write(&mut self) -> Stretch {
         let number = self.stretches.len() as u32 + 1;
-        let seconds = self.sysbench().run_events(THREADS, TRANSACTIONS, Duration::from_secs(300));
+        let seconds = write_events(&self.sysbench(), THREADS, TRANSACTIONS);
         let mark = self.mark(number).await;
         let rows = u64::from(TRANSACTIONS * ROWS_A_TRANSACTION);
         let stretch = Stretch { mark, rows, seconds };
@@ -93,7 +93,7 @@ impl Oltp {
             return;
         }
         self.db.run_all(["SET GLOBAL sync_binlog = 0", "SET GLOBAL innodb_flush_log_at_trx_commit = 2"]).await;
-        if self.stretches.is_empty() {
+        if self.prepared.is_none() {
             self.prepare().await;
         }
         while self.stretches.len() < count {
@@ -114,6 +114,21 @@ impl Oltp {
     async fn mark(&mut self, number: u32) -> Mark {
         put_mark(&mut self.db, self.source.kind, Oltp::SCHEMA, number).await
     }
+}
+
+/// Writes exactly so many transactions, waits for the end, and gives the seconds that sysbench counted.
+fn write_events(sysbench: &Sysbench, threads: u32, events: u32) -> f64 {
+    let mut command = Command::new("timeout");
+    command.args(["300", "sysbench", "oltp_write_only"]).args(sysbench.args());
+    command.args([format!("--threads={threads}"), format!("--events={events}"), "--time=0".into()]);
+    // Deadlocks and duplicate keys between threads are part of the load.
+    command.args(["--mysql-ignore-errors=1213,1205,1020,1062", "run"]);
+    let output = command.output().unwrap_or_else(|error| panic!("run sysbench: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "sysbench run: {}", tail(&text, 20));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("total time:"));
+    let seconds = line.and_then(|time| time.trim().trim_end_matches('s').parse().ok());
+    seconds.unwrap_or_else(|| panic!("sysbench does not say how long it took: {}", tail(&text, 20)))
 }
 
 /// Writes a mark into a schema of a source.

@@ -133,9 +133,11 @@ pub struct Server {
     pub kind: Kind,
     /// TCP port on 127.0.0.1; stays the same over restarts.
     pub port: u16,
-    folder: PathBuf,
+    /// Its own folder; `data` in it is the data directory.
+    pub folder: PathBuf,
     args: Vec<String>,
-    process: Process,
+    /// Its process.
+    pub process: Process,
 }
 
 impl Server {
@@ -158,16 +160,6 @@ impl Server {
             Ok(db) => db,
             Err(error) => panic!("connect to {:?} on port {}: {error}", self.kind, self.port),
         }
-    }
-
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    /// Its data directory.
-    pub fn data_dir(&self) -> PathBuf {
-        self.folder.join("data")
     }
 
     /// kill -9, without a new start.

@@ -20,7 +20,8 @@ pub struct Sysbench {
 }
 
 impl Sysbench {
-    fn args(&self) -> Vec<String> {
+    /// Arguments that say where and what.
+    pub fn args(&self) -> Vec<String> {
         vec![
             "--db-driver=mysql".into(),
             "--mysql-host=127.0.0.1".into(),
@@ -52,19 +53,5 @@ impl Sysbench {
         args.push("--mysql-ignore-errors=1213,1205,1020,1062".into());
         args.push("run".into());
         Process::start("sysbench", Path::new("sysbench"), &args, &[], &fresh_folder("sysbench").join("run.log"))
-    }
-
-    /// Writes exactly so many transactions, waits for the end, and gives the seconds that sysbench counted.
-    pub fn run_events(&self, threads: u32, events: u32, limit: Duration) -> f64 {
-        let mut command = Command::new("timeout");
-        command.arg(limit.as_secs().to_string()).args(["sysbench", "oltp_write_only"]).args(self.args());
-        command.args([format!("--threads={threads}"), format!("--events={events}"), "--time=0".into()]);
-        command.args(["--mysql-ignore-errors=1213,1205,1020,1062", "run"]);
-        let output = command.output().unwrap_or_else(|error| panic!("run sysbench: {error}"));
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "sysbench run: {}", tail(&text, 20));
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("total time:"));
-        let seconds = line.and_then(|time| time.trim().trim_end_matches('s').parse().ok());
-        seconds.unwrap_or_else(|| panic!("sysbench does not say how long it took: {}", tail(&text, 20)))
     }
 }
