@@ -10,8 +10,10 @@ CARGO ?= cargo
 N ?= 1000
 # 1: the demo leaves servers and agent running.
 KEEP ?=
+# Words of which a benchmark's case has one in its name; empty for all.
+CASE ?=
 
-.PHONY: help build test servers fmt clippy unit integration demo torture clean-cache
+.PHONY: help build test servers fmt clippy unit integration demo torture bench clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -40,6 +42,9 @@ integration: servers ## end to end on real servers; one of them: make integratio
 
 torture: servers ## kill -9 at N random instants, then every table equal: make torture N=1000 [SEED=…]
 	TORTURE_N=$(N) $(CARGO) test --locked --test integration -- --ignored --exact torture::as_long_as_you_like --nocapture
+
+bench: servers ## each case against its reference in the same run; make bench CASE=pull,decode. Exit code 1 where a target is missed
+	CASE='$(CASE)' $(CARGO) bench --locked --bench bench
 
 demo: servers build ## the narrated tour on real servers; make demo KEEP=1 leaves it running
 	KEEP=$(KEEP) tests/demo.sh

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::eventually;
-use super::process::{Process, free_port, fresh_folder, read_lossy, tail};
+use super::process::{Process, copy_folder, free_port, fresh_folder, read_lossy, tail};
 use super::socket;
 
 /// How long a start, a recovery included, may take until the agent says it is ready.
@@ -22,17 +22,28 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 pub struct AgentOptions {
     /// `name`: the worker's name in every answer.
     pub name: String,
+    /// `log-level`.
+    pub log_level: &'static str,
     /// Further top-level lines of `dm-agent.toml`.
     pub top: String,
     /// Further lines of its `[agent]` table.
     pub agent: String,
     /// `state-dir`; a folder of the run by default.
     pub state_dir: Option<PathBuf>,
+    /// A state folder to begin with a copy of.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for AgentOptions {
     fn default() -> AgentOptions {
-        AgentOptions { name: "worker1".into(), top: String::new(), agent: String::new(), state_dir: None }
+        AgentOptions {
+            name: "worker1".into(),
+            log_level: "debug",
+            top: String::new(),
+            agent: String::new(),
+            state_dir: None,
+            state: None,
+        }
     }
 }
 
@@ -103,16 +114,20 @@ impl Agent {
         let config = folder.join("dm-agent.toml");
         let state_dir = options.state_dir.clone().unwrap_or_else(|| folder.join("state"));
         let text = format!(
-            "name = \"{}\"\nworker-addr = \"127.0.0.1:{}\"\nlog-level = \"debug\"\n{}\n\
+            "name = \"{}\"\nworker-addr = \"127.0.0.1:{}\"\nlog-level = \"{}\"\n{}\n\
              [agent]\nstate-dir = \"{state}\"\nadmin-socket = \"{folder}/admin.sock\"\n{}\n",
             options.name,
             free_port(),
+            options.log_level,
             options.top,
             options.agent,
             state = state_dir.display(),
             folder = folder.display(),
         );
         std::fs::write(&config, text).expect("write dm-agent.toml");
+        if let Some(state) = &options.state {
+            copy_folder(state, &state_dir);
+        }
         let process = launch(&folder, &config);
         let mut agent = Agent { folder, state_dir, config, process, expected_errors: Vec::new() };
         agent.wait_until_ready().await;

@@ -20,7 +20,8 @@ impl Address {
         Address { port, user: "root".into(), password: String::new() }
     }
 
-    fn opts(&self) -> Opts {
+    /// As the library takes it.
+    pub fn opts(&self) -> Opts {
         OptsBuilder::default()
             .ip_or_hostname("127.0.0.1")
             .tcp_port(self.port)

@@ -71,6 +71,14 @@ pub fn fresh_folder(label: &str) -> PathBuf {
     folder
 }
 
+/// Copies a folder with everything in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    // Its content and not itself: the copy of a link would be the folder.
+    let content = from.join(".");
+    let status = Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(content).arg(to).status();
+    assert!(status.is_ok_and(|status| status.success()), "copy {} to {}", from.display(), to.display());
+}
+
 /// A TCP port nobody listens on now, outside the range the kernel gives to outgoing connections, so that a server that is restarted
 /// finds its port free.
 pub fn free_port() -> u16 {

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::db::{Address, Db};
 use super::eventually;
-use super::process::{Process, free_port, fresh_folder, tail};
+use super::process::{Process, copy_folder, free_port, fresh_folder, tail};
 
 /// How long a server may take to answer after its start, on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -38,9 +37,10 @@ impl Kind {
         }
     }
 
-    fn program(self) -> PathBuf {
+    /// The server's program.
+    pub fn program(self) -> PathBuf {
         match self {
-            Kind::MySql => cache().join("mysql-9.7/bin/mysqld"),
+            Kind::MySql => mysql_program("mysqld"),
             // A cache with a MariaDB in it runs the tests on that version instead of the machine's own.
             Kind::MariaDb => {
                 [cache().join("mariadb/bin/mariadbd"), "/usr/sbin/mariadbd".into(), "/usr/local/sbin/mariadbd".into()]
@@ -57,6 +57,11 @@ impl Kind {
             Kind::MariaDb => "mariadb",
         })
     }
+}
+
+/// A program that came with MySQL 9.7.
+pub fn mysql_program(name: &str) -> PathBuf {
+    cache().join("mysql-9.7/bin").join(name)
 }
 
 /// Where `tests/servers/install.sh` puts things.
@@ -130,9 +135,11 @@ pub struct Server {
     pub kind: Kind,
     /// TCP port on 127.0.0.1; stays the same over restarts.
     pub port: u16,
-    folder: PathBuf,
+    /// Its own folder; `data` in it is the data directory.
+    pub folder: PathBuf,
     args: Vec<String>,
-    process: Process,
+    /// Its process.
+    pub process: Process,
 }
 
 impl Server {
@@ -230,10 +237,7 @@ fn base_args(kind: Kind, folder: &Path, port: u16) -> Vec<String> {
 
 fn copy_template(template: &Path, to: &Path) {
     assert!(template.exists(), "{} is missing: run tests/servers/install.sh first", template.display());
-    // Its content and not itself: the copy of a link would be the template.
-    let content = template.join(".");
-    let status = Command::new("cp").args(["-a", "--reflink=auto", "--sparse=always"]).arg(content).arg(to).status();
-    assert!(status.is_ok_and(|status| status.success()), "copy {} to {}", template.display(), to.display());
+    copy_folder(template, to);
 }
 
 /// A server that tests share, by kind and options.

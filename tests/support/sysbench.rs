@@ -20,7 +20,8 @@ pub struct Sysbench {
 }
 
 impl Sysbench {
-    fn args(&self) -> Vec<String> {
+    /// Arguments that say where and what.
+    pub fn args(&self) -> Vec<String> {
         vec![
             "--db-driver=mysql".into(),
             "--mysql-host=127.0.0.1".into(),

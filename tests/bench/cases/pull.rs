@@ -1,0 +1,119 @@
+//! Receiving at full speed: from an agent's start, with a parked task and everything still to come, until all of it is on disk.
+//!
+//! The reference, mysqlbinlog, writes the same events to a file and does not flush it. Both are measured from the start of
+//! the process.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::bed::Bed;
+use crate::meter::cpu_of;
+use crate::outcome::{Goal, Measure, Row, Series};
+use crate::rig::{Mark, Rig};
+use crate::rounds;
+use crate::support::process::fresh_folder;
+use crate::support::servers::{Server, mysql_program};
+use crate::table::number;
+
+/// Small events.
+pub async fn oltp(bed: &mut Bed) -> Vec<Row> {
+    let (oltp, _) = bed.oltp().await;
+    oltp.extend_to(3).await;
+    let rows: u64 = oltp.stretches.iter().map(|stretch| stretch.rows).sum();
+    let pulled = pull(&oltp.source, &oltp.state, &oltp.start.file, &oltp.end(), rows).await;
+    let disk = Row {
+        case: "relay disk use, OLTP".into(),
+        unit: "MB",
+        ours: pulled.disk.clone(),
+        reference: pulled.raw.clone(),
+        against: "raw binlog",
+        goals: vec![Goal::AtMost(Measure::Ratio, 0.6)],
+        ..Row::default()
+    };
+    let memory = Row {
+        case: "RSS parked, receiving at full speed".into(),
+        unit: "MB",
+        ours: Series::one(pulled.line.rss.max()),
+        goals: vec![Goal::AtMost(Measure::Ours, 128.0)],
+        ..Row::default()
+    };
+    let goals = vec![Goal::AtLeast(Measure::Ratio, 4.0)];
+    vec![Row { case: "relay pull, OLTP".into(), goals, ..pulled.line }, disk, memory]
+}
+
+/// Large events.
+pub async fn bulk(bed: &mut Bed) -> Vec<Row> {
+    let bulk = bed.bulk().await;
+    let pulled = pull(&bulk.source, &bulk.state, &bulk.before.file, &bulk.mark, bulk.rows).await;
+    let goals = vec![Goal::AtLeast(Measure::Ratio, 3.0)];
+    vec![Row { case: "relay pull, bulk".into(), goals, ..pulled.line }]
+}
+
+struct Pulled {
+    line: Row,
+    disk: Series,
+    raw: Series,
+}
+
+async fn pull(source: &Server, state: &Path, first: &str, end: &Mark, rows: u64) -> Pulled {
+    let mut pulled = Pulled { line: Row::default(), disk: Series::default(), raw: Series::default() };
+    let line = &mut pulled.line;
+    (line.unit, line.against) = ("MB/s", "mysqlbinlog --raw");
+    for _ in 0..rounds() {
+        let began = Instant::now();
+        let mut rig = Rig::from_state(state.to_owned()).await;
+        let relay = rig.wait_relayed(&end.end).await.relay.expect("a source has a relay log");
+        let took = began.elapsed().as_secs_f64();
+        let raw = relay.raw_bytes as f64 / 1e6;
+        line.ours.0.push(raw / took);
+        line.cpu.0.push(cpu_of(rig.agent.pid()) * 1e6 / rows as f64);
+        line.rss.0.push(rig.agent.peak_rss_kb() as f64 / 1024.0);
+        pulled.disk.0.push(allocated(&rig.agent.state_dir().join("relay")) as f64 / 1e6);
+        pulled.raw.0.push(raw);
+        rig.agent.terminate();
+        let _ = std::fs::remove_dir_all(rig.agent.state_dir());
+
+        let folder = fresh_folder("mysqlbinlog");
+        let took = mysqlbinlog(source, first, &folder);
+        let written = allocated(&folder) as f64 / 1e6;
+        line.reference.0.push(raw / took);
+        assert!(written > 0.9 * raw, "mysqlbinlog wrote {written} of {raw} MB");
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    line.work = format!("{} MB, {} row changes", number(pulled.raw.median()), number(rows as f64));
+    pulled
+}
+
+/// Pulls everything once more, as a file; the seconds that took.
+fn mysqlbinlog(source: &Server, first: &str, folder: &Path) -> f64 {
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(mysql_program("mysqlbinlog"));
+    command.args(["--no-defaults", "--read-from-remote-server", "--raw", "--to-last-log", "--host=127.0.0.1"]);
+    command.args([format!("--port={}", source.port), "--user=dm".into(), "--password=dmpw".into()]);
+    command.arg("--get-server-public-key");
+    command.arg(format!("--result-file={}/", folder.display())).arg(first);
+    let began = Instant::now();
+    let output = command.output().expect("run mysqlbinlog");
+    let took = began.elapsed().as_secs_f64();
+    assert!(output.status.success(), "mysqlbinlog: {}", String::from_utf8_lossy(&output.stderr));
+    took
+}
+
+/// Bytes that a folder's files take on disk.
+fn allocated(folder: &Path) -> u64 {
+    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
+    let mut bytes = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => bytes += metadata.blocks() * 512,
+                // A file that went meanwhile takes nothing.
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
