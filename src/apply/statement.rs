@@ -68,9 +68,9 @@ impl<'a> StatementCursor<'a> {
                 continue;
             };
             let written = match (step, self.phase) {
-                (Step::Keyed { deletes, .. }, 0) => write_deletes(sql, &deletes[self.row..], self.shape)?,
-                (Step::Keyed { updates, .. }, 1) => write_updates(sql, &updates[self.row..], self.shape)?,
-                (Step::Keyed { inserts, .. }, 2) => write_inserts(sql, &inserts[self.row..], self.shape)?,
+                (Step::Keyed(nets), 0) => write_deletes(sql, nets.deletes(self.row), self.shape)?,
+                (Step::Keyed(nets), 1) => write_updates(sql, nets.updates(self.row), self.shape)?,
+                (Step::Keyed(nets), 2) => write_inserts(sql, nets.inserts(self.row), self.shape)?,
                 (Step::InOrder(changes), 0) => write_in_order(sql, &changes[self.row..], self.shape)?,
                 _ => {
                     (self.step, self.phase, self.row) = (self.step + 1, 0, 0);
@@ -100,31 +100,35 @@ fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &Arc<Event
     }
 }
 
-fn write_deletes(sql: &mut Vec<u8>, rows: &[NetDelete], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    let table = &first.table;
+fn write_deletes<'r>(
+    sql: &mut Vec<u8>,
+    rows: impl Iterator<Item = NetDelete<'r>>,
+    shape: Shape,
+) -> Result<Option<StatementInfo>, RowError> {
+    let mut rows = rows.peekable();
+    let Some(NetDelete { table, .. }) = rows.peek().copied() else { return Ok(None) };
     let Some(identity) = &table.identity else { return Ok(None) };
     sql.extend(format!("DELETE FROM {} WHERE ", table.target).bytes());
     write_key_names(sql, table, identity);
     sql.extend(b" IN (");
-    let mut taken = 0;
+    let (mut taken, mut last) = (0, None);
     for row in rows {
-        if taken == shape.rows || sql.len() > shape.bytes || !Arc::ptr_eq(&row.table, table) {
+        if taken == shape.rows || sql.len() > shape.bytes || !Arc::ptr_eq(row.table, table) {
             break;
         }
         let before = sql.len();
         if taken > 0 {
             sql.push(b',');
         }
-        write_key_values(sql, table, identity, &row.before)?;
+        write_key_values(sql, table, identity, row.before)?;
         if taken > 0 && sql.len() + 1 > shape.limit {
             sql.truncate(before);
             break;
         }
-        taken += 1;
+        (taken, last) = (taken + 1, Some(row.span));
     }
     sql.push(b')');
-    Ok(Some(info(ChangeKind::Delete, taken, table, &rows[taken - 1].span, false)))
+    Ok(last.map(|span| info(ChangeKind::Delete, taken, table, span, false)))
 }
 
 fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
@@ -139,45 +143,60 @@ fn write_key_values(
     identity: &[usize],
     image: &RowImage,
 ) -> Result<(), RowError> {
+    let last = identity.iter().max().copied().unwrap_or(0);
+    if let [only] = identity {
+        return image.visit_until(&table.layout, last, |column, value| {
+            if column == *only {
+                write_literal(sql, &value, &table.columns[column], table.dialect)?;
+            }
+            Ok(())
+        });
+    }
     let mut parts: Vec<Vec<u8>> = vec![Vec::new(); identity.len()];
-    image.visit(&table.layout, |column, value| {
+    image.visit_until(&table.layout, last, |column, value| {
         if let Some(at) = identity.iter().position(|&wanted| wanted == column) {
             write_literal(&mut parts[at], &value, &table.columns[column], table.dialect)?;
         }
         Ok(())
     })?;
-    if let [only] = parts.as_slice() {
-        sql.extend(only);
-    } else {
-        sql.push(b'(');
-        sql.extend(parts.join(&b','));
-        sql.push(b')');
-    }
+    sql.push(b'(');
+    sql.extend(parts.join(&b','));
+    sql.push(b')');
     Ok(())
 }
 
-fn write_inserts(sql: &mut Vec<u8>, rows: &[NetInsert], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    let images = rows.iter().map(|row| (&row.table, &row.after));
-    let verb = shape.verb(&first.table);
-    let (taken, relaxed) = write_values(sql, verb, images, shape)?;
-    Ok(Some(info(ChangeKind::Insert, taken, &first.table, &rows[taken - 1].span, relaxed)))
+fn write_inserts<'r>(
+    sql: &mut Vec<u8>,
+    rows: impl Iterator<Item = NetInsert<'r>>,
+    shape: Shape,
+) -> Result<Option<StatementInfo>, RowError> {
+    let mut rows = rows.peekable();
+    let Some(NetInsert { table, .. }) = rows.peek().copied() else { return Ok(None) };
+    let rows = rows.map(|row| (row.table, row.after, row.span));
+    let written = write_values(sql, shape.verb(table), rows, shape)?;
+    Ok(written.map(|Written { rows, relaxed, span }| info(ChangeKind::Insert, rows, table, span, relaxed)))
 }
 
-fn write_updates(sql: &mut Vec<u8>, rows: &[NetUpdate], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    if first.after.present.is_some() {
-        let relaxed = write_update(sql, &first.table, &first.before, &first.after)?;
-        return Ok(Some(info(ChangeKind::Update, 1, &first.table, &first.span, relaxed)));
+fn write_updates<'r>(
+    sql: &mut Vec<u8>,
+    rows: impl Iterator<Item = NetUpdate<'r>>,
+    shape: Shape,
+) -> Result<Option<StatementInfo>, RowError> {
+    let mut rows = rows.peekable();
+    let Some(NetUpdate { table, before, after, span }) = rows.peek().copied() else { return Ok(None) };
+    if after.present.is_some() {
+        let relaxed = write_update(sql, table, before, after)?;
+        return Ok(Some(info(ChangeKind::Update, 1, table, span, relaxed)));
     }
-    let whole = rows.iter().take_while(|row| row.after.present.is_none()).map(|row| (&row.table, &row.after));
-    let tail = if shape.safe.covers(&first.table) { String::new() } else { on_duplicate_key(&first.table) };
+    let whole = rows.take_while(|row| row.after.present.is_none()).map(|row| (row.table, row.after, row.span));
+    let tail = if shape.safe.covers(table) { String::new() } else { on_duplicate_key(table) };
     let room = Shape { limit: shape.limit.saturating_sub(tail.len()), ..shape };
-    let (taken, relaxed) = write_values(sql, shape.verb(&first.table), whole, room)?;
+    let written = write_values(sql, shape.verb(table), whole, room)?;
     sql.extend(tail.bytes());
-    let mut info = info(ChangeKind::Update, taken, &first.table, &rows[taken - 1].span, relaxed);
-    info.counts = false;
-    Ok(Some(info))
+    Ok(written.map(|Written { rows, relaxed, span }| {
+        let info = info(ChangeKind::Update, rows, table, span, relaxed);
+        StatementInfo { counts: false, ..info }
+    }))
 }
 
 /// All columns but the key from the row that would have been inserted.
@@ -191,17 +210,26 @@ fn on_duplicate_key(table: &BoundTable) -> String {
     format!(" ON DUPLICATE KEY UPDATE {list}")
 }
 
-/// `VERB INTO t (…) VALUES (…),(…)` for as many of `rows` as share the first one's columns and fit.
+/// How much of some rows went into a statement.
+struct Written<'r> {
+    rows: usize,
+    relaxed: bool,
+    /// Where the last of them came from.
+    span: &'r Arc<EventSpan>,
+}
+
+/// `VERB INTO t (…) VALUES (…),(…)` for as many of `rows` as share the first one's columns and fit; `None` for no rows.
 fn write_values<'r>(
     sql: &mut Vec<u8>,
     verb: &str,
-    rows: impl Iterator<Item = (&'r Arc<BoundTable>, &'r RowImage)>,
+    rows: impl Iterator<Item = (&'r Arc<BoundTable>, &'r RowImage, &'r Arc<EventSpan>)>,
     shape: Shape,
-) -> Result<(usize, bool), RowError> {
-    let (mut taken, mut relaxed) = (0, false);
+) -> Result<Option<Written<'r>>, RowError> {
+    let mut written: Option<Written<'r>> = None;
     let mut first: Option<(&Arc<BoundTable>, &RowImage)> = None;
-    for (table, image) in rows {
-        let before = (sql.len(), relaxed);
+    for (table, image, span) in rows {
+        let before = sql.len();
+        let (taken, mut relaxed) = written.as_ref().map_or((0, false), |written| (written.rows, written.relaxed));
         match first {
             None => {
                 first = Some((table, image));
@@ -225,13 +253,12 @@ fn write_values<'r>(
         })?;
         sql.push(b')');
         if taken > 0 && sql.len() > shape.limit {
-            sql.truncate(before.0);
-            relaxed = before.1;
+            sql.truncate(before);
             break;
         }
-        taken += 1;
+        written = Some(Written { rows: taken + 1, relaxed, span });
     }
-    Ok((taken, relaxed))
+    Ok(written)
 }
 
 fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, image: &RowImage) {
@@ -301,15 +328,20 @@ fn write_equal(sql: &mut Vec<u8>, table: &BoundTable, column: usize, value: &Val
     Ok(())
 }
 
-fn write_in_order(sql: &mut Vec<u8>, changes: &[Change], shape: Shape) -> Result<Option<StatementInfo>, RowError> {
+fn write_in_order<'r>(
+    sql: &mut Vec<u8>,
+    changes: &'r [Change],
+    shape: Shape,
+) -> Result<Option<StatementInfo>, RowError> {
     let Some(first) = changes.first() else { return Ok(None) };
     let (table, span) = (&first.table, &first.span);
     match (first.kind, &first.rows.before, &first.rows.after) {
         (ChangeKind::Insert, _, Some(_)) => {
             let same = changes.iter().take_while(|change| change.kind == ChangeKind::Insert);
-            let rows = same.filter_map(|change| change.rows.after.as_ref().map(|image| (&change.table, image)));
-            let (taken, relaxed) = write_values(sql, shape.verb(table), rows, shape)?;
-            Ok(Some(info(ChangeKind::Insert, taken, table, &changes[taken - 1].span, relaxed)))
+            let image =
+                |change: &'r Change| change.rows.after.as_ref().map(|image| (&change.table, image, &change.span));
+            let written = write_values(sql, shape.verb(table), same.filter_map(image), shape)?;
+            Ok(written.map(|Written { rows, relaxed, span }| info(ChangeKind::Insert, rows, table, span, relaxed)))
         }
         (ChangeKind::Update, Some(before), Some(after)) => {
             let relaxed = write_update(sql, table, before, after)?;

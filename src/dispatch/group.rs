@@ -4,14 +4,15 @@
 //! group: the work of some lanes, together. So a small group costs one downstream transaction however many lanes there
 //! are, and a replay after a crash may share out otherwise.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Builder;
 
-use super::change::{Change, DispatchError, EventSpan, LaneSkip, SafeMode};
-use super::key::{key_of, lane_of};
-use crate::model::{RowMark, TargetTable};
+use super::change::{Change, DispatchError, LaneSkip, SafeMode};
+use super::key::{RowKey, lane_of};
+use super::net::{Net, Nets, Wave};
+use crate::model::{RowMark, RowOrdinal, TargetTable};
 use crate::row::{RowImage, RowPair};
 use crate::schema::BoundTable;
 
@@ -66,73 +67,10 @@ pub struct TableWork {
 /// Changes that may be sent together.
 #[derive(Debug)]
 pub enum Step {
-    /// At most one change a key: first the deletes, then the updates, then the inserts.
-    Keyed {
-        /// Rows that go.
-        deletes: Vec<NetDelete>,
-        /// Rows that change, and keep their keys.
-        updates: Vec<NetUpdate>,
-        /// Rows that come.
-        inserts: Vec<NetInsert>,
-    },
+    /// At most one change a key.
+    Keyed(Nets),
     /// Row by row in source order.
     InOrder(Vec<Change>),
-}
-
-/// A row that goes.
-#[derive(Debug)]
-pub struct NetDelete {
-    /// Its binding.
-    pub table: Arc<BoundTable>,
-    /// Key bytes, to sort by.
-    pub key: Vec<u8>,
-    /// The row as it was.
-    pub before: RowImage,
-    /// Where the last change of it came from.
-    pub span: Arc<EventSpan>,
-}
-
-/// A row that changes.
-#[derive(Debug)]
-pub struct NetUpdate {
-    /// Its binding.
-    pub table: Arc<BoundTable>,
-    /// Key bytes, to sort by.
-    pub key: Vec<u8>,
-    /// The row as it was.
-    pub before: RowImage,
-    /// The row as it shall be; perhaps only its changed columns.
-    pub after: RowImage,
-    /// Where the last change of it came from.
-    pub span: Arc<EventSpan>,
-}
-
-/// A row that comes.
-#[derive(Debug)]
-pub struct NetInsert {
-    /// Its binding.
-    pub table: Arc<BoundTable>,
-    /// Key bytes, to sort by.
-    pub key: Vec<u8>,
-    /// The row.
-    pub after: RowImage,
-    /// Where the last change of it came from.
-    pub span: Arc<EventSpan>,
-}
-
-/// The sum of the changes of one key in a wave.
-#[derive(Debug)]
-struct Net {
-    table: Arc<BoundTable>,
-    before: Option<RowImage>,
-    after: Option<RowImage>,
-    span: Arc<EventSpan>,
-}
-
-/// At most one net change a key.
-#[derive(Debug, Default)]
-struct Wave {
-    nets: HashMap<Vec<u8>, Net, Xxh3Builder>,
 }
 
 #[derive(Debug)]
@@ -146,10 +84,13 @@ struct TableBuilder {
 #[derive(Debug, Default)]
 struct ShareBuilder {
     tables: Vec<TableBuilder>,
-    lanes: BTreeSet<u32>,
+    /// Which lanes it has, as far as the last of them.
+    lanes: Vec<bool>,
     loose: BTreeMap<TargetTable, String>,
     /// From a binding's address to its table's place.
     by_binding: HashMap<usize, usize, Xxh3Builder>,
+    /// The last of these that was asked for: most changes are of the same table as the one before.
+    last_binding: Option<(usize, usize)>,
 }
 
 /// Collects changes for one group.
@@ -161,6 +102,8 @@ pub struct GroupBuilder {
     safe: SafeMode,
     rows: u64,
     bytes: usize,
+    /// The keys of a change before and after, kept for their memory.
+    keys: (RowKey, RowKey),
 }
 
 impl GroupBuilder {
@@ -175,6 +118,7 @@ impl GroupBuilder {
             safe,
             rows: 0,
             bytes: 0,
+            keys: Default::default(),
         }
     }
 
@@ -195,27 +139,44 @@ impl GroupBuilder {
         if self.one_sequence || change.table.is_ordered() || change.lacks_key() {
             return self.push_in_order(change, skip);
         }
-        let Some(identity) = change.table.identity.clone() else { return self.push_in_order(change, skip) };
-        let key =
-            |image: &Option<RowImage>| image.as_ref().map(|image| key_of(&change.table, image, &identity)).transpose();
-        let before = key(&change.rows.before)?;
+        let mut keys = std::mem::take(&mut self.keys);
+        let pushed = self.push_keyed(change, skip, &mut keys);
+        self.keys = keys;
+        pushed
+    }
+
+    fn push_keyed(
+        &mut self,
+        change: Change,
+        skip: &[LaneSkip],
+        (from, to): &mut (RowKey, RowKey),
+    ) -> Result<(), DispatchError> {
+        let table = Arc::clone(&change.table);
+        let Some(identity) = &table.identity else { return self.push_in_order(change, skip) };
+        let Change { rows: RowPair { before, after }, ordinal, span, .. } = change;
+        if let Some(image) = &before {
+            from.read(&table, image, identity)?;
+        }
         // A partial image that leaves the key out leaves it unchanged.
-        let after = match (&change.rows.after, &before) {
-            (Some(image), Some(key)) if !has_columns(image, &identity) => Some(key.clone()),
-            (image, _) => key(image)?,
+        let stays = match (&before, &after) {
+            (Some(_), Some(image)) if !has_columns(image, identity) => true,
+            (_, Some(image)) => {
+                to.read(&table, image, identity)?;
+                from.bytes() == to.bytes()
+            }
+            (_, None) => true,
         };
-        let Change { table, rows: RowPair { before: old, after: new }, ordinal, span, .. } = change;
         match (before, after) {
-            (Some(from), Some(to)) if from != to && is_whole(&new) => {
+            (Some(old), new) if stays || !is_whole(&new) => {
+                self.push_net(from, Net { table, before: Some(old), after: new, span }, ordinal, skip)
+            }
+            (None, new) => self.push_net(to, Net { table, before: None, after: new, span }, ordinal, skip),
+            (old, new) => {
                 let gone = Net { table: Arc::clone(&table), before: old, after: None, span: Arc::clone(&span) };
                 let come = Net { table, before: None, after: new, span };
                 self.push_net(from, gone, ordinal, skip)?;
                 self.push_net(to, come, ordinal, skip)
             }
-            (Some(key), _) | (None, Some(key)) => {
-                self.push_net(key, Net { table, before: old, after: new, span }, ordinal, skip)
-            }
-            (None, None) => Ok(()),
         }
     }
 
@@ -233,17 +194,15 @@ impl GroupBuilder {
 
     fn push_net(
         &mut self,
-        key: Vec<u8>,
+        key: &RowKey,
         net: Net,
-        ordinal: crate::model::RowOrdinal,
+        ordinal: RowOrdinal,
         skip: &[LaneSkip],
     ) -> Result<(), DispatchError> {
-        let Some(image) = net.before.as_ref().or(net.after.as_ref()) else { return Ok(()) };
-        let lane = lane_of(&net.table, image, self.lanes)?;
+        let lane = key.lane(self.lanes);
         if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
-            let table = Arc::clone(&net.table);
-            let safe = self.safe.covers(&table);
-            self.share(lane).table(&table, false).push(key, net, safe);
+            let safe = self.safe.covers(&net.table);
+            self.share(lane).table(&net.table, false).push(key.bytes(), net, safe);
         }
         Ok(())
     }
@@ -252,7 +211,10 @@ impl GroupBuilder {
     fn share(&mut self, lane: usize) -> &mut ShareBuilder {
         let at = lane % self.shares.len();
         let share = &mut self.shares[at];
-        share.lanes.insert(lane as u32);
+        if share.lanes.len() <= lane {
+            share.lanes.resize(lane + 1, false);
+        }
+        share.lanes[lane] = true;
         share
     }
 
@@ -278,14 +240,21 @@ impl ShareBuilder {
             }
             return &mut self.tables[0];
         }
+        let binding = Arc::as_ptr(table) as usize;
+        if let Some((last, at)) = self.last_binding
+            && last == binding
+        {
+            return &mut self.tables[at];
+        }
         let tables = &mut self.tables;
-        let at = *self.by_binding.entry(Arc::as_ptr(table) as usize).or_insert_with(|| {
+        let at = *self.by_binding.entry(binding).or_insert_with(|| {
             // Two source tables may go to one target: their changes must meet in one place.
             tables.iter().position(|known| known.target == table.target).unwrap_or_else(|| {
                 tables.push(TableBuilder::new(table.target.clone()));
                 tables.len() - 1
             })
         });
+        self.last_binding = Some((binding, at));
         &mut self.tables[at]
     }
 
@@ -293,7 +262,8 @@ impl ShareBuilder {
         let mut tables: Vec<TableWork> = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
         // Every share goes through the tables in one order, too.
         tables.sort_by(|a, b| a.target.cmp(&b.target));
-        Share { tables, lanes: self.lanes.into_iter().collect(), loose: self.loose.into_iter().collect() }
+        let lanes = self.lanes.iter().zip(0..).filter_map(|(&has, lane)| has.then_some(lane)).collect();
+        Share { tables, lanes, loose: self.loose.into_iter().collect() }
     }
 }
 
@@ -302,73 +272,25 @@ impl TableBuilder {
         TableBuilder { target, steps: Vec::new(), wave: Wave::default(), in_order: Vec::new() }
     }
 
-    fn push(&mut self, key: Vec<u8>, net: Net, safe: bool) {
+    fn push(&mut self, key: &[u8], net: Net, safe: bool) {
         // In safe mode each change of a key is sent: deletes and replaces, which may meet their own effect.
-        let refused = match safe && self.wave.nets.contains_key(&key) {
-            true => Some((key, net)),
-            false => self.wave.merge(key, net),
-        };
-        if let Some(refused) = refused {
-            let wave = std::mem::take(&mut self.wave);
-            self.steps.extend(wave.finish());
-            self.wave.nets.insert(refused.0, refused.1);
+        if let Some(refused) = self.wave.merge(key, net, !safe) {
+            self.end_wave();
+            // Nothing in a new wave can refuse it.
+            let _ = self.wave.merge(key, refused, true);
         }
     }
 
+    fn end_wave(&mut self) {
+        self.steps.extend(std::mem::take(&mut self.wave).finish().map(Step::Keyed));
+    }
+
     fn finish(mut self) -> Option<TableWork> {
-        self.steps.extend(self.wave.finish());
+        self.end_wave();
         if !self.in_order.is_empty() {
             self.steps.push(Step::InOrder(self.in_order));
         }
         (!self.steps.is_empty()).then_some(TableWork { target: self.target, steps: self.steps })
-    }
-}
-
-impl Wave {
-    /// Adds a change to what its key has, or gives it back where the sum is not one change: then a new wave begins.
-    fn merge(&mut self, key: Vec<u8>, next: Net) -> Option<(Vec<u8>, Net)> {
-        let Some(sum) = self.nets.get_mut(&key) else {
-            self.nets.insert(key, next);
-            return None;
-        };
-        let whole = next.after.is_none() || is_whole(&next.after);
-        // What the row was at the end of the sum must be what the next change starts from.
-        let follows = sum.after.is_some() == next.before.is_some();
-        if !whole || !follows || !Arc::ptr_eq(&sum.table, &next.table) {
-            return Some((key, next));
-        }
-        sum.after = next.after;
-        sum.span = next.span;
-        None
-    }
-
-    fn finish(self) -> Option<Step> {
-        let (mut deletes, mut updates, mut inserts) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, Net { table, before, after, span }) in self.nets {
-            match (before, after) {
-                (Some(before), Some(after)) if moves_unique_value(&table, &before, &after) => {
-                    let (key2, table2, span2) = (key.clone(), Arc::clone(&table), Arc::clone(&span));
-                    deletes.push(NetDelete { table: table2, key: key2, before, span: span2 });
-                    inserts.push(NetInsert { table, key, after, span });
-                }
-                (Some(before), Some(after)) => {
-                    // There and back again is no change.
-                    if before.present != after.present || before.bytes != after.bytes || after.resolved_json.is_some() {
-                        updates.push(NetUpdate { table, key, before, after, span });
-                    }
-                }
-                (Some(before), None) => deletes.push(NetDelete { table, key, before, span }),
-                (None, Some(after)) => inserts.push(NetInsert { table, key, after, span }),
-                (None, None) => {}
-            }
-        }
-        // In the order of the key, as the downstream keeps them: neighbours are on one page, and transactions that lock
-        // several rows lock them in one order.
-        deletes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        updates.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        inserts.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let empty = deletes.is_empty() && updates.is_empty() && inserts.is_empty();
-        (!empty).then_some(Step::Keyed { deletes, updates, inserts })
     }
 }
 
@@ -378,16 +300,4 @@ fn is_whole(image: &Option<RowImage>) -> bool {
 
 fn has_columns(image: &RowImage, columns: &[usize]) -> bool {
     image.present.as_ref().is_none_or(|present| columns.iter().all(|&c| present.get(c).copied().unwrap_or(false)))
-}
-
-/// Whether a whole update changes a value of a unique key other than the identity. An image that lacks such a column, or
-/// cannot be read, counts as changed: the delete and insert are right in any case.
-fn moves_unique_value(table: &BoundTable, before: &RowImage, after: &RowImage) -> bool {
-    if table.other_unique.is_empty() || after.present.is_some() {
-        return false;
-    }
-    match (key_of(table, before, &table.other_unique), key_of(table, after, &table.other_unique)) {
-        (Ok(before), Ok(after)) => before != after,
-        _ => true,
-    }
 }

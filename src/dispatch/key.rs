@@ -1,68 +1,114 @@
 //! Keys as bytes: exact for telling rows apart, folded for choosing a lane.
 
-use std::hash::Hasher;
-
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::change::DispatchError;
+use crate::model::TargetTable;
 use crate::row::{ReadRow, RowImage, Value};
 use crate::schema::{BoundTable, LaneRule};
 
-/// The values of `columns` in `image`, each with its length in front, in the order given; NULL has a length of its own. The
-/// only column of an identity, which is never NULL, stands alone. Integers keep their order, so that sorting by these bytes
-/// sorts most keys as the index does.
-pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<Vec<u8>, DispatchError> {
-    let mut parts: Vec<Option<(u32, Vec<u8>)>> = vec![None; columns.len()];
-    let read = image.visit(&table.layout, |column, value| {
-        if let Some(at) = columns.iter().position(|&wanted| wanted == column) {
-            let mut bytes = Vec::with_capacity(10);
-            encode(&value, &mut bytes);
-            let len = if value == Value::Null { u32::MAX } else { bytes.len() as u32 };
-            parts[at] = Some((len, bytes));
-        }
-        Ok(())
-    });
-    read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
-    if let [Some((_, only))] = parts.as_mut_slice()
-        && table.identity.as_deref() == Some(columns)
-    {
-        return Ok(std::mem::take(only));
-    }
-    let mut key = Vec::with_capacity(parts.len() * 12);
-    for (part, &column) in parts.iter().zip(columns) {
-        let missing = || DispatchError::KeyNotInImage {
-            table: table.source.to_string(),
-            column: table.columns[column].quoted.clone(),
-        };
-        let (len, part) = part.as_ref().ok_or_else(missing)?;
-        key.extend(len.to_be_bytes());
-        key.extend(part);
-    }
-    Ok(key)
+/// A row's key bytes and what its lane is found by, read in one walk. Kept between rows for its memory.
+#[derive(Debug, Default)]
+pub struct RowKey {
+    bytes: Vec<u8>,
+    /// What is hashed to find the lane.
+    hashed: Vec<u8>,
+    /// The values in the order of the row, and where that of each key column stands in them.
+    values: Vec<u8>,
+    parts: Vec<Option<(usize, u32)>>,
 }
 
-/// The lane of a row, out of `lanes`.
-pub fn lane_of(table: &BoundTable, image: &RowImage, lanes: usize) -> Result<usize, DispatchError> {
-    let mut hash = Xxh3::new();
-    hash.update(table.target.0.schema.as_bytes());
-    hash.update(&[0]);
-    hash.update(table.target.0.table.as_bytes());
-    if let LaneRule::Spread(columns) = &table.lane_rule {
-        let mut part = Vec::with_capacity(16);
-        let read = image.visit(&table.layout, |column, value| {
-            if columns.contains(&column) {
-                part.clear();
-                encode(&value, &mut part);
-                let text = matches!(value, Value::Bytes(_));
-                let end = if text { part.iter().rposition(|&b| b != b' ').map_or(0, |at| at + 1) } else { part.len() };
-                hash.write_usize(column);
-                hash.update(&part[..end]);
+/// Length of NULL.
+const NULL: u32 = u32::MAX;
+
+impl RowKey {
+    /// Key bytes of the row last read.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its lane, out of `lanes`.
+    pub fn lane(&self, lanes: usize) -> usize {
+        (xxh3_64(&self.hashed) % lanes as u64) as usize
+    }
+
+    /// Reads the key in `columns`: their values, each with its length in front, in the order given; NULL has a length of
+    /// its own. The only column of an identity, which is never NULL, stands alone. Integers keep their order, so that
+    /// sorting by these bytes sorts most keys as the index does.
+    pub fn read(&mut self, table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<(), DispatchError> {
+        let RowKey { bytes, hashed, values, parts } = self;
+        let spread = begin_lane(table, hashed);
+        values.clear();
+        parts.clear();
+        parts.resize(columns.len(), None);
+        let last = columns.iter().chain(spread).max().copied().unwrap_or(0);
+        let read = image.visit_until(&table.layout, last, |column, value| {
+            let part = columns.iter().position(|&wanted| wanted == column);
+            let spreads = spread.contains(&column);
+            if part.is_some() || spreads {
+                let start = values.len();
+                encode(&value, values);
+                if spreads {
+                    hash_value(hashed, column, &value, &values[start..]);
+                }
+                if let Some(at) = part {
+                    let len = if value == Value::Null { NULL } else { (values.len() - start) as u32 };
+                    parts[at] = Some((start, len));
+                }
             }
             Ok(())
         });
         read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
+        bytes.clear();
+        for (part, &column) in parts.iter().zip(columns) {
+            let missing = || DispatchError::KeyNotInImage {
+                table: table.source.to_string(),
+                column: table.columns[column].quoted.clone(),
+            };
+            let (start, len) = part.ok_or_else(missing)?;
+            if columns.len() > 1 || table.identity.as_deref() != Some(columns) {
+                bytes.extend(len.to_be_bytes());
+            }
+            let len = if len == NULL { 0 } else { len as usize };
+            bytes.extend_from_slice(&values[start..start + len]);
+        }
+        Ok(())
     }
-    Ok((hash.digest() % lanes as u64) as usize)
+}
+
+/// The bytes of a key, see [`RowKey::read`].
+pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<Vec<u8>, DispatchError> {
+    let mut key = RowKey::default();
+    key.read(table, image, columns)?;
+    Ok(key.bytes)
+}
+
+/// The lane of a row, out of `lanes`.
+pub fn lane_of(table: &BoundTable, image: &RowImage, lanes: usize) -> Result<usize, DispatchError> {
+    let mut key = RowKey::default();
+    key.read(table, image, &[])?;
+    Ok(key.lane(lanes))
+}
+
+/// Begins what a lane is found by with the table; gives back the columns that go in too.
+fn begin_lane<'t>(table: &'t BoundTable, hashed: &mut Vec<u8>) -> &'t [usize] {
+    let TargetTable(name) = &table.target;
+    hashed.clear();
+    hashed.extend_from_slice(name.schema.as_bytes());
+    hashed.push(0);
+    hashed.extend_from_slice(name.table.as_bytes());
+    match &table.lane_rule {
+        LaneRule::Spread(columns) => columns,
+        LaneRule::Pinned => &[],
+    }
+}
+
+/// Trailing spaces of text do not count: keys may be equal without them.
+fn hash_value(hashed: &mut Vec<u8>, column: usize, value: &Value<'_>, bytes: &[u8]) {
+    let text = matches!(value, Value::Bytes(_));
+    let end = if text { bytes.iter().rposition(|&b| b != b' ').map_or(0, |at| at + 1) } else { bytes.len() };
+    hashed.extend_from_slice(&(column as u64).to_le_bytes());
+    hashed.extend_from_slice(&bytes[..end]);
 }
 
 /// Appends a value so that equal values give equal bytes.

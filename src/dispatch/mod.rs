@@ -12,8 +12,10 @@ mod group;
 mod key;
 #[cfg(test)]
 mod model_tests;
+mod net;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use change::{Change, DispatchError, EventSpan, LaneSkip, SafeMode};
-pub use group::{Group, GroupBuilder, NetDelete, NetInsert, NetUpdate, Share, Step, TableWork};
+pub use group::{Group, GroupBuilder, Share, Step, TableWork};
+pub use net::{NetDelete, NetInsert, NetUpdate, Nets};

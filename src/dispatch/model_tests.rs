@@ -343,23 +343,23 @@ fn statements<'w>(work: &'w Share, random: &mut StdRng) -> Vec<Statement<'w>> {
     let mut all: Vec<Statement<'w>> = Vec::new();
     for step in tables.into_iter().flat_map(|table| &table.steps) {
         match step {
-            Step::Keyed { deletes, updates, inserts } => {
-                let shuffled = |len: usize, random: &mut StdRng| {
-                    let mut order: Vec<usize> = (0..len).collect();
-                    order.shuffle(random);
-                    order
-                };
-                for at in shuffled(deletes.len(), random) {
-                    all.push(Box::new(move |server| server.delete(&deletes[at].table, &deletes[at].before)));
+            Step::Keyed(nets) => {
+                let mut deletes: Vec<_> = nets.deletes(0).collect();
+                deletes.shuffle(random);
+                for row in deletes {
+                    all.push(Box::new(move |server| server.delete(row.table, row.before)));
                 }
-                for at in shuffled(updates.len(), random) {
-                    let update = &updates[at];
+                let mut updates: Vec<_> = nets.updates(0).collect();
+                updates.shuffle(random);
+                for row in updates {
                     // A whole row is written as an upsert, which finds its row by the new key.
-                    let by = if update.after.present.is_none() { &update.after } else { &update.before };
-                    all.push(Box::new(move |server| server.update(&update.table, by, &update.after)));
+                    let by = if row.after.present.is_none() { row.after } else { row.before };
+                    all.push(Box::new(move |server| server.update(row.table, by, row.after)));
                 }
-                for at in shuffled(inserts.len(), random) {
-                    all.push(Box::new(move |server| server.insert(&inserts[at].table, &inserts[at].after)));
+                let mut inserts: Vec<_> = nets.inserts(0).collect();
+                inserts.shuffle(random);
+                for row in inserts {
+                    all.push(Box::new(move |server| server.insert(row.table, row.after)));
                 }
             }
             Step::InOrder(changes) => {

@@ -2,11 +2,13 @@
 //!
 //! MySQL: `uuid:1-5:7,uuid2:tag:1-3`, a set of intervals for each source UUID and tag. MariaDB: `0-1-100,1-2-7`, the last
 //! GTID of each domain, which stands for everything before it. Sets only ever grow while a stream is read, and the
-//! usual step, the next number of the last interval, costs no allocation.
+//! usual step, the next number of the last interval, costs no allocation. Copies share what is in them until one grows:
+//! each transaction's location has a set, and most are never looked at.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -103,7 +105,7 @@ pub enum GtidSet {
 /// Intervals for each UUID and tag.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MysqlGtidSet {
-    sids: BTreeMap<(Uuid, String), Intervals>,
+    sids: Arc<BTreeMap<(Uuid, String), Intervals>>,
 }
 
 /// Sorted, disjoint, non-adjacent half-open ranges.
@@ -113,7 +115,7 @@ struct Intervals(Vec<(u64, u64)>);
 /// The last GTID of each domain.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MariaGtidSet {
-    domains: BTreeMap<u32, MariaGtid>,
+    domains: Arc<BTreeMap<u32, MariaGtid>>,
 }
 
 impl GtidSet {
@@ -208,7 +210,7 @@ impl MysqlGtidSet {
     /// Takes the numbers `start..end` of a source in.
     pub fn add_range(&mut self, sid: Uuid, tag: &str, start: u64, end: u64) {
         if start < end {
-            self.sids.entry((sid, tag.to_owned())).or_default().add(start, end);
+            Arc::make_mut(&mut self.sids).entry((sid, tag.to_owned())).or_default().add(start, end);
         }
     }
 
@@ -260,7 +262,7 @@ impl Intervals {
 impl fmt::Display for MysqlGtidSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut last_sid = None;
-        for ((sid, tag), ranges) in &self.sids {
+        for ((sid, tag), ranges) in self.sids.iter() {
             if last_sid != Some(*sid) {
                 let comma = if last_sid.is_some() { "," } else { "" };
                 write!(f, "{comma}{sid}")?;
@@ -317,7 +319,7 @@ impl FromStr for MysqlGtidSet {
 impl MariaGtidSet {
     /// Takes one transaction, and with it all before it in its domain.
     pub fn add(&mut self, gtid: MariaGtid) {
-        let last = self.domains.entry(gtid.domain).or_insert(gtid);
+        let last = Arc::make_mut(&mut self.domains).entry(gtid.domain).or_insert(gtid);
         if gtid.sequence >= last.sequence {
             *last = gtid;
         }

@@ -107,6 +107,8 @@ struct Open {
     skips: Vec<LaneSkip>,
     /// All lanes have done what is below.
     floor: RowOrdinal,
+    /// Some of it was formed: the former stands inside of it.
+    entered: bool,
 }
 
 impl Former {
@@ -199,12 +201,16 @@ impl Former {
                     self.front.push_front(change);
                     break;
                 }
-                let (next, open) = (change.ordinal.next(), self.open.as_ref());
+                let (next, open) = (change.ordinal.next(), self.open.as_mut());
                 if let Some(open) = open {
-                    let (location, gtid) = (open.start.clone(), open.gtid.clone());
-                    self.at = RowMark { location, next: next.max(open.floor), open: gtid };
+                    if !std::mem::replace(&mut open.entered, true) {
+                        let (location, gtid) = (open.start.clone(), open.gtid.clone());
+                        self.at = RowMark { location, next, open: gtid };
+                    }
+                    self.at.next = next.max(open.floor);
                 }
-                builder.push(change, open.map_or(&[], |open| open.skips.as_slice()))?;
+                let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
+                builder.push(change, skips)?;
                 (moved, lsn) = (true, None);
                 if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
                     break;
@@ -274,7 +280,7 @@ impl Former {
                     LaneSkip::All => None,
                 };
                 let floor = skips.iter().filter_map(done).min().unwrap_or_default();
-                self.open = Some(Open { start, gtid, skips, floor });
+                self.open = Some(Open { start, gtid, skips, floor, entered: false });
                 Popped::Mark
             }
             Ok(Item::Changes(changes)) => {

@@ -80,9 +80,9 @@ fn keys(group: &Group) -> Vec<Vec<i32>> {
     let of_share = |share: &crate::dispatch::Share| {
         let mut keys = Vec::new();
         for step in share.tables.iter().flat_map(|table| &table.steps) {
-            let Step::Keyed { inserts, updates, .. } = step else { panic!("{step:?}") };
-            let inserts = inserts.iter().map(|row| (&row.table, &row.after));
-            for (table, image) in inserts.chain(updates.iter().map(|row| (&row.table, &row.before))) {
+            let Step::Keyed(nets) = step else { panic!("{step:?}") };
+            let inserts = nets.inserts(0).map(|row| (row.table, row.after));
+            for (table, image) in inserts.chain(nets.updates(0).map(|row| (row.table, row.before))) {
                 keys.push(cells(table, image)[0].flatten().expect("a key"));
             }
         }

@@ -30,15 +30,18 @@ pub fn skip_image(layout: &TableLayout, present: Option<&[bool]>, bytes: &[u8]) 
 }
 
 impl ReadRow for RowImage {
-    fn visit<'a>(
+    #[inline]
+    fn visit_until<'a>(
         &'a self,
         layout: &TableLayout,
+        last: usize,
         mut visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
     ) -> Result<(), RowError> {
         let present = self.present.as_deref();
         let (nulls, mut at) = split_nulls(layout, present, &self.bytes)?;
         let mut bit = 0;
-        for (index, column) in layout.columns.iter().enumerate() {
+        let count = layout.columns.len().min(last.saturating_add(1));
+        for (index, column) in layout.columns[..count].iter().enumerate() {
             if !is_present(present, index) {
                 continue;
             }

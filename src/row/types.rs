@@ -180,5 +180,15 @@ pub trait ReadRow {
         &'a self,
         layout: &TableLayout,
         visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
+    ) -> Result<(), RowError> {
+        self.visit_until(layout, usize::MAX, visit)
+    }
+
+    /// The same for the columns up to `last`.
+    fn visit_until<'a>(
+        &'a self,
+        layout: &TableLayout,
+        last: usize,
+        visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
     ) -> Result<(), RowError>;
 }
