@@ -18,6 +18,8 @@ use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 /// Raw bytes of a full chunk.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 const MAGIC: &[u8; 4] = b"DMR1";
+/// Of the compression: half of what OLTP binlogs take, at a speed that one core keeps up with.
+const LEVEL: i32 = 1;
 /// Magic and CRC.
 const PROLOGUE: usize = 8;
 const NO_EVENT: u32 = u32::MAX;
@@ -67,11 +69,30 @@ pub(super) struct Chunk {
 #[error("{0}")]
 pub(super) struct ChunkError(pub &'static str);
 
-/// The bytes to store.
-pub(super) fn encode(chunk: &Chunk) -> Vec<u8> {
-    let header = &chunk.header;
+/// Writes chunks as they are stored; keeps what the compression works with.
+pub(super) struct Encoder {
+    zstd: zstd::bulk::Compressor<'static>,
+}
+
+impl Encoder {
+    pub(super) fn new() -> std::io::Result<Encoder> {
+        zstd::bulk::Compressor::new(LEVEL).map(|zstd| Encoder { zstd })
+    }
+
+    /// The bytes to store.
+    pub(super) fn encode(&mut self, chunk: &Chunk) -> std::io::Result<Vec<u8>> {
+        let body = self.zstd.compress(&chunk.raw)?;
+        let mut out = Vec::with_capacity(body.len() + 512);
+        put_header(&mut out, &chunk.header);
+        out.extend_from_slice(&body);
+        let crc = crc32fast::hash(&out[PROLOGUE..]);
+        out[4..PROLOGUE].copy_from_slice(&crc.to_le_bytes());
+        Ok(out)
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, header: &Header) {
     let same_end = header.begin == header.end;
-    let mut out = Vec::with_capacity(chunk.raw.len() / 2 + 512);
     out.extend(MAGIC);
     out.extend([0; 4]);
     out.push(
@@ -84,19 +105,11 @@ pub(super) fn encode(chunk: &Chunk) -> Vec<u8> {
     out.extend(header.raw_len.to_le_bytes());
     out.extend(header.first_event.unwrap_or(NO_EVENT).to_le_bytes());
     out.extend(header.newest.to_le_bytes());
-    put_text(&mut out, &header.identity);
-    put_boundary(&mut out, &header.begin);
+    put_text(out, &header.identity);
+    put_boundary(out, &header.begin);
     if !same_end {
-        put_boundary(&mut out, &header.end);
+        put_boundary(out, &header.end);
     }
-    let plain = out.len();
-    if zstd::stream::copy_encode(&chunk.raw[..], &mut out, 1).is_err() {
-        // Writing to memory does not fail; a body that cannot be read back would be found as damage.
-        out.truncate(plain);
-    }
-    let crc = crc32fast::hash(&out[PROLOGUE..]);
-    out[4..PROLOGUE].copy_from_slice(&crc.to_le_bytes());
-    out
 }
 
 /// Reads the header only. The CRC is not checked.
@@ -224,6 +237,10 @@ mod tests {
             begin,
         };
         Chunk { header, raw: raw.into() }
+    }
+
+    fn encode(chunk: &Chunk) -> Vec<u8> {
+        Encoder::new().unwrap().encode(chunk).unwrap()
     }
 
     proptest! {

@@ -20,8 +20,8 @@ use super::{Boundary, Lsn, PurgeReport, RelayConfig, RelayError, RelayState, rea
 use crate::model::{BinlogFile, Location};
 use crate::store::StoreError;
 
-/// Raw bytes that may wait for the storage thread.
-const MAX_BEHIND: u64 = 32 << 20;
+/// Raw bytes that may wait for the storage thread. They are in memory twice: as chunks, and as events for readers.
+const MAX_BEHIND: u64 = 12 << 20;
 /// A disk that keeps anyone waiting longer does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Read requests that may wait.

@@ -128,6 +128,9 @@ impl Intake {
             let here = self.boundary();
             self.close(here);
         }
+        if self.open.raw.capacity() == 0 {
+            self.open.raw.reserve_exact(CHUNK_BYTES);
+        }
         let crosses = self.open.raw.len() + event.len() > CHUNK_BYTES;
         let before = crosses.then(|| self.boundary());
         let tracked = self.tracker.feed(event)?;

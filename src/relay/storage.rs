@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use super::chunk;
+use super::chunk::{Chunk, Encoder};
 use super::handle::{Command, Core, Reply, Step};
 use super::intake::{Cut, Intake};
 use super::purge::{self, Held, PurgeReport};
@@ -53,6 +53,7 @@ struct Storage {
     next_look: Instant,
     /// The disk is nearly full: nothing is written until there is room.
     starved: bool,
+    encoder: Option<Encoder>,
 }
 
 /// Runs until the gate stops it.
@@ -69,6 +70,7 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
         failed: false,
         next_look: Instant::now(),
         starved: false,
+        encoder: None,
     };
     storage.prepare_spare();
     let interval = storage.core.config.flush_interval;
@@ -133,7 +135,7 @@ impl Storage {
     fn store(&mut self, cut: Cut) -> Result<(), RelayError> {
         let header = &cut.chunk.header;
         let end_lsn = header.end_lsn();
-        let value = chunk::encode(&cut.chunk);
+        let value = self.encode(&cut.chunk)?;
         let active = self.active()?;
         active.table.put(&header.start.0.to_be_bytes(), &value)?;
         let seq = active.seq;
@@ -172,6 +174,15 @@ impl Storage {
             self.flush()?;
         }
         Ok(())
+    }
+
+    fn encode(&mut self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
+        let fail = |error| StoreError::from_io("compress a chunk of", &self.core.config.dir, error);
+        let encoder = match self.encoder.take() {
+            Some(encoder) => encoder,
+            None => Encoder::new().map_err(fail)?,
+        };
+        self.encoder.insert(encoder).encode(chunk).map_err(fail)
     }
 
     fn active(&mut self) -> Result<&mut Active, StoreError> {
