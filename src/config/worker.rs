@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::agent::{AgentConfig, Environment};
 use super::database::{Pem, Security};
 use super::kept::Kept;
-use super::keys;
+use super::keys::{self, Preset};
 use super::log::{LogConfig, LogFormat};
 use super::startup::{self, StartError};
 
@@ -53,17 +53,22 @@ impl WorkerConfig {
         !self.join.is_empty()
     }
 
-    /// What this file asks for and this version cannot do. The daemon must not start while this is not empty.
-    pub fn refusals(&self) -> Vec<String> {
-        let joined = self
-            .joins()
-            .then(|| format!("`join` is set to {}, but {}", self.join.join(","), keys::remedy(keys::WORKER, "join")));
-        joined.into_iter().collect()
-    }
-
     /// What is set and has no effect here.
     pub fn notes(&self) -> Vec<String> {
-        self.kept.notes("")
+        let mut notes = self.kept.notes("");
+        if self.joins() {
+            return notes;
+        }
+        let ttls = [("keepalive-ttl", self.keepalive_ttl), ("relay-keepalive-ttl", self.relay_keepalive_ttl)];
+        let own = |(name, ttl): &(&str, Duration)| keys::preset(keys::WORKER, name) != Some(Preset::Int(ttl.as_secs()));
+        let own: Vec<String> = ttls.iter().filter(|ttl| own(ttl)).map(|(name, _)| format!("`{name}`")).collect();
+        if !own.is_empty() {
+            notes.push(format!("{}: no meaning without `join`", own.join(", ")));
+        }
+        if self.security.is_some() && self.worker_addr.is_none() {
+            notes.push("`ssl-*`, `cert-allowed-cn`: no meaning without `join` and without `worker-addr`".to_owned());
+        }
+        notes
     }
 
     /// dm-worker's TOML form, as `get-config worker` prints it.

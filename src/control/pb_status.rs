@@ -114,7 +114,7 @@ fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
 }
 
 /// A park that nobody asked for and that no failure explains must not look like a user's pause.
-fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
+pub fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
     let (message, remedy) = match reason {
         ParkReason::Lease => (
             "the agent does not own the source now, applying is fenced off",
