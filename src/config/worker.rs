@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::agent::{AgentConfig, Environment};
 use super::database::{Pem, Security};
-use super::kept::Kept;
+use super::kept::{Kept, no_meaning};
 use super::keys::{self, Preset};
 use super::log::{LogConfig, LogFormat};
 use super::startup::{self, StartError};
@@ -63,10 +63,11 @@ impl WorkerConfig {
         let own = |(name, ttl): &(&str, Duration)| keys::preset(keys::WORKER, name) != Some(Preset::Int(ttl.as_secs()));
         let own: Vec<String> = ttls.iter().filter(|ttl| own(ttl)).map(|(name, _)| format!("`{name}`")).collect();
         if !own.is_empty() {
-            notes.push(format!("{}: no meaning without `join`", own.join(", ")));
+            notes.push(no_meaning(&own, "", "it is for a cluster, and `join` is not set"));
         }
         if self.security.is_some() && self.worker_addr.is_none() {
-            notes.push("`ssl-*`, `cert-allowed-cn`: no meaning without `join` and without `worker-addr`".to_owned());
+            let names = ["`ssl-*`".to_owned(), "`cert-allowed-cn`".to_owned()];
+            notes.push(no_meaning(&names, "", "neither `join` nor `worker-addr` is set"));
         }
         notes
     }
