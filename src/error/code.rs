@@ -129,6 +129,12 @@ catalogue! {
     PurgeArguments = 30042, RelayUnit, Internal, High, "";
     /// A statement-format change was found in the binlog.
     StatementFormat = 36014, SyncUnit, Internal, High, "Please set `binlog_format` to ROW on the upstream.";
+    /// A statement to be run in place of an event names no schema.
+    NoSchemaName = 36024, SyncUnit, Internal, Low, "";
+    /// A statement to be run in place of an event is no DDL.
+    NotDdl = 36064, SyncUnit, Internal, High, "";
+    /// Nothing was ordered about an event.
+    NoException = 36065, SyncUnit, Internal, Low, "";
     /// A rows event and the table's columns do not fit.
     ColumnCount = 36027, SyncUnit, Internal, High, "Please check the log files to see if a related DDL has been skipped, and you could use `operate-schema` to get and set the table structure.";
     /// The binlog stream could not be opened.

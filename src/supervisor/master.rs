@@ -96,6 +96,15 @@ pub struct HeldTask {
     pub status: TaskStatus,
 }
 
+/// What is kept of a subtask that is made.
+#[derive(Default)]
+struct Before {
+    /// It was made by the same start-task.
+    same: bool,
+    start: Option<StoredMark>,
+    parks: ParkRecord,
+}
+
 /// Masters fill it in.
 fn flavor_of(config: &SourceConfig) -> Result<Flavor, Failure> {
     let id = &config.source_id;
@@ -293,7 +302,7 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
-        let (start, mut parks) = self.before(order).await?;
+        let Before { same, start, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {
             parks.parks.insert(ParkReason::Master, Park::now(MASTER));
@@ -301,7 +310,10 @@ impl Supervisor {
         let master = MasterRecord { toml: order.toml.clone(), mark: order.mark, start_time: order.start_time.clone() };
         let record = TaskRecord { form: FORM, yaml: String::new(), start, master: Some(master) };
         let key = record_key(&order.source, &order.name);
-        let changes = forget(Changes::new(), &order.source, &order.name);
+        let mut changes = Changes::new();
+        if !same {
+            changes = forget(changes, &order.source, &order.name);
+        }
         let changes = changes.put(Namespace::Task, &key, &record).put(Namespace::Park, &key, &parks);
         let written = self.inner.db.write(changes).await;
         written.map_err(|error| store_failure(&error, "store the task"))?;
@@ -314,7 +326,7 @@ impl Supervisor {
 
     /// What is kept of the same subtask: where it started, and why it was parked. Where that cannot be read nobody can
     /// tell whether an operator parked it, and it waits for one.
-    async fn before(&self, order: &TaskOrder) -> Result<(Option<StoredMark>, ParkRecord), Failure> {
+    async fn before(&self, order: &TaskOrder) -> Result<Before, Failure> {
         let key = record_key(&order.source, &order.name);
         let record = self.inner.db.get::<TaskRecord>(Namespace::Task, &key).await;
         let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, &key).await;
@@ -326,9 +338,9 @@ impl Supervisor {
                 // The master starts it anew: what it failed with before is over.
                 parks.parks.remove(&ParkReason::Error);
                 parks.failures.clear();
-                return Ok((record.start, parks));
+                return Ok(Before { same: true, start: record.start, parks });
             }
-            (Ok(_), Ok(_)) => return Ok((None, ParkRecord::default())),
+            (Ok(_), Ok(_)) => return Ok(Before::default()),
             (Err(error), _) | (_, Err(error)) => error,
         };
         if !matches!(error, StoreError::Corrupt { .. }) {
@@ -337,7 +349,7 @@ impl Supervisor {
         let mut parks = ParkRecord::default();
         parks.parks.insert(ParkReason::Error, Park::now("dm-agent"));
         parks.failures.push(damaged(&error, &format!("task {}", order.name), TASK_REMEDY));
-        Ok((None, parks))
+        Ok(Before { parks, ..Before::default() })
     }
 
     /// Adds the master's reason to be parked.

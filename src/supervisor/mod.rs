@@ -9,6 +9,7 @@ mod api;
 mod broken;
 mod claims;
 mod endpoint;
+mod exceptions;
 mod eye;
 mod horizon;
 mod master;
@@ -30,6 +31,7 @@ pub use api::{
     Actor, AgentStatus, OperateTask, Receiving, RelayStatus, Runway, SourceResult, SourceStatus, StartTask, TaskOp,
 };
 pub use endpoint::tls_files;
+pub use exceptions::{EventOp, EventOrder, EventRefusal};
 pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
 pub use source::RelayLimits;
 pub use sources::RelayWish;

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::broken::{TASK_REMEDY, damaged};
 use super::endpoint::{endpoint, rules};
 use super::master::MasterMark;
 use super::records::TaskRecord;
@@ -18,7 +19,7 @@ use crate::config::{SubtaskConfig, TaskConfig};
 use crate::error::{Code, Failure};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Flavor, Location, RowMark};
-use crate::pipeline::PipelineSpec;
+use crate::pipeline::{Exceptions, PipelineSpec};
 use crate::store::Namespace;
 use crate::task::{AutoResume, Recipe, record_key};
 use crate::transform::{Rules, Transform};
@@ -32,6 +33,8 @@ pub(super) struct StoredRecipe {
     record: Mutex<TaskRecord>,
     /// One at a time changes it: a master's wish comes while a pipeline finds out where it starts.
     changing: tokio::sync::Mutex<()>,
+    /// What is ordered about events, as it is on disk; `None` before it was read.
+    exceptions: tokio::sync::Mutex<Option<Exceptions>>,
 }
 
 impl StoredRecipe {
@@ -43,6 +46,7 @@ impl StoredRecipe {
             name: name.to_owned(),
             record: Mutex::new(record),
             changing: tokio::sync::Mutex::new(()),
+            exceptions: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -58,11 +62,55 @@ impl StoredRecipe {
         let _changing = self.changing.lock().await;
         let mut record = self.record();
         change(&mut record);
-        let key = record_key(&self.source.id, &self.name);
-        let kept = supervisor.inner.db.put(Namespace::Task, &key, &record).await;
+        let kept = supervisor.inner.db.put(Namespace::Task, &self.key(), &record).await;
         kept.map_err(|error| store_failure(&error, "store the task"))?;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         Ok(())
+    }
+
+    /// What is ordered about events.
+    pub async fn exceptions(&self) -> Result<Exceptions, Failure> {
+        let mut all = self.exceptions.lock().await;
+        Ok(self.read_exceptions(&mut all).await?.clone())
+    }
+
+    /// Changes what is ordered about events, and stores it where `change` says that it did; says so, too.
+    pub async fn change_exceptions(
+        &self,
+        change: impl FnOnce(&mut Exceptions) -> bool + Send,
+    ) -> Result<bool, Failure> {
+        let mut all = self.exceptions.lock().await;
+        let mut new = self.read_exceptions(&mut all).await?.clone();
+        if !change(&mut new) {
+            return Ok(false);
+        }
+        let stored = self.supervisor()?.inner.db.put(Namespace::Operator, &self.key(), &new).await;
+        stored.map_err(|error| store_failure(&error, "store what is ordered about an event"))?;
+        *all = Some(new);
+        Ok(true)
+    }
+
+    /// Whether there are any, as far as that is known without waiting.
+    pub fn has_exceptions(&self) -> bool {
+        self.exceptions.try_lock().is_ok_and(|all| all.as_ref().is_some_and(|all| !all.0.is_empty()))
+    }
+
+    async fn read_exceptions<'a>(&self, all: &'a mut Option<Exceptions>) -> Result<&'a Exceptions, Failure> {
+        if all.is_none() {
+            let stored = self.supervisor()?.inner.db.get::<Exceptions>(Namespace::Operator, &self.key()).await;
+            let what = format!("events of task {} that are treated otherwise", self.name);
+            *all = Some(stored.map_err(|error| damaged(&error, &what, TASK_REMEDY))?.unwrap_or_default());
+        }
+        Ok(all.get_or_insert_default())
+    }
+
+    fn key(&self) -> String {
+        record_key(&self.source.id, &self.name)
+    }
+
+    /// Dialect of its source.
+    pub fn flavor(&self) -> Flavor {
+        self.source.flavor
     }
 
     /// The subtask's settings; fit to be started.
@@ -142,6 +190,7 @@ impl Recipe for StoredRecipe {
             always_safe: subtask.syncer.safe_mode,
             safe_duration: subtask.syncer.safe_mode_duration,
             ledger: Arc::new(supervisor.ledger(&subtask)),
+            exceptions: Arc::new(self.exceptions().await?),
         })
     }
 

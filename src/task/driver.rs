@@ -465,9 +465,10 @@ pub fn record_key(source_id: &str, task: &str) -> String {
     format!("{source_id}{KEY_SEPARATOR}{task}")
 }
 
-/// Removes what a driver kept of a subtask.
+/// Removes what is kept of a subtask beside its record: why it was parked, and what was ordered about events.
 pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
-    changes.remove(Namespace::Park, &record_key(source_id, task))
+    let key = record_key(source_id, task);
+    changes.remove(Namespace::Park, &key).remove(Namespace::Operator, &key)
 }
 
 /// A stop while it is still being found out what to run leaves nothing behind.

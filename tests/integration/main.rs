@@ -8,6 +8,7 @@ mod blackhole;
 mod claim;
 mod commands;
 mod downstream;
+mod exceptions;
 mod fallback;
 mod faults;
 mod lifecycle;

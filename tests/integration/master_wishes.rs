@@ -196,6 +196,46 @@ async fn the_clusters_key_reveals_passwords() {
     .await;
 }
 
+/// `binlog skip` through the master: it takes effect at once, and the task goes on by itself.
+#[tokio::test]
+async fn a_failed_statement_is_skipped_through_the_master() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mskip", &source, &target, 60).await;
+    link.insert(3).await;
+    link.wait_equal().await;
+    let mut worker = link.master.worker(WORKER).await;
+    let request = |op: pb::ErrorOp, task: &str| pb::HandleWorkerErrorRequest {
+        op: op.into(),
+        task: task.to_owned(),
+        ..Default::default()
+    };
+    let unknown = worker.handle_error(request(pb::ErrorOp::Skip, "nope")).await.expect("HandleError").into_inner();
+    assert_eq!(unknown, recorded(include_str!("../golden/rpc/handleerror-notask.json")));
+    let none = worker.handle_error(request(pb::ErrorOp::List, &link.task)).await.expect("HandleError").into_inner();
+    let golden = recorded(include_str!("../golden/rpc/handleerror-list.json"));
+    assert_eq!(none, pb::CommonWorkerResponse { msg: golden.msg.replace("mysql-01", &link.source_id), ..golden });
+
+    let mut other = target.root().await;
+    other.run(&format!("CREATE TABLE {}.taken (id INT PRIMARY KEY, v INT)", link.schema)).await;
+    link.source.run("CREATE TABLE taken (id INT PRIMARY KEY)").await;
+    link.source.run("ALTER TABLE taken ADD COLUMN v INT").await;
+    link.wait_for("it fails", |status| !status.result.clone().unwrap_or_default().errors.is_empty()).await;
+    let skipped = worker.handle_error(request(pb::ErrorOp::Skip, &link.task)).await.expect("HandleError").into_inner();
+    assert_eq!(skipped, pb::CommonWorkerResponse { result: true, worker: WORKER.to_owned(), ..Default::default() });
+    link.insert(3).await;
+    link.wait_equal().await;
+    link.wait_for("it runs", |status| status.stage() == pb::Stage::Running).await;
+}
+
+/// The answer of a recording.
+fn recorded(golden: &str) -> pb::CommonWorkerResponse {
+    use base64::Engine;
+    use prost::Message;
+    let json: serde_json::Value = serde_json::from_str(golden).expect("JSON");
+    let bytes = base64::engine::general_purpose::STANDARD.decode(json["response_base64"].as_str().expect("bytes"));
+    pb::CommonWorkerResponse::decode(&*bytes.expect("base64")).expect("the message")
+}
+
 /// Compatibility tests 11 and 12, and what every other method answers.
 #[tokio::test]
 async fn every_other_method_answers() {
@@ -228,7 +268,7 @@ async fn every_other_method_answers() {
         sqls: Vec::new(),
     };
     let skip = worker.handle_error(skip).await.expect("HandleError").into_inner();
-    assert!(!skip.result && skip.msg.contains("not supported"), "nothing is taken for done: {skip:?}");
+    assert!(!skip.result && skip.msg.contains("is applied already"), "nothing is taken for done: {skip:?}");
     let mut other = link.toml.clone();
     other.insert("batch".into(), 7.into());
     let check = async |toml: String, worker: &mut pb::worker_client::WorkerClient<tonic::transport::Channel>| {

@@ -6,7 +6,7 @@ use tokio::sync::broadcast;
 
 use crate::control::backend::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
-use crate::supervisor::{Actor, AgentStatus, OperateTask, SourceResult, StartTask, TaskOp};
+use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SourceResult, StartTask, TaskOp};
 
 /// A backend of which only what is a local operator's is passed on.
 pub struct LocalBackend {
@@ -57,6 +57,10 @@ impl Backend for LocalBackend {
 
     async fn update_task(&self, _: String, _: Vec<String>, _: Actor) -> Result<Vec<SourceResult>, Failure> {
         of_the_master("update-task")
+    }
+
+    async fn order_event(&self, _: String, _: EventOrder, _: Actor) -> Result<String, EventRefusal> {
+        Ok(of_the_master("binlog")?)
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

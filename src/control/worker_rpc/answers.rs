@@ -69,7 +69,7 @@ pub fn purge_arguments(request: pb::PurgeRelayRequest) -> Result<String, Failure
     Ok(request.filename)
 }
 
-fn unsupported(what: &str) -> Failure {
+pub fn unsupported(what: &str) -> Failure {
     Failure::new(Code::NotSet, format!("{what} is not supported by this version of dm-agent"))
         .workaround("Please leave the task to a dm-worker (transfer-source) where it is needed.")
 }
@@ -94,23 +94,4 @@ fn check_schema(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -
         return Err(Failure::new(Code::NotPaused, format!("current stage is {stage} but not paused, invalid")));
     }
     Err(unsupported(&format!("binlog-schema ({})", op.as_str_name())))
-}
-
-/// binlog skip, replace, revert, inject, list.
-pub fn handle_error(agent: &AgentStatus, request: &pb::HandleWorkerErrorRequest) -> pb::CommonWorkerResponse {
-    let checked = source(agent).and_then(|source| Ok((source, task(agent, &request.task)?)));
-    let (source, task) = match checked {
-        Ok(checked) => checked,
-        Err(failure) => return bare(Err(failure)),
-    };
-    if request.binlog_pos.is_empty() && task.failures.is_empty() {
-        let msg = format!("source '{source}' has no error");
-        return pb::CommonWorkerResponse { msg, ..Default::default() };
-    }
-    if request.op() == pb::ErrorOp::List {
-        // There is none that could be listed.
-        let worker = agent.worker.clone();
-        return pb::CommonWorkerResponse { result: true, msg: "[]".to_owned(), worker, ..Default::default() };
-    }
-    bare(Err(unsupported(&format!("binlog {}", request.op().as_str_name().to_ascii_lowercase()))))
 }

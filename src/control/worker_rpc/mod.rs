@@ -6,6 +6,7 @@
 mod answers;
 mod status;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
@@ -14,8 +15,8 @@ use super::master::Reconciled;
 use super::proto::pb;
 use super::proto::pb::worker_server::Worker;
 use crate::control::backend::Backend;
-use crate::supervisor::Supervisor;
-use std::sync::Arc;
+use crate::control::pb_status::event_op;
+use crate::supervisor::{EventOrder, Supervisor};
 
 pub use answers::METHODS;
 
@@ -81,8 +82,7 @@ impl Worker for WorkerService {
         &self,
         request: Request<pb::HandleWorkerErrorRequest>,
     ) -> Result<Response<pb::CommonWorkerResponse>, Status> {
-        let agent = self.backend.status();
-        Ok(Response::new(answers::handle_error(&agent, request.get_ref())))
+        Ok(Response::new(self.order_event(request.into_inner()).await))
     }
 
     async fn get_worker_cfg(
@@ -138,6 +138,24 @@ impl Worker for WorkerService {
 }
 
 impl WorkerService {
+    async fn order_event(&self, request: pb::HandleWorkerErrorRequest) -> pb::CommonWorkerResponse {
+        let agent = self.backend.status();
+        let source = match answers::source(&agent) {
+            Ok(source) => source,
+            Err(failure) => return answers::bare(Err(failure)),
+        };
+        let Some(op) = event_op(request.op()) else {
+            return answers::bare(Err(answers::unsupported("binlog (an operation of no name)")));
+        };
+        let order = EventOrder { op, task: request.task, place: request.binlog_pos, statements: request.sqls };
+        match self.backend.order_event(source, order, answers::master()).await {
+            Ok(msg) => {
+                pb::CommonWorkerResponse { result: true, msg, worker: agent.worker.clone(), ..Default::default() }
+            }
+            Err(refusal) => pb::CommonWorkerResponse { msg: refusal.to_string(), ..Default::default() },
+        }
+    }
+
     /// A relay log that is off has nothing to purge, and says nothing of it.
     async fn purge(&self, request: pb::PurgeRelayRequest) -> Result<(), crate::error::Failure> {
         let source = answers::source(&self.backend.status())?;

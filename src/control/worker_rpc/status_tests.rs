@@ -185,19 +185,9 @@ fn the_other_methods_refuse_in_dms_words() {
     check(golden!("rpc/schema-get-wrongsource"), answers::operate_schema(&agent, &schema("t1", "nosuch")));
     let running = answers::operate_schema(&agent, &schema("t1", "mysql-01"));
     assert!(running.msg.contains("code=40051") && running.msg.contains("current stage is Running but not paused"));
-    let error = |op: pb::ErrorOp, task: &str| pb::HandleWorkerErrorRequest {
-        op: op.into(),
-        task: task.into(),
-        ..Default::default()
-    };
-    check(golden!("rpc/handleerror-notask"), answers::handle_error(&agent, &error(pb::ErrorOp::Skip, "nope")));
-    check(golden!("rpc/handleerror-list"), answers::handle_error(&agent, &error(pb::ErrorOp::List, "t1")));
     check(golden!("rpc/validator-update-none"), answers::bare(Err(answers::no_validator(&agent, "t1"))));
     let json: serde_json::Value = serde_json::from_str(golden!("rpc/validator-status-none")).unwrap();
     assert_eq!(json["grpc_message"], answers::no_validator(&agent, "t1").to_string());
-    let nobody = crate::control::pb_status::tests::agent(vec![], vec![]);
-    let empty = answers::handle_error(&nobody, &error(pb::ErrorOp::Skip, "t1"));
-    assert!(empty.msg.contains("code=40070"));
 }
 
 #[test]
