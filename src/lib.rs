@@ -67,7 +67,7 @@
 //! |---|---|
 //! | [`daemon`] | the process: boot order, lock, log, signals, service manager, shutdown |
 //! | [`ctl`] | commands and output of dm-agentctl |
-//! | [`control`] | the admin socket: DM's `pb.Master`, our own service, HTTP pages, levels, audit |
+//! | [`control`] | the admin socket: DM's `pb.Master`, our own service, HTTP pages, levels, audit; in a cluster, the master's wishes and `pb.Worker` |
 //! | [`supervisor`] | sources and tasks: what is wanted against what is |
 //! | [`task`] | a task on a source: life cycle (a pure table), driver (the actor), status |
 //! | [`pipeline`] | builds the stages, owns them, stops them; the receiver of a source |
@@ -86,7 +86,8 @@
 //! | [`row`] | inner form of row events: table maps, images, values |
 //! | [`schema`] | table structures, and how a row image maps onto a downstream table |
 //! | [`meta`] | tables in `dm_meta`: names, definitions, SQL |
-//! | [`mysql`] | SQL connections and TLS, for both ends |
+//! | [`mysql`] | SQL connections, for both ends |
+//! | [`tls`] | TLS from PEM files: databases, and the cluster |
 //! | [`runtime`] | background tasks with an owner |
 //! | [`error`] | the failure type: DM's codes, causes, remedies; what heals by waiting |
 //! | [`model`] | positions, GTID sets, locations, names: values without I/O |
@@ -115,5 +116,6 @@ pub mod schema;
 pub mod store;
 pub mod supervisor;
 pub mod task;
+pub mod tls;
 pub mod transform;
 pub mod upstream;

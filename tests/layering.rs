@@ -14,11 +14,12 @@ const RULES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("error", &[]),
     ("runtime", &[]),
+    ("tls", &[]),
     ("binlog", &["model"]),
     ("row", &["model", "binlog"]),
     ("schema", &["model", "row"]),
     // What stages stand on.
-    ("mysql", &["error", "model"]),
+    ("mysql", &["error", "model", "tls"]),
     ("meta", &["model", "mysql"]),
     ("store", &["error"]),
     ("config", &["error", "model"]),
@@ -70,9 +71,9 @@ const RULES: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("control", &["error", "model", "runtime", "supervisor", "task"]),
+    ("control", &["error", "model", "runtime", "supervisor", "task", "tls"]),
     ("ctl", &["config", "control::proto"]),
-    ("daemon", &["config", "control", "error", "model", "runtime", "store", "supervisor", "task"]),
+    ("daemon", &["config", "control", "error", "model", "runtime", "store", "supervisor", "task", "tls"]),
     ("bin", &["config", "ctl", "daemon"]),
 ];
 

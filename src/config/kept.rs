@@ -96,19 +96,19 @@ impl Kept {
                 None => reasons.push((key.text, vec![name])),
             }
         }
-        reasons
-            .into_iter()
-            .map(|(why, names)| {
-                let verb = if names.len() == 1 { "has" } else { "have" };
-                format!("{}{of} {verb} no meaning here: {why}", names.join(", "))
-            })
-            .collect()
+        reasons.into_iter().map(|(why, names)| no_meaning(&names, of, why)).collect()
     }
 
     /// All values in the table's order.
     pub(super) fn to_node(&self) -> Node {
         Node::Table(self.values.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect())
     }
+}
+
+/// Keys that change nothing, and why.
+pub(super) fn no_meaning(names: &[String], of: &str, why: &str) -> String {
+    let verb = if names.len() == 1 { "has" } else { "have" };
+    format!("{}{of} {verb} no meaning here: {why}", names.join(", "))
 }
 
 fn default(key: &Key) -> Node {

@@ -45,8 +45,8 @@ fn outcome(read: Result<Checked, Vec<String>>) -> Outcome {
             (Checked::Task(task), refused, notes)
         }
         Ok(Checked::Worker(config)) => {
-            let (refused, notes) = (config.refusals(), config.notes());
-            (Checked::Worker(config), refused, notes)
+            let notes = config.notes();
+            (Checked::Worker(config), Vec::new(), notes)
         }
         Ok(Checked::Wrong) => (Checked::Wrong, Vec::new(), Vec::new()),
         Err(problems) => (Checked::Wrong, problems, Vec::new()),
@@ -385,9 +385,10 @@ fn names_lead_where_they_say() {
 
 #[test]
 fn every_key_of_the_daemon_is_what_its_line_says() {
-    let base =
-        Node::from_yaml("{worker-addr: '127.0.0.1:8262', advertise-addr: '127.0.0.1:8262', agent: {state-dir: /s}}")
-            .unwrap();
+    let base = Node::from_yaml(
+        "{join: 'm:8261', worker-addr: '127.0.0.1:8262', advertise-addr: '127.0.0.1:8262', agent: {state-dir: /s}}",
+    )
+    .unwrap();
     prove_all(
         "worker",
         WORKER,
@@ -398,7 +399,17 @@ fn every_key_of_the_daemon_is_what_its_line_says() {
     );
     prove_all("agent", AGENT, &base, &["agent"], worker, &[]);
     let both = with(&with(&base, &["ssl-cert"], Node::text("c")), &["ssl-key"], Node::text("k"));
-    assert!(worker(&both).notes[0].starts_with("`ssl-cert`, `ssl-key` have no meaning here: "));
+    assert_ne!(worker(&both).config, worker(&base).config);
+    // What is a cluster's alone says so without one.
+    let alone = |text: &str| worker(&Node::from_yaml(text).unwrap()).notes;
+    assert_eq!(alone("{agent: {state-dir: /s}, keepalive-ttl: 60}"), Vec::<String>::new());
+    let notes = alone("{agent: {state-dir: /s}, keepalive-ttl: 61, relay-keepalive-ttl: 9, ssl-ca: c}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(
+        notes[0].starts_with("`keepalive-ttl`, `relay-keepalive-ttl` have no meaning here: ")
+            && notes[1].contains("`ssl-*`"),
+        "{notes:?}"
+    );
 }
 
 /// Flags are keys of the file, so their lines speak for them.
@@ -431,9 +442,6 @@ fn every_field_is_read_outside_of_config() {
     let kept = [
         "config_file",
         "log_target",
-        "keepalive_ttl",
-        "relay_keepalive_ttl",
-        "advertise_addr",
         "mydumper",
         "loader",
         "validator",

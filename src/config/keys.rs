@@ -68,7 +68,6 @@ const fn noted(name: &'static str, preset: Preset, text: &'static str) -> Key {
     Key { name, preset, class: Class::Noted, text }
 }
 
-const ALONE: &str = "it is for a cluster, and this agent stands alone";
 const NO_DUMP: &str = "this version copies no existing rows";
 const NO_VALIDATOR: &str = "this version does not validate";
 const NO_GHOSTS: &str = "the tables of gh-ost and pt-osc are ordinary tables here";
@@ -86,31 +85,35 @@ pub(super) const WORKER: Keys = &[
     acts("log-format", Open("text on a terminal, else json"), "`text` or `json`; the journal has its own form"),
     noted("log-rotate", Text(""), "as in dm-worker: rotate the file and send SIGHUP"),
     noted("redact-info-log", Flag(false), "row data is never logged"),
-    refused(
+    acts(
         "join",
         Open("none"),
-        "this version works only without a dm-master; remove it, and drive the agent with dm-agentctl over `agent.admin-socket`",
+        "the dm-masters, `host:port` with commas between them: the agent is a worker of their cluster",
     ),
     acts(
         "worker-addr",
         Open("none"),
-        "address that serves `/status`, `/metrics`, `/healthz` and `/readyz` to everyone who can connect; nothing that changes anything",
+        "address that serves `/status`, `/metrics`, `/healthz` and `/readyz` to everyone who can connect, and with `join` the masters; needed then",
     ),
-    acts("advertise-addr", Open("`worker-addr`"), "default of `name`"),
+    acts("advertise-addr", Open("`worker-addr`"), "address that masters dial, and default of `name`"),
     noted("config-file", Text(""), "the file is named by `--config`"),
-    noted("keepalive-ttl", Int(60), ALONE),
-    noted("relay-keepalive-ttl", Int(1800), ALONE),
+    acts(
+        "keepalive-ttl",
+        Int(60),
+        "with `join`: seconds of silence after which the cluster takes this worker for dead",
+    ),
+    acts("relay-keepalive-ttl", Int(1800), "the same while a relay log is assigned to it by name"),
     noted("relay-dir", Text(""), "the relay log is in `agent.state-dir`"),
-    noted("ssl-ca", Text(""), ALONE),
-    noted("ssl-cert", Text(""), ALONE),
-    noted("ssl-key", Text(""), ALONE),
-    noted("ssl-ca-bytes", Open("none"), ALONE),
-    noted("ssl-cert-bytes", Open("none"), ALONE),
-    noted("ssl-key-bytes", Open("none"), ALONE),
-    noted("ssl-ca-base64", Text(""), ALONE),
-    noted("ssl-cert-base64", Text(""), ALONE),
-    noted("ssl-key-base64", Text(""), ALONE),
-    noted("cert-allowed-cn", Texts, ALONE),
+    acts("ssl-ca", Text(""), "TLS on `worker-addr` and with the masters, both ways: authorities of the cluster"),
+    acts("ssl-cert", Text(""), "our certificate"),
+    acts("ssl-key", Text(""), "its private key"),
+    acts("ssl-ca-bytes", Open("none"), "the file's text in place of `ssl-ca`"),
+    acts("ssl-cert-bytes", Open("none"), "the file's text in place of `ssl-cert`"),
+    acts("ssl-key-bytes", Open("none"), "the file's text in place of `ssl-key`"),
+    acts("ssl-ca-base64", Text(""), "the same in base64"),
+    acts("ssl-cert-base64", Text(""), "the same in base64"),
+    acts("ssl-key-base64", Text(""), "the same in base64"),
+    acts("cert-allowed-cn", Texts, "common names that may connect; empty: any that the authorities signed"),
     acts("agent", Part("defaults"), "the agent's own table"),
 ];
 
@@ -445,4 +448,9 @@ pub(super) fn find(tables: &[Keys], name: &str) -> Option<&'static Key> {
 /// What to do where a key asks for what this version cannot do.
 pub(super) fn remedy(table: Keys, name: &str) -> &'static str {
     find(&[table], name).map_or("remove it", |key| key.text)
+}
+
+/// A key's type and default.
+pub(super) fn preset(table: Keys, name: &str) -> Option<Preset> {
+    find(&[table], name).map(|key| key.preset)
 }

@@ -61,6 +61,7 @@ pub const LOG_MODULES: &[&str] = &[
     "store",
     "supervisor",
     "task",
+    "tls",
     "transform",
     "upstream",
 ];

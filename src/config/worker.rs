@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::agent::{AgentConfig, Environment};
 use super::database::{Pem, Security};
-use super::kept::Kept;
-use super::keys;
+use super::kept::{Kept, no_meaning};
+use super::keys::{self, Preset};
 use super::log::{LogConfig, LogFormat};
 use super::startup::{self, StartError};
 
@@ -53,17 +53,23 @@ impl WorkerConfig {
         !self.join.is_empty()
     }
 
-    /// What this file asks for and this version cannot do. The daemon must not start while this is not empty.
-    pub fn refusals(&self) -> Vec<String> {
-        let joined = self
-            .joins()
-            .then(|| format!("`join` is set to {}, but {}", self.join.join(","), keys::remedy(keys::WORKER, "join")));
-        joined.into_iter().collect()
-    }
-
     /// What is set and has no effect here.
     pub fn notes(&self) -> Vec<String> {
-        self.kept.notes("")
+        let mut notes = self.kept.notes("");
+        if self.joins() {
+            return notes;
+        }
+        let ttls = [("keepalive-ttl", self.keepalive_ttl), ("relay-keepalive-ttl", self.relay_keepalive_ttl)];
+        let own = |(name, ttl): &(&str, Duration)| keys::preset(keys::WORKER, name) != Some(Preset::Int(ttl.as_secs()));
+        let own: Vec<String> = ttls.iter().filter(|ttl| own(ttl)).map(|(name, _)| format!("`{name}`")).collect();
+        if !own.is_empty() {
+            notes.push(no_meaning(&own, "", "it is for a cluster, and `join` is not set"));
+        }
+        if self.security.is_some() && self.worker_addr.is_none() {
+            let names = ["`ssl-*`".to_owned(), "`cert-allowed-cn`".to_owned()];
+            notes.push(no_meaning(&names, "", "neither `join` nor `worker-addr` is set"));
+        }
+        notes
     }
 
     /// dm-worker's TOML form, as `get-config worker` prints it.

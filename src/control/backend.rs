@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 
 use crate::error::Failure;
-use crate::supervisor::{Actor, AgentStatus, OperateTask, SourceResult, StartTask};
+use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SourceResult, StartTask};
 
 /// What to do with the relay of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes a new login for the downstream of a task that is there, from its YAML; nothing else of it may change.
     async fn update_task(&self, yaml: String, sources: Vec<String>, actor: Actor)
     -> Result<Vec<SourceResult>, Failure>;
+
+    /// Does what is ordered about an event of a subtask; `Ok` with a text that is empty but for a list.
+    async fn order_event(&self, source_id: String, order: EventOrder, actor: Actor) -> Result<String, EventRefusal>;
 
     /// Checks a task's YAML against source and downstream; `Ok` with what it has to say, empty when all is well.
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure>;

@@ -6,7 +6,7 @@
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
 use crate::model::Location;
-use crate::supervisor::{AgentStatus, Receiving, SourceStatus};
+use crate::supervisor::{AgentStatus, EventOp, Receiving, SourceStatus};
 use crate::task::{Park, ParkReason, Stage, TaskStatus};
 
 /// What DM says about a subtask name it does not know. Masters compare this text byte for byte.
@@ -113,8 +113,20 @@ fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
     if asked_for || others.is_empty() { Some(canceled()) } else { Some(failed(&others)) }
 }
 
+/// What is asked for an event; `None` for a number that means nothing.
+pub fn event_op(op: pb::ErrorOp) -> Option<EventOp> {
+    match op {
+        pb::ErrorOp::InvalidErrorOp => None,
+        pb::ErrorOp::Skip => Some(EventOp::Skip),
+        pb::ErrorOp::Replace => Some(EventOp::Replace),
+        pb::ErrorOp::Revert => Some(EventOp::Revert),
+        pb::ErrorOp::Inject => Some(EventOp::Inject),
+        pb::ErrorOp::List => Some(EventOp::List),
+    }
+}
+
 /// A park that nobody asked for and that no failure explains must not look like a user's pause.
-fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
+pub fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
     let (message, remedy) = match reason {
         ParkReason::Lease => (
             "the agent does not own the source now, applying is fenced off",

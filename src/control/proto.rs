@@ -18,6 +18,12 @@ pub mod agent {
     tonic::include_proto!("dmagent");
 }
 
+/// The part of etcd's API that a worker uses towards its masters.
+#[allow(missing_docs, clippy::all)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
     // Cannot fail: the build script wrote these bytes from a set that compiled; every test that prints reads them.

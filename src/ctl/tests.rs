@@ -160,8 +160,6 @@ fn every_command_of_dmctl_is_there() {
 #[tokio::test]
 async fn what_makes_no_sense_without_a_cluster_is_answered_with_a_sentence() {
     for (line, said) in [
-        ("binlog skip t1", "cannot skip"),
-        ("handle-error t1 skip", "cannot skip"),
         ("binlog-schema list t1 d t -s mysql-01", "no schema tracker"),
         ("operate-schema get t1 -d d -t t -s mysql-01", "no schema tracker"),
         ("shard-ddl-lock", "does not merge shards"),
@@ -184,6 +182,14 @@ async fn what_makes_no_sense_without_a_cluster_is_answered_with_a_sentence() {
         assert_eq!((error.exit_code(), out.as_str()), (2, ""), "{line}: {error}");
         assert!(error.to_string().contains(said), "{line}: {error}");
     }
+    for line in ["binlog skip t1 -b mysql-bin.000001:4", "handle-error t1 skip"] {
+        let (answer, out) = against_an_agent(line).await;
+        assert_eq!(answer.unwrap(), Verdict::Done, "{line}: {out}");
+    }
+    let (answer, out) = against_an_agent("binlog skip nope").await;
+    let recorded = include_str!("../../tests/golden/dmctl/binlog-skip-notask.txt");
+    let recorded = recorded.split_once('\n').unwrap().1.split_once("# exit").unwrap().0;
+    assert_eq!((answer.unwrap(), out.trim()), (Verdict::Refused, recorded.trim()));
     let (answer, out) = against_an_agent("config source nope").await;
     assert_eq!(answer.unwrap(), Verdict::Refused, "{out}");
 }

@@ -12,7 +12,10 @@ use super::logging::LevelHandle;
 use crate::config::{LogFilter, WorkerConfig};
 use crate::control::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
-use crate::supervisor::{Actor, AgentStatus, OperateTask, Receiving, RelayWish, SourceResult, StartTask, Supervisor};
+use crate::supervisor::{
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, RelayWish, SourceResult, StartTask,
+    Supervisor,
+};
 
 /// Events kept for a slow listener.
 const EVENTS: usize = 256;
@@ -147,6 +150,12 @@ impl Backend for AgentBackend {
     ) -> Result<Vec<SourceResult>, Failure> {
         let supervisor = self.supervisor.clone();
         self.on_runtime(async move { supervisor.update_task(&yaml, &sources).await }).await
+    }
+
+    async fn order_event(&self, source_id: String, order: EventOrder, _actor: Actor) -> Result<String, EventRefusal> {
+        let supervisor = self.supervisor.clone();
+        let ran = self.on_runtime(async move { Ok(supervisor.order_event(&source_id, &order).await) }).await;
+        ran?
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

@@ -1,7 +1,7 @@
 //! Boot order, and what a reload does.
 //!
 //! ```text
-//! harden ─► log ─► signals ─► lock ─► socket, runtime ─► store, sources, tasks ─► READY ─► orders ─► STOPPING
+//! harden ─► log ─► signals ─► lock ─► socket, runtime ─► store, sources, tasks ─► cluster, READY ─► orders ─► STOPPING
 //! ```
 //! The log comes before everything that may have something to say, the signals before everything that takes long, the
 //! lock before the first look into the state directory. All of it is done before the runtime exists. What comes behind it may
@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::{StartError, WorkerConfig};
+use crate::control::PortError;
+use crate::control::master::JoinError;
 
 use super::hardening::harden;
 use super::lock::{LockError, StateLock};
@@ -111,6 +113,8 @@ enum End {
     Told,
     /// A part of it died that it cannot be without.
     Died,
+    /// The cluster does not take this worker in.
+    Refused(JoinError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -136,13 +140,14 @@ fn start(foundation: &mut Foundation) -> Result<Option<Service>, ServiceError> {
     let state_dir = foundation.config.agent.state_dir.clone();
     let opened = prepared.runtime().block_on(unless_told(foundation, "opening the store", open_store(&state_dir)));
     let Some(db) = opened else { return Ok(None) };
-    let service = Service::start(prepared, db?, &foundation.config, level)?;
+    let mut service = Service::start(prepared, db?, &foundation.config, level)?;
     let load = service.load();
     match service.runtime().block_on(unless_told(foundation, "loading sources and tasks", load)) {
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            service.end();
-            return Err(error);
+        Some(loaded) => {
+            if let Err(error) = loaded.and_then(|()| service.join(&foundation.config)) {
+                service.end();
+                return Err(error);
+            }
         }
         // What is loaded is drained like any other.
         None => foundation.stop_at_once = true,
@@ -169,32 +174,39 @@ async fn unless_told<T>(foundation: &mut Foundation, doing: &str, work: impl Fut
     }
 }
 
-fn live(foundation: &mut Foundation, service: Service) -> ExitCode {
+fn live(foundation: &mut Foundation, mut service: Service) -> ExitCode {
     let end = if foundation.stop_at_once {
         End::Told
     } else {
         foundation.notifier.ready(&service.status_line());
         tracing::info!("ready");
-        service.runtime().block_on(serve(foundation, &service))
+        let data = service.runtime().handle().clone();
+        data.block_on(serve(foundation, &mut service))
     };
     service.close();
     foundation.notifier.stopping("draining");
     match end {
-        End::Told => match service.runtime().block_on(drain(foundation, &service)) {
+        End::Told | End::Refused(_) => match service.runtime().block_on(drain(foundation, &service)) {
             true => service.end(),
             false => service.abandon(),
         },
         End::Died => service.abandon(),
     }
     tracing::info!("stop");
-    if matches!(end, End::Died) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    match end {
+        End::Told => ExitCode::SUCCESS,
+        End::Died => ExitCode::FAILURE,
+        End::Refused(error) => refuse(&BootError::Service(error.into())),
+    }
 }
 
-/// Until an order to stop comes, or a part has died.
-async fn serve(foundation: &mut Foundation, service: &Service) -> End {
+/// Until an order to stop comes, or there is no use in going on.
+async fn serve(foundation: &mut Foundation, service: &mut Service) -> End {
     let beat = foundation.notifier.watchdog_interval().map_or(STATUS_INTERVAL, |limit| limit.min(STATUS_INTERVAL));
     loop {
         tokio::select! {
+            biased;
+            error = service.refused() => return End::Refused(error),
             order = foundation.signals.next() => match order {
                 Some(Order::Reload) => reload(foundation, service).await,
                 Some(Order::Drain | Order::Abort) | None => return End::Told,
@@ -257,7 +269,12 @@ fn refuse(error: &BootError) -> ExitCode {
             super::print(&mut std::io::stderr(), &format!("dm-agent: {error}\n"));
             ExitCode::FAILURE
         }
-        BootError::Service(ServiceError::Store(_) | ServiceError::Load(_) | ServiceError::System(..)) => {
+        BootError::Service(
+            ServiceError::Store(_)
+            | ServiceError::Load(_)
+            | ServiceError::System(..)
+            | ServiceError::Join(JoinError::Port(PortError::Listen(..)) | JoinError::System(_)),
+        ) => {
             super::print(&mut std::io::stderr(), &format!("dm-agent: {error}\n"));
             ExitCode::FAILURE
         }

@@ -7,6 +7,7 @@ use std::io::Write;
 
 mod backend;
 pub mod boot;
+mod cluster;
 pub mod hardening;
 pub mod lock;
 pub mod logging;

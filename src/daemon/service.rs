@@ -1,12 +1,11 @@
 //! What the daemon does between READY and STOPPING: sockets, stores, supervisor, and their order.
 //!
 //! ```text
-//! admin socket bound ─► runtime ─► checkpoint store ─► admin served (status only) ─► sources, tasks ─► READY
-//! STOPPING ─► commands refused ─► tasks drained ─► relay logs and store closed ─► admin ends
+//! admin socket bound ─► runtime ─► checkpoint store ─► admin served (status only) ─► sources, tasks ─► cluster, READY
+//! STOPPING ─► commands refused ─► tasks drained ─► relay logs and store closed ─► lease given back ─► admin ends
 //! ```
 //! The status is answered from before the first source is opened to after the last one is closed.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +16,12 @@ use tokio::runtime::Runtime;
 use super::backend::AgentBackend;
 use super::logging::LevelHandle;
 use crate::config::{SecretKey, WorkerConfig};
-use crate::control::{AdminServer, AdminSocket, SocketError};
+use crate::control::master::{Cluster, JoinError, LocalBackend};
+use crate::control::{AdminServer, AdminSocket, Backend, PortError, SocketError, WorkerPort};
 use crate::error::Failure;
 use crate::runtime::{Owned, spawn};
 use crate::store::{CheckpointDb, StoreError};
-use crate::supervisor::{AgentStatus, Receiving, RelayLimits, Supervisor, SupervisorOptions};
+use crate::supervisor::{AgentStatus, Receiving, RelayLimits, Supervisor, SupervisorOptions, tls_files};
 
 /// Threads of the data path: lanes and decoding share the processors with the servers they talk to.
 const MOST_THREADS: usize = 8;
@@ -29,17 +29,15 @@ const MOST_THREADS: usize = 8;
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The configuration asks for what this version cannot do.
-    #[error("{0}")]
-    Refused(String),
+    /// The agent cannot be a member of its cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The admin socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The address for the status pages cannot be had.
-    #[error(
-        "worker-addr: cannot listen on {0}: {1}. Give an address of this machine and a free port, or remove `worker-addr`"
-    )]
-    Listen(String, #[source] std::io::Error),
+    /// The port for the status pages cannot be had.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The store under the state directory cannot be opened.
     #[error(
         "open the checkpoint store: {0}. Where the store is damaged, move its directory away: sources and tasks are then created again, and go on from their checkpoints downstream"
@@ -56,19 +54,15 @@ pub enum ServiceError {
 /// What is there before anything is read from disk.
 pub struct Prepared {
     socket: AdminSocket,
-    pages: Option<TcpListener>,
+    /// In a cluster it opens when the masters have taken this worker in.
+    port: Option<WorkerPort>,
     runtime: Runtime,
 }
 
 impl Prepared {
     /// Binds the socket and starts the runtime.
     pub fn new(config: &WorkerConfig) -> Result<Prepared, ServiceError> {
-        let refusals = config.refusals();
-        if !refusals.is_empty() {
-            return Err(ServiceError::Refused(refusals.join("; ")));
-        }
         let socket = AdminSocket::bind(&config.agent.admin_socket)?;
-        let pages = config.worker_addr.as_deref().map(listen).transpose()?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_THREADS);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -76,7 +70,15 @@ impl Prepared {
             .enable_all()
             .build()
             .map_err(|error| ServiceError::System("start the runtime", error))?;
-        Ok(Prepared { socket, pages, runtime })
+        let port = match &config.worker_addr {
+            Some(address) if !config.joins() => {
+                let tls = config.security.as_ref().map(tls_files);
+                runtime.block_on(WorkerPort::check(tls.as_ref()))?;
+                Some(WorkerPort::bind(address, tls)?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { socket, port, runtime })
     }
 
     /// The runtime that the data path runs on.
@@ -94,6 +96,9 @@ pub async fn open_store(state_dir: &Path) -> Result<CheckpointDb, ServiceError> 
 pub struct Service {
     supervisor: Supervisor,
     admin: Option<AdminServer>,
+    /// What it is to ask once it is a member.
+    backend: Arc<dyn Backend>,
+    cluster: Option<Cluster>,
     watch: Owned<()>,
     ready: Arc<AtomicBool>,
     runtime: Runtime,
@@ -107,7 +112,7 @@ impl Service {
         config: &WorkerConfig,
         level: LevelHandle,
     ) -> Result<Service, ServiceError> {
-        let Prepared { socket, pages, runtime } = prepared;
+        let Prepared { socket, port, runtime } = prepared;
         let options = SupervisorOptions {
             worker: config.name.clone(),
             state_dir: config.agent.state_dir.clone(),
@@ -118,6 +123,7 @@ impl Service {
                 floor: config.agent.free_disk_floor,
             },
             drain_limit: config.agent.pause_drain_limit,
+            joined: config.joins(),
         };
         let supervisor = Supervisor::new(options, db);
         let ready = Arc::new(AtomicBool::new(false));
@@ -125,10 +131,15 @@ impl Service {
             AgentBackend::new(supervisor.clone(), runtime.handle().clone(), level, config, Arc::clone(&ready));
         let _entered = runtime.enter();
         let watch = spawn("events", backend.watch());
-        let admin = AdminServer::start(socket, pages, Arc::new(backend))
+        let backend: Arc<dyn Backend> = Arc::new(backend);
+        let local: Arc<dyn Backend> = match config.joins() {
+            true => Arc::new(LocalBackend::new(Arc::clone(&backend))),
+            false => Arc::clone(&backend),
+        };
+        let admin = AdminServer::start(socket, port, local)
             .map_err(|error| ServiceError::System("start the admin thread", error))?;
         drop(_entered);
-        Ok(Service { supervisor, admin: Some(admin), watch, ready, runtime })
+        Ok(Service { supervisor, admin: Some(admin), backend, cluster: None, watch, ready, runtime })
     }
 
     /// Loads sources and tasks; ready when it has returned.
@@ -139,6 +150,25 @@ impl Service {
             ready.store(true, Ordering::Relaxed);
             Ok(())
         }
+    }
+
+    /// Joins the masters, where there are any, in the background. Call it once, when everything is loaded.
+    pub fn join(&mut self, config: &WorkerConfig) -> Result<(), ServiceError> {
+        if config.joins() {
+            let backend = Arc::clone(&self.backend);
+            self.cluster = Some(super::cluster::join(config, &self.supervisor, backend, self.runtime.handle())?);
+        }
+        Ok(())
+    }
+
+    /// Returns with why the agent cannot be a member of its cluster; never where it can, or stands alone.
+    pub async fn refused(&mut self) -> JoinError {
+        if let Some(cluster) = &mut self.cluster
+            && let Err(error) = cluster.joined().await
+        {
+            return error;
+        }
+        std::future::pending().await
     }
 
     /// The runtime that the data path runs on.
@@ -153,6 +183,9 @@ impl Service {
         }
         if self.watch.is_finished() {
             return Some("the event watch");
+        }
+        if self.cluster.as_ref().is_some_and(Cluster::is_finished) {
+            return Some("the cluster thread");
         }
         self.supervisor.is_unwatched().then_some("the monitor")
     }
@@ -174,6 +207,9 @@ impl Service {
 
     /// Refuses changes from here on; the status is still answered.
     pub fn close(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.rest();
+        }
         self.supervisor.close();
         self.ready.store(false, Ordering::Relaxed);
     }
@@ -186,6 +222,10 @@ impl Service {
 
     /// Ends what is left.
     pub fn end(mut self) {
+        // Only now may another worker begin.
+        if let Some(cluster) = self.cluster.take() {
+            cluster.end();
+        }
         if let Some(admin) = self.admin.take() {
             admin.stop();
         }
@@ -193,25 +233,11 @@ impl Service {
     }
 
     /// Ends without waiting for anyone, as a kill would: that is always correct. The socket file stays, and the next
-    /// start removes it.
+    /// start removes it; the lease stays until it runs out, since we may still be writing.
     pub fn abandon(mut self) {
-        std::mem::forget(self.admin.take());
+        std::mem::forget((self.admin.take(), self.cluster.take()));
         self.runtime.shutdown_background();
     }
-}
-
-/// A listener for an address in Go's form, where an empty host means every address.
-fn listen(address: &str) -> Result<TcpListener, ServiceError> {
-    let fail = |error| ServiceError::Listen(address.to_owned(), error);
-    let bound = match address.strip_prefix(':') {
-        Some(port) => {
-            TcpListener::bind(format!("[::]:{port}")).or_else(|_| TcpListener::bind(format!("0.0.0.0:{port}")))
-        }
-        None => TcpListener::bind(address),
-    };
-    let listener = bound.map_err(fail)?;
-    listener.set_nonblocking(true).map_err(fail)?;
-    Ok(listener)
 }
 
 /// Such as `1 running, 1 paused(operator); receiving 1 of 1`.

@@ -18,6 +18,7 @@ pub enum Class {
     DmWorker,
     SchemaTracker,
     Scheduler,
+    Validator,
 }
 
 /// Which side an error came from.
@@ -57,6 +58,7 @@ words!(Class {
     NotSet => "not-set", Database => "database", Functional => "functional", Config => "config",
     BinlogOp => "binlog-op", Checkpoint => "checkpoint", RelayUnit => "relay-unit", SyncUnit => "sync-unit",
     DmMaster => "dm-master", DmWorker => "dm-worker", SchemaTracker => "schema-tracker", Scheduler => "scheduler",
+    Validator => "validator",
 });
 words!(Scope { NotSet => "not-set", Upstream => "upstream", Downstream => "downstream", Internal => "internal" });
 words!(Level { Low => "low", Medium => "medium", High => "high" });
@@ -111,6 +113,8 @@ catalogue! {
     ConfigSource = 20036, Config, Internal, Medium, "Please check the source configuration.";
     /// A task configuration does not parse or is inconsistent.
     ConfigTask = 20003, Config, Internal, Medium, "Please check the task configuration.";
+    /// A task without a name.
+    TaskNameEmpty = 20004, Config, Internal, Medium, "Please check the `name` config in task configuration file.";
     /// The start time lies behind the last binlog.
     StartTimeTooLate = 20057, Config, Internal, High, "Please check the `--start-time` is expected or try again later.";
     /// A position does not parse or does not exist.
@@ -125,6 +129,12 @@ catalogue! {
     PurgeArguments = 30042, RelayUnit, Internal, High, "";
     /// A statement-format change was found in the binlog.
     StatementFormat = 36014, SyncUnit, Internal, High, "Please set `binlog_format` to ROW on the upstream.";
+    /// A statement to be run in place of an event names no schema.
+    NoSchemaName = 36024, SyncUnit, Internal, Low, "";
+    /// A statement to be run in place of an event is no DDL.
+    NotDdl = 36064, SyncUnit, Internal, High, "";
+    /// Nothing was ordered about an event.
+    NoException = 36065, SyncUnit, Internal, Low, "";
     /// A rows event and the table's columns do not fit.
     ColumnCount = 36027, SyncUnit, Internal, High, "Please check the log files to see if a related DDL has been skipped, and you could use `operate-schema` to get and set the table structure.";
     /// The binlog stream could not be opened.
@@ -139,6 +149,8 @@ catalogue! {
     ReadDownstreamTable = 44008, SchemaTracker, Downstream, Medium, "";
     /// The configuration of the worker itself.
     WorkerConfig = 40001, DmWorker, Internal, Medium, "";
+    /// No master takes this worker in.
+    CannotJoin = 40077, DmWorker, Internal, High, "Please check network connection of worker and check worker name is unique.";
     /// The subtask is not running.
     NotRunning = 40050, DmWorker, Internal, High, "";
     /// The subtask is not paused.
@@ -147,6 +159,10 @@ catalogue! {
     SubTaskNotFound = 40054, DmWorker, Internal, High, "";
     /// No source is being handled.
     NoSource = 40070, DmWorker, Internal, High, "";
+    /// A request names another source than the one that is handled.
+    SourceMismatch = 40072, DmWorker, Internal, High, "";
+    /// The subtask has no validator.
+    ValidatorNotFound = 43006, Validator, NotSet, Medium, "";
     /// Two routes of one level match one table.
     DuplicateRoute = 40080, DmWorker, Internal, High, "Please check that at most one table-level and one schema-level route match a table.";
     /// The source's configuration exists already.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, IoError, OptsBuilder};
+use mysql_async::{ClientIdentity, Conn, Error, IoError, OptsBuilder, SslOpts};
 
 use super::endpoint::Endpoint;
-use super::tls::ssl_opts;
 use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::tls::{Pem, TlsFiles};
 
 /// Longest wait for a connection to be ready for statements.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,6 +110,25 @@ impl Connector {
             // A clear password is only ever sent where TLS protects it.
             .enable_cleartext_plugin(endpoint.tls.is_some())
             .ssl_opts(endpoint.tls.as_ref().map(|files| ssl_opts(files, name)))
+    }
+}
+
+/// TLS for mysql_async, which reads the files itself. `name` replaces the host's in the check.
+fn ssl_opts(files: &TlsFiles, name: Option<&str>) -> SslOpts {
+    let source = |pem: &Pem| match pem {
+        Pem::Path(path) => path.clone().into(),
+        Pem::Inline(bytes) => bytes.clone().into(),
+    };
+    let mut opts = SslOpts::default();
+    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
+        opts = opts.with_client_identity(Some(ClientIdentity::new(source(cert), source(key))));
+    }
+    match &files.ca {
+        None => opts.with_danger_accept_invalid_certs(true),
+        Some(ca) => {
+            let opts = opts.with_root_certs(vec![source(ca)]).with_disable_built_in_roots(true);
+            opts.with_danger_tls_hostname_override(name.map(str::to_owned))
+        }
     }
 }
 

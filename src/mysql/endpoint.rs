@@ -1,42 +1,9 @@
 //! Where a server is and how to log in to it: plain data, with secrets that do not print.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 
 use crate::model::Secret;
-
-/// A PEM document: a file that is read at each connect, so that a renewed one is picked up, or its content.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Pem {
-    /// A file on this machine.
-    Path(PathBuf),
-    /// The text itself, as `ssl-ca-bytes` and its like carry it.
-    Inline(Vec<u8>),
-}
-
-impl fmt::Debug for Pem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Pem::Path(path) => write!(f, "{}", path.display()),
-            Pem::Inline(bytes) => write!(f, "({} bytes inline)", bytes.len()),
-        }
-    }
-}
-
-/// What TLS needs. With `ca` the server's certificate and name are verified against it and nothing else; without, the
-/// connection is encrypted and the server is not authenticated, as DM does it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsFiles {
-    /// Authorities that may have signed the server's certificate.
-    pub ca: Option<Pem>,
-    /// Our certificate chain, where the server asks for one. Needs `key`.
-    pub cert: Option<Pem>,
-    /// Our private key. Needs `cert`.
-    pub key: Option<Pem>,
-    /// Names of which the server's certificate must carry one, in place of the host's. Empty: the host's own name.
-    pub allowed_cn: Vec<String>,
-}
+use crate::tls::TlsFiles;
 
 /// A server and an account on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +78,7 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Pem;
 
     fn endpoint(session: &[(&str, &str)]) -> Endpoint {
         Endpoint {

@@ -5,8 +5,8 @@
 
 mod connect;
 mod endpoint;
-mod tls;
 
 pub use connect::{CONNECT_TIMEOUT, Connector, MAX_PACKET};
-pub use endpoint::{Endpoint, Pem, SessionVariableError, TlsFiles, quote};
-pub use tls::{TlsError, client_config, server_name};
+pub use endpoint::{Endpoint, SessionVariableError, quote};
+
+pub use crate::tls::{Pem, TlsError, TlsFiles, client_config, server_name};

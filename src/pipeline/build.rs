@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
+use super::exceptions::Exceptions;
 use super::intake::{Intake, IntakeOptions};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
@@ -56,6 +57,8 @@ pub struct PipelineSpec {
     pub safe_duration: Duration,
     /// What this machine keeps of its positions.
     pub ledger: Arc<dyn Ledger>,
+    /// Events that are treated otherwise than logged.
+    pub exceptions: Arc<Exceptions>,
 }
 
 impl PipelineSpec {
@@ -161,6 +164,7 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         progress: progress.clone(),
         tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),
         epoch: claimed.epoch,
+        exceptions: Arc::clone(&spec.exceptions),
     };
     let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));

@@ -12,6 +12,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::{oneshot, watch};
 
+use super::exceptions::{Exceptions, Treatment};
 use super::former::skip;
 use super::item::{DdlItem, IntakeEnd, Item, ItemSender};
 use super::mapping::TableMappings;
@@ -22,11 +23,11 @@ use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::MetaTables;
-use crate::model::{Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
+use crate::model::{BinlogPosition, Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
 use crate::row::{ChangeKind, ColumnKind, TableLayout};
 use crate::schema::{BindError, BoundTable, TableStructure, bind};
-use crate::transform::{DdlInput, DdlPlan, Transform};
+use crate::transform::{DdlInput, DdlPlan, TargetStatement, Transform};
 
 /// Bytes of a compressed transaction that are decoded at a time.
 const DRAIN_BYTES: usize = 1 << 20;
@@ -56,6 +57,9 @@ pub struct Intake {
     /// `None` where no mark is stored with the rows: a table without a key cannot be applied then.
     tables: Option<MetaTables>,
     epoch: u64,
+    exceptions: Arc<Exceptions>,
+    /// Row changes of the open transaction were sent.
+    sent_rows: bool,
 }
 
 /// What intake needs to know.
@@ -78,6 +82,8 @@ pub struct IntakeOptions {
     pub tables: Option<MetaTables>,
     /// By whom.
     pub epoch: u64,
+    /// Events that are treated otherwise than logged.
+    pub exceptions: Arc<Exceptions>,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -120,8 +126,18 @@ impl From<Failure> for End {
 impl Intake {
     /// Sends to `items`.
     pub fn new(options: IntakeOptions, items: ItemSender) -> Self {
-        let IntakeOptions { reader, decoder, transform, downstream, start, mappings, progress, tables, epoch } =
-            options;
+        let IntakeOptions {
+            reader,
+            decoder,
+            transform,
+            downstream,
+            start,
+            mappings,
+            progress,
+            tables,
+            epoch,
+            exceptions,
+        } = options;
         let open = start.location.clone();
         Intake {
             reader,
@@ -139,6 +155,8 @@ impl Intake {
             mappings,
             tables,
             epoch,
+            exceptions,
+            sent_rows: false,
         }
     }
 
@@ -202,7 +220,7 @@ impl Intake {
                 if !self.skipping {
                     self.done = None;
                     self.open = start.clone();
-                    self.ddl_steps = 0;
+                    (self.ddl_steps, self.sent_rows) = (0, false);
                     self.send(Item::Begin { gtid, start }, 0).await?;
                 }
             }
@@ -228,6 +246,21 @@ impl Intake {
     }
 
     async fn rows(&mut self, event: RowsEvent) -> Result<(), End> {
+        if let Some(exception) = self.exceptions.at(&event.start).cloned() {
+            let place = self.place(&event);
+            if !exception.statements.is_empty() && !self.sent_rows {
+                let steps = self.steps_of(&exception.statements, 0, event.timestamp, &place)?;
+                self.run_ddl(steps, &place).await?;
+            } else if !exception.statements.is_empty() {
+                // Lanes are at work on the rows before it, and a replay could not tell whether it has run.
+                let text = "statements can be run before the first row change of a transaction only";
+                return Err(Failure::new(Code::NotSet, text).at(&place).into());
+            }
+            if exception.treatment != Treatment::Inject {
+                self.tell_skipped(&event.start, &format!("row changes of {}", event.layout.source));
+                return Ok(());
+            }
+        }
         let Some(table) = self.binding(&event).await? else { return Ok(()) };
         let span = Arc::new(EventSpan { start: event.start, end: event.end });
         let kind: ChangeKind = event.kind;
@@ -241,6 +274,7 @@ impl Intake {
                 span: Arc::clone(&span),
             })
             .collect();
+        self.sent_rows = true;
         let bytes = changes.iter().map(Change::bytes).sum();
         Ok(self.send(Item::Changes(changes), bytes).await?)
     }
@@ -363,31 +397,52 @@ impl Intake {
     }
 
     async fn statement(&mut self, statement: Statement) -> Result<(), End> {
-        let text = &statement.text;
-        let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
+        let Statement { text, sql_mode, timestamp, .. } = &statement;
         // A statement that cannot be replicated may hold rows or passwords: only its place is told.
         let place = place(&statement.start, &statement.end, &self.open);
-        let planned = self.transform.statement(&input).map_err(|failure| failure.at(&place))?;
-        let place = format!("{place}, origin SQL: [{text}]");
-        let statements = match planned {
-            DdlPlan::Skip { reason } => {
-                tracing::debug!(pos = %statement.start, reason, "statement left out");
-                return Ok(());
+        // Its transaction has nothing else: the place of either means it.
+        let exception =
+            self.exceptions.at(&statement.start).or_else(|| self.exceptions.at(&self.open.position)).cloned();
+        let mut steps = Vec::new();
+        if let Some(exception) = &exception {
+            steps = self.steps_of(&exception.statements, *sql_mode, *timestamp, &place)?;
+        }
+        if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
+            let input = DdlInput { schema: &statement.schema, text, sql_mode: *sql_mode };
+            match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
+                DdlPlan::Skip { reason } => tracing::debug!(pos = %statement.start, reason, "statement left out"),
+                DdlPlan::Run(targets) => steps.extend(targets.into_iter().map(|target| step(target, *timestamp))),
             }
-            DdlPlan::Run(statements) => statements,
-        };
-        let steps: Vec<DdlStep> = statements
-            .into_iter()
-            .map(|target| {
-                let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
-                DdlStep {
-                    sql: target.sql,
-                    targets: target.targets.into_iter().chain(schema).collect(),
-                    sql_modes: target.sql_modes,
-                    timestamp: statement.timestamp,
-                }
-            })
-            .collect();
+        } else {
+            self.tell_skipped(&statement.start, "a statement");
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.run_ddl(steps, &format!("{place}, origin SQL: [{text}]")).await
+    }
+
+    /// What an operator's statements come to downstream.
+    fn steps_of(
+        &self,
+        statements: &[String],
+        sql_mode: u64,
+        timestamp: u32,
+        place: &str,
+    ) -> Result<Vec<DdlStep>, Failure> {
+        let mut steps = Vec::new();
+        for text in statements {
+            let input = DdlInput { schema: "", text, sql_mode };
+            match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
+                DdlPlan::Skip { reason } => tracing::warn!(reason, "an operator's statement is left out"),
+                DdlPlan::Run(targets) => steps.extend(targets.into_iter().map(|target| step(target, timestamp))),
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Hands DDL over, and waits until it has run.
+    async fn run_ddl(&mut self, steps: Vec<DdlStep>, place: &str) -> Result<(), End> {
         let first_step = self.ddl_steps;
         self.ddl_steps += steps.len() as u32;
         let (done, ran) = oneshot::channel();
@@ -400,6 +455,22 @@ impl Intake {
             self.mappings.forget();
         }
         Ok(())
+    }
+
+    fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
+        tracing::warn!(%at, "left out by an operator's order");
+        let note = format!("{what} at {at} left out by an operator's order");
+        self.progress.send_if_modified(|progress| progress.notes.insert(note));
+    }
+}
+
+fn step(target: TargetStatement, timestamp: u32) -> DdlStep {
+    let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
+    DdlStep {
+        sql: target.sql,
+        targets: target.targets.into_iter().chain(schema).collect(),
+        sql_modes: target.sql_modes,
+        timestamp,
     }
 }
 
@@ -415,7 +486,7 @@ fn is_sequence(layout: &TableLayout) -> bool {
         && layout.names.iter().all(|all| names.iter().zip(all.iter()).all(|(known, name)| **known == **name))
 }
 
-fn place(start: &crate::model::BinlogPosition, end: &crate::model::BinlogPosition, open: &Location) -> String {
+fn place(start: &BinlogPosition, end: &BinlogPosition, open: &Location) -> String {
     let at = |position| format!("[position: {position}, gtid-set: {}]", open.gtids);
     format!("startLocation: {}, endLocation: {}", at(start), at(end))
 }

@@ -9,6 +9,7 @@
 
 mod build;
 mod coordinator;
+mod exceptions;
 mod former;
 mod here;
 mod intake;
@@ -20,6 +21,7 @@ mod receive;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use build::{PipelineSpec, run, target_of};
+pub use exceptions::{Exception, Exceptions, Treatment};
 pub use progress::{DURATION_BOUNDS, Durations, Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::api::{Receiving, RelayStatus, SourceStatus};
 use super::records::{SourceRecord, TaskRecord};
+use super::tasks::protected;
 use super::{Supervisor, TaskKey, read, store_failure, write};
 use crate::error::{Code, Failure};
 use crate::model::Flavor;
@@ -97,11 +98,11 @@ impl Supervisor {
         }
         let stored =
             self.inner.db.get::<TaskRecord>(Namespace::Task, &record_key(source_id, name)).await.ok().flatten();
-        let start = stored.and_then(|stored| stored.start.to_mark(source.flavor).ok());
+        let start = stored.and_then(|stored| stored.start?.to_mark(source.flavor).ok());
         let flushed = task.record.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
         let needed = flushed.or(start).map(|mark| mark.location).or(source.relay.state().start);
         if let Some(needed) = needed {
-            source.relay.protect(&format!("{name}@{source_id}"), &needed);
+            source.relay.protect(&protected(name, source_id), &needed);
         }
         source.task_added();
         source.start_receiving();
@@ -111,7 +112,7 @@ impl Supervisor {
     pub(super) fn forget_broken(&self, key: &TaskKey) {
         let task = write(&self.inner.broken).tasks.remove(key);
         if let (Some(BrokenTask { counted: true, .. }), Ok(source)) = (task, self.source(&key.0)) {
-            source.relay.release(&format!("{}@{}", key.1, key.0));
+            source.relay.release(&protected(&key.1, &key.0));
             source.task_removed();
         }
     }
@@ -200,7 +201,12 @@ impl Supervisor {
         let Some(mut record) = read(&self.inner.broken).tasks.get(key).map(|task| task.record.clone()) else {
             return Ok(());
         };
-        record.parks.retain(|reason, _| matches!(reason, ParkReason::Master | ParkReason::Disk));
+        let stays = |reason: &ParkReason| match reason {
+            ParkReason::Master | ParkReason::Disk => true,
+            ParkReason::Lease => self.inner.options.joined,
+            ParkReason::Operator | ParkReason::Error => false,
+        };
+        record.parks.retain(|reason, _| stays(reason));
         record.failures.clear();
         let stored = self.inner.db.put(Namespace::Park, &record_key(&key.0, &key.1), &record).await;
         stored.map_err(|error| store_failure(&error, "store why the task is parked"))?;
@@ -275,14 +281,15 @@ mod tests {
             replica_uuid: uuid::Uuid::nil(),
             relay_wanted: false,
             relay_paused: false,
+            toml: None,
         };
         db.put(Namespace::Source, "s", &record).await.unwrap();
         let at = Location::new(
             crate::model::BinlogPosition::parse("b.000001", 4).unwrap(),
             crate::model::GtidSet::empty(Flavor::MySql),
         );
-        let start = (&crate::model::RowMark::at(at)).into();
-        let record = TaskRecord { form: FORM, yaml: TASK.to_owned(), start };
+        let start = Some((&crate::model::RowMark::at(at)).into());
+        let record = TaskRecord { form: FORM, yaml: TASK.to_owned(), start, master: None };
         db.put(Namespace::Task, &record_key("s", "t"), &record).await.unwrap();
         let mut parked = ParkRecord::default();
         parked.parks.insert(ParkReason::Operator, Park::now("someone"));
@@ -293,6 +300,7 @@ mod tests {
             secret_key: None,
             limits: RelayLimits { dir: dir.join("relay"), budget: 1 << 30, floor: 0 },
             drain_limit: Duration::from_secs(1),
+            joined: false,
         };
         let supervisor = Supervisor::new(options, db);
         assert!(!supervisor.is_open(), "nothing is taken before everything is loaded");

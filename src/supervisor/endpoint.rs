@@ -13,11 +13,12 @@ pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint 
         user: database.user.clone(),
         password: database.plain_password(key),
         session: database.session.clone(),
-        tls: database.security.as_ref().map(tls),
+        tls: database.security.as_ref().map(tls_files),
     }
 }
 
-fn tls(security: &Security) -> TlsFiles {
+/// Where certificates are.
+pub fn tls_files(security: &Security) -> TlsFiles {
     let pem = |pem: &Option<ConfigPem>| {
         pem.as_ref().map(|pem| match pem {
             ConfigPem::File(path) => Pem::Path(path.clone()),

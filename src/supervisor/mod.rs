@@ -9,9 +9,12 @@ mod api;
 mod broken;
 mod claims;
 mod endpoint;
+mod exceptions;
 mod eye;
 mod horizon;
+mod master;
 mod monitor;
+mod recipe;
 mod records;
 mod source;
 mod sources;
@@ -27,16 +30,20 @@ use std::time::Duration;
 pub use api::{
     Actor, AgentStatus, OperateTask, Receiving, RelayStatus, Runway, SourceResult, SourceStatus, StartTask, TaskOp,
 };
+pub use endpoint::tls_files;
+pub use exceptions::{EventOp, EventOrder, EventRefusal};
+pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
 pub use source::RelayLimits;
 pub use sources::RelayWish;
 
-use crate::config::{SecretKey, TaskConfig};
+use crate::config::SecretKey;
 use crate::error::{Code, Failure};
 use crate::runtime::{Beat, Owned, spawn};
 use crate::store::{CheckpointDb, StoreError};
 use crate::task::{TaskHandle, TaskStatus};
 use broken::Broken;
 use claims::Claims;
+use recipe::StoredRecipe;
 use source::Source;
 
 /// Source id and task name.
@@ -55,12 +62,14 @@ pub struct SupervisorOptions {
     pub limits: RelayLimits,
     /// How long a pause waits for the end of a large transaction.
     pub drain_limit: Duration,
+    /// Whether a master gives sources and tasks.
+    pub joined: bool,
 }
 
 struct TaskEntry {
     handle: TaskHandle,
     driver: Owned<()>,
-    config: TaskConfig,
+    recipe: Arc<StoredRecipe>,
 }
 
 struct SourceEntry {
@@ -144,8 +153,8 @@ impl Supervisor {
 
     /// Takes a new key for encrypted passwords: connections made from now on use it.
     pub async fn set_secret_key(&self, key: Option<SecretKey>) {
-        *write(&self.inner.secret_key) = key;
-        self.renew_endpoints().await;
+        let before = std::mem::replace(&mut *write(&self.inner.secret_key), key);
+        self.renew_logins(before.as_ref()).await;
     }
 
     /// From here on commands are refused; the status is still answered.

@@ -37,6 +37,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
         let supervisor = Supervisor { inner };
         short = supervisor.look_at_disk(short).await;
         supervisor.revive_drivers().await;
+        supervisor.pass_exceptions().await;
         if mended.elapsed() >= MEND {
             supervisor.mend().await;
             mended = Instant::now();

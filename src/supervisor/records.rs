@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::master::MasterMark;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 
@@ -18,7 +19,7 @@ pub struct SourceRecord {
     /// See [`FORM`].
     #[serde(default = "first_form")]
     pub form: u32,
-    /// DM's YAML, passwords as the operator gave them.
+    /// DM's YAML, passwords as the operator gave them; empty where a master gave TOML.
     pub yaml: String,
     /// `mysql` or `mariadb`.
     pub flavor: String,
@@ -30,6 +31,9 @@ pub struct SourceRecord {
     pub relay_wanted: bool,
     /// Does not receive (pause-relay).
     pub relay_paused: bool,
+    /// What a master gave in place of the YAML; `None` where an operator made it.
+    #[serde(default)]
+    pub toml: Option<String>,
 }
 
 /// A subtask.
@@ -38,10 +42,25 @@ pub struct TaskRecord {
     /// See [`FORM`].
     #[serde(default = "first_form")]
     pub form: u32,
-    /// DM's YAML of the whole task, passwords as the operator gave them.
+    /// DM's YAML of the whole task, passwords as the operator gave them; empty where a master gave TOML.
     pub yaml: String,
-    /// Where it starts if nothing is stored downstream.
-    pub start: StoredMark,
+    /// Where it starts if nothing is stored downstream; `None` while that is not known, which it always is of a task that
+    /// an operator made.
+    pub start: Option<StoredMark>,
+    /// Set where a master made it.
+    #[serde(default)]
+    pub master: Option<MasterRecord>,
+}
+
+/// What a master said of a subtask.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MasterRecord {
+    /// Its configuration as it stands in etcd, passwords as they stand there.
+    pub toml: String,
+    /// Which of its wishes are followed.
+    pub mark: MasterMark,
+    /// `--start-time`; empty for none. Of no effect once there is a start.
+    pub start_time: String,
 }
 
 /// Refuses what a later version wrote.

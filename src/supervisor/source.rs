@@ -439,7 +439,7 @@ fn later_of(seen: Option<Location>, received: Option<&Received>) -> Option<Locat
 }
 
 /// A directory name for any source id.
-fn directory(source_id: &str) -> String {
+pub(super) fn directory(source_id: &str) -> String {
     source_id
         .bytes()
         .map(|byte| match byte {

@@ -10,9 +10,8 @@ use super::endpoint::endpoint;
 use super::records::{FORM, SourceRecord, check_form};
 use super::source::{Settings, Source, remove_relay_dir};
 use super::start::{complete_gtids, connect};
-use super::tasks::renew_login;
 use super::{SourceEntry, Supervisor, read, store_failure, write};
-use crate::config::{DatabaseConfig, SourceConfig};
+use crate::config::{DatabaseConfig, SecretKey, SourceConfig};
 use crate::error::{Code, Failure};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::Endpoint;
@@ -41,7 +40,10 @@ impl Supervisor {
         let stored = self.inner.db.list_each::<SourceRecord>(Namespace::Source).await;
         for (id, record) in stored.map_err(|error| store_failure(&error, doing))? {
             let loaded = match record {
-                Ok(record) => self.load_source(&id, record).await,
+                Ok(record) => {
+                    self.refuse_strangers(&id, record.toml.is_some())?;
+                    self.load_source(&id, record).await
+                }
                 Err(error) => Err(damaged(&error, &format!("source {id}"), SOURCE_REMEDY)),
             };
             // One that cannot be opened stops no other; its record stays.
@@ -54,12 +56,28 @@ impl Supervisor {
 
     pub(super) async fn load_source(&self, id: &str, record: SourceRecord) -> Result<(), Failure> {
         check_form(record.form, &format!("source {id}"))?;
-        let source = self.open(parse(&record.yaml)?, &record).await?;
+        let config = match &record.toml {
+            Some(toml) => parse_toml(id, toml)?,
+            None => parse(&record.yaml)?,
+        };
+        let source = self.open(config, &record).await?;
         write(&self.inner.sources).insert(id.to_owned(), SourceEntry { source, record });
         Ok(())
     }
 
-    fn receive_spec(&self, config: &SourceConfig, record: &SourceRecord) -> Result<ReceiveSpec, Failure> {
+    /// What a master gave must not run without it, and what an operator made is not a master's.
+    fn refuse_strangers(&self, source_id: &str, of_master: bool) -> Result<(), Failure> {
+        let text = match (self.inner.options.joined, of_master) {
+            (true, false) => "was created without a dm-master, and `join` is set",
+            (false, true) => "belongs to a dm-master, and `join` is not set",
+            _ => return Ok(()),
+        };
+        let remedy = "Please change `join` back and stop the source there first, or choose another `agent.state-dir`.";
+        Err(Failure::new(Code::WorkerConfig, format!("source {source_id} in the state folder {text}"))
+            .workaround(remedy))
+    }
+
+    pub(super) fn receive_spec(&self, config: &SourceConfig, record: &SourceRecord) -> Result<ReceiveSpec, Failure> {
         Ok(ReceiveSpec {
             endpoint: endpoint(&config.from, self.key().as_ref()),
             flavor: flavor(&record.flavor)?,
@@ -70,7 +88,7 @@ impl Supervisor {
         })
     }
 
-    async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
+    pub(super) async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
         let receive = self.receive_spec(&config, record)?;
         let source = Source::open(config, receive, self.inner.options.limits.clone(), self.inner.db.clone()).await?;
         if record.relay_paused {
@@ -82,7 +100,7 @@ impl Supervisor {
     }
 
     /// Asks the server whether it can be followed as this configuration says.
-    async fn preflight(&self, config: &SourceConfig, server_id: u32) -> Result<ServerFacts, Failure> {
+    pub(super) async fn preflight(&self, config: &SourceConfig, server_id: u32) -> Result<ServerFacts, Failure> {
         let named = |failure: Failure| failure.at(format!("source {}", config.source_id));
         let from = endpoint(&config.from, self.key().as_ref());
         let mut conn = connect(&from).await.map_err(named)?;
@@ -104,7 +122,7 @@ impl Supervisor {
         if known {
             return Err(Failure::new(Code::SourceExists, format!("source config with ID {id} already exists")));
         }
-        let server_id = config.server_id.unwrap_or_else(|| 429_496_729 + rand::random_range(0..100_000));
+        let server_id = config.server_id.unwrap_or_else(any_server_id);
         let facts = self.preflight(&config, server_id).await?;
         let record = SourceRecord {
             form: FORM,
@@ -114,6 +132,7 @@ impl Supervisor {
             replica_uuid: uuid::Uuid::new_v4(),
             relay_wanted: config.enable_relay,
             relay_paused: false,
+            toml: None,
         };
         // Where it begins is found, and refused, before anything is stored.
         let begin = match record.relay_wanted {
@@ -199,8 +218,8 @@ impl Supervisor {
     async fn replace_broken_source(&self, config: SourceConfig) -> Result<SourceResult, Failure> {
         let id = config.source_id.clone();
         let stored = self.inner.db.get::<SourceRecord>(Namespace::Source, &id).await.ok().flatten();
-        let chosen = || 429_496_729 + rand::random_range(0..100_000);
-        let server_id = config.server_id.or(stored.as_ref().map(|record| record.server_id)).unwrap_or_else(chosen);
+        let server_id =
+            config.server_id.or(stored.as_ref().map(|record| record.server_id)).unwrap_or_else(any_server_id);
         let facts = self.preflight(&config, server_id).await?;
         let record = SourceRecord {
             form: FORM,
@@ -210,6 +229,7 @@ impl Supervisor {
             replica_uuid: stored.as_ref().map_or_else(uuid::Uuid::new_v4, |record| record.replica_uuid),
             relay_wanted: config.enable_relay,
             relay_paused: stored.is_some_and(|record| record.relay_paused),
+            toml: None,
         };
         let source = self.open(config, &record).await?;
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
@@ -223,7 +243,7 @@ impl Supervisor {
         Ok(self.done(&id))
     }
 
-    async fn close_source(&self, source: &Source, forget: bool) {
+    pub(super) async fn close_source(&self, source: &Source, forget: bool) {
         if let Err(failure) = source.close(forget).await {
             tracing::warn!(source = %source.id, error = %failure, "the relay log was not closed in order");
         }
@@ -253,27 +273,30 @@ impl Supervisor {
             || read(&self.inner.broken).tasks.keys().any(|key| key.0 == source_id)
     }
 
-    /// New keys for encrypted passwords reach those who are connected already.
-    pub(super) async fn renew_endpoints(&self) {
+    /// A new key for encrypted passwords reaches those who are connected already, where it makes a difference.
+    pub(super) async fn renew_logins(&self, before: Option<&SecretKey>) {
+        let key = self.key();
         for source in self.all_sources() {
             let settings = source.settings();
-            let renewed = endpoint(&settings.config.from, self.key().as_ref());
+            let renewed = endpoint(&settings.config.from, key.as_ref());
             if renewed != settings.receive.endpoint {
                 let receive = ReceiveSpec { endpoint: renewed, ..settings.receive.clone() };
                 source.set_settings(Settings { config: settings.config.clone(), receive }).await;
             }
         }
         let tasks: Vec<_> = read(&self.inner.tasks)
-            .iter()
-            .filter_map(|(key, entry)| Some((entry.handle.clone(), entry.config.subtask(&key.0).ok()?.to.clone())))
+            .values()
+            .filter_map(|entry| Some((entry.handle.clone(), entry.recipe.subtask().ok()?.to)))
+            .filter(|(_, to)| endpoint(to, before) != endpoint(to, key.as_ref()))
+            .map(|(handle, _)| handle)
             .collect();
-        for (handle, to) in tasks {
+        for handle in tasks {
             // A task that ends just now needs none.
-            let _ = renew_login(&handle, endpoint(&to, self.key().as_ref())).await;
+            let _ = handle.renew().await;
         }
     }
 
-    fn refuse_with_tasks(&self, source_id: &str) -> Result<(), Failure> {
+    pub(super) fn refuse_with_tasks(&self, source_id: &str) -> Result<(), Failure> {
         let mut tasks: Vec<String> =
             read(&self.inner.tasks).keys().filter(|key| key.0 == source_id).map(|key| key.1.clone()).collect();
         let broken = read(&self.inner.broken);
@@ -438,11 +461,27 @@ fn parse(yaml: &str) -> Result<SourceConfig, Failure> {
     if refused.is_empty() { Ok(config) } else { Err(Failure::new(Code::ConfigSource, refused.join("; "))) }
 }
 
+/// What a master stores of a source.
+pub(super) fn parse_toml(id: &str, toml: &str) -> Result<SourceConfig, Failure> {
+    let config = SourceConfig::from_toml(toml).map_err(|error| error.to_failure(Code::ConfigSource))?;
+    if config.source_id != id {
+        let other = &config.source_id;
+        return Err(Failure::new(Code::ConfigSource, format!("the configuration of source {id} is that of {other}")));
+    }
+    let refused = config.refusals();
+    if refused.is_empty() { Ok(config) } else { Err(Failure::new(Code::ConfigSource, refused.join("; "))) }
+}
+
 fn flavor(text: &str) -> Result<Flavor, Failure> {
     [Flavor::MySql, Flavor::MariaDb]
         .into_iter()
         .find(|flavor| flavor.as_str() == text)
         .ok_or_else(|| Failure::new(Code::InvalidFlavor, format!("'{text}' is not a flavor")))
+}
+
+/// Such as dm-worker chooses.
+pub(super) fn any_server_id() -> u32 {
+    429_496_729 + rand::random_range(0..100_000)
 }
 
 /// With the flavor that the server told and the server id that was chosen, where the file left them open.

@@ -2,10 +2,18 @@
 
 use mysql_async::Conn;
 
+use super::endpoint::endpoint;
+use super::source::Source;
+use super::{Supervisor, store_failure};
+use crate::checkpoint::{forget as forget_checkpoint, peek};
 use crate::config::SubtaskConfig;
 use crate::error::{Code, Failure, Scope};
+use crate::meta::MetaTables;
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::{Connector, Endpoint};
+use crate::pipeline::{kept_here, target_of};
+use crate::store::Namespace;
+use crate::task::record_key;
 use crate::upstream::{DumpStart, Preflight, ServerFacts, StartError, Want, failure_of, find_start, gtids_at};
 
 /// What a start is made of.
@@ -30,6 +38,49 @@ pub struct StartQuestion<'a> {
 pub async fn connect(endpoint: &Endpoint) -> Result<Conn, Failure> {
     let connector = Connector::new(endpoint.clone());
     connector.connect().await.map_err(|error| connector.failure(&error, Scope::Upstream))
+}
+
+impl Supervisor {
+    /// Finds where a subtask begins: where it goes on by what is stored of it, else by its own words. With `anew` what is
+    /// stored is not asked but forgotten, once the answer is known.
+    pub(super) async fn find_begin(
+        &self,
+        source: &Source,
+        subtask: &SubtaskConfig,
+        start_time: &str,
+        anew: bool,
+    ) -> Result<Location, Failure> {
+        let settings = source.settings();
+        let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
+        let downstream = endpoint(&subtask.to, self.key().as_ref());
+        let connector = Connector::new(downstream.clone());
+        let connected = connector.connect().await;
+        let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
+        let mut stored = None;
+        if !anew {
+            stored = peek(&mut conn, &tables, source.flavor).await?;
+        }
+        if !anew && stored.is_none() {
+            stored = kept_here(&self.ledger(subtask), &target_of(&downstream), source.flavor).await?;
+        }
+        let question = StartQuestion {
+            endpoint: &settings.receive.endpoint,
+            flavor: source.flavor,
+            server_id: settings.receive.server_id,
+            enable_gtid: settings.config.enable_gtid,
+            subtask,
+            start_time,
+            stored,
+        };
+        let begin = question.answer().await?;
+        if anew {
+            forget_checkpoint(&mut conn, &tables).await?;
+            let key = record_key(&subtask.source_id, &subtask.name);
+            let forgotten = self.inner.db.remove(Namespace::Checkpoint, &key).await;
+            forgotten.map_err(|error| store_failure(&error, "forget the checkpoint"))?;
+        }
+        Ok(begin)
+    }
 }
 
 impl StartQuestion<'_> {

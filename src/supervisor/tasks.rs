@@ -6,26 +6,24 @@ use std::time::Duration;
 
 use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
 use super::broken::{TASK_REMEDY, damaged};
-use super::endpoint::{endpoint, rules};
+use super::endpoint::endpoint;
+use super::master::LEASE;
+use super::recipe::{StoredRecipe, compile};
 use super::records::{FORM, TaskRecord, check_form};
 use super::source::Source;
 use super::sources::without_login;
 use super::start::StartQuestion;
 use super::{Actor, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
-use crate::checkpoint::{forget as forget_checkpoint, peek};
 use crate::config::{SubtaskConfig, TaskConfig};
 use crate::error::{Code, Failure, Scope};
-use crate::meta::{MetaTables, StoredMark};
+use crate::meta::StoredMark;
 use crate::model::{Location, RowMark};
-use crate::mysql::{Connector, Endpoint};
-use crate::pipeline::{PipelineSpec, kept_here, target_of};
-use crate::runtime::Owned;
+use crate::mysql::Connector;
 use crate::store::{Changes, Namespace};
 use crate::task::{
-    AutoResume, KEY_SEPARATOR, Park, ParkReason, ParkRecord, Stage, StoredLedger, TaskHandle, TaskSpec, TaskStatus,
-    forget, record_key, start,
+    KEY_SEPARATOR, Park, ParkReason, ParkRecord, Recipe, RelayKeeper, Stage, StoredLedger, TaskHandle, TaskSpec,
+    TaskStatus, forget, record_key, start,
 };
-use crate::transform::Transform;
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,74 +59,61 @@ impl Supervisor {
     pub(super) async fn load_task(&self, key: &str, record: &TaskRecord) -> Result<(), Failure> {
         let Some((source_id, name)) = key.split_once(KEY_SEPARATOR) else { return Ok(()) };
         check_form(record.form, &format!("task {name}"))?;
+        if record.master.is_some() && !read(&self.inner.sources).contains_key(source_id) {
+            // The source has gone elsewhere: kept for when it comes back.
+            return Ok(());
+        }
         let parks = self.inner.db.get::<ParkRecord>(Namespace::Park, key).await;
         // It may have been paused: it must not run as if it had not been.
         let parks = parks.map_err(|error| damaged(&error, &format!("why task {name} is parked"), PARK_REMEDY))?;
-        let parks = parks.unwrap_or_default();
-        let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {name}")))?;
+        let mut parks = parks.unwrap_or_default();
         let source = self.source(source_id)?;
-        let subtask = config.subtask(source_id).map_err(|error| error.to_failure(Code::ConfigTask))?.clone();
-        let mark = record.start.to_mark(source.flavor);
-        let begin = mark.map_err(|text| Failure::new(Code::Checkpoint, format!("stored task {name}: {text}")))?;
-        // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
-        let safe = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
-        source.relay.protect(&protected(&subtask), safe.as_ref().map_or(&begin.location, |mark| &mark.location));
-        let (handle, driver) = self.start_driver(&source, &subtask, begin.location, parks)?;
-        source.task_added();
-        source.start_receiving();
-        let entry = TaskEntry { handle, driver, config };
-        write(&self.inner.tasks).insert((source_id.to_owned(), name.to_owned()), entry);
+        let recipe = StoredRecipe::new(self, &source, name, record.clone());
+        if recipe.mark().is_some() {
+            // Whatever its settings are, it is there; and it waits for the lease.
+            parks.parks.entry(ParkReason::Lease).or_insert_with(|| Park::now(LEASE));
+        } else {
+            let mut subtask = recipe.subtask()?;
+            subtask.inherit(&source.settings().config);
+            compile(&subtask, source.flavor)?;
+            if recipe.known_begin()?.is_none() {
+                return Err(Failure::new(Code::Checkpoint, format!("stored task {name}: its start is missing")));
+            }
+        }
+        self.add_task(&source, name, recipe, parks);
         Ok(())
     }
 
-    fn start_driver(
+    /// Starts a task's driver, and keeps the relay log that it needs.
+    pub(super) fn add_task(
         &self,
         source: &Arc<Source>,
-        subtask: &SubtaskConfig,
-        fresh_start: Location,
+        name: &str,
+        recipe: Arc<StoredRecipe>,
         parks: ParkRecord,
-    ) -> Result<(TaskHandle, Owned<()>), Failure> {
-        let mut subtask = subtask.clone();
-        let settings = source.settings();
-        subtask.inherit(&settings.config);
-        let subtask = &subtask;
-        let rules = rules(subtask, source.flavor);
-        let transform = Transform::new(&rules).map_err(|problems| all(Code::ConfigTask, &problems))?;
-        let checker = &settings.config.checker;
-        let pipeline = PipelineSpec {
-            name: protected(subtask),
-            flavor: source.flavor,
-            source: settings.receive.endpoint.clone(),
-            relay: source.relay.clone(),
-            rules,
-            transform: Arc::new(transform),
-            downstream: endpoint(&subtask.to, self.key().as_ref()),
-            tables: MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id),
-            lanes: subtask.syncer.worker_count.max(1),
-            fresh_start,
-            flush_interval: subtask.syncer.checkpoint_flush_interval,
-            drain_limit: self.inner.options.drain_limit,
-            always_safe: subtask.syncer.safe_mode,
-            safe_duration: subtask.syncer.safe_mode_duration,
-            ledger: Arc::new(self.ledger(subtask)),
-        };
+    ) -> TaskHandle {
+        // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
+        let flushed = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
+        let begin = || recipe.known_begin().ok().flatten().or(source.relay.state().start);
+        if let Some(needed) = flushed.map(|mark| mark.location).or_else(begin) {
+            source.relay.protect(&protected(name, &source.id), &needed);
+        }
+        source.task_added();
+        source.start_receiving();
         let spec = TaskSpec {
-            name: subtask.name.clone(),
-            source_id: subtask.source_id.clone(),
-            pipeline,
-            auto_resume: AutoResume {
-                enabled: checker.enabled,
-                first: checker.backoff_min,
-                factor: checker.backoff_factor,
-                jitter: checker.backoff_jitter,
-                longest: checker.backoff_max,
-                forget_after: checker.backoff_rollback,
-            },
-            notes: subtask.notes(),
-            keeper: Arc::clone(source) as Arc<dyn crate::task::RelayKeeper>,
+            name: name.to_owned(),
+            source_id: source.id.clone(),
+            flavor: source.flavor,
+            relay: source.relay.clone(),
+            drain_limit: self.inner.options.drain_limit,
+            recipe: Arc::clone(&recipe) as Arc<dyn Recipe>,
+            keeper: Arc::clone(source) as Arc<dyn RelayKeeper>,
             db: self.inner.db.clone(),
         };
-        Ok(start(spec, parks))
+        let (handle, driver) = start(spec, parks);
+        let entry = TaskEntry { handle: handle.clone(), driver, recipe };
+        write(&self.inner.tasks).insert((source.id.clone(), name.to_owned()), entry);
+        handle
     }
 
     /// Starts a task on its sources, each on its own; a failure of the whole where nothing could be started.
@@ -162,78 +147,47 @@ impl Supervisor {
         request: &StartTask,
     ) -> Result<(), Failure> {
         let source = self.source(&subtask.source_id)?;
-        let key = self.key();
+        let name = &subtask.name;
         let mut subtask = subtask.clone();
-        let settings = source.settings();
-        subtask.inherit(&settings.config);
+        subtask.inherit(&source.settings().config);
         // Everything that can be refused is refused before anything is stored.
-        Transform::new(&rules(&subtask, source.flavor)).map_err(|problems| all(Code::ConfigTask, &problems))?;
+        compile(&subtask, source.flavor)?;
         let anew = request.remove_meta || config.remove_meta || !request.start_time.is_empty();
-        let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
-        let connector = Connector::new(endpoint(&subtask.to, key.as_ref()));
-        let connected = connector.connect().await;
-        let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
-        let mut stored = None;
-        if !anew {
-            stored = peek(&mut conn, &tables, source.flavor).await?;
-        }
-        if !anew && stored.is_none() {
-            let target = target_of(&endpoint(&subtask.to, key.as_ref()));
-            stored = kept_here(&self.ledger(&subtask), &target, source.flavor).await?;
-        }
-        let question = StartQuestion {
-            endpoint: &settings.receive.endpoint,
-            flavor: source.flavor,
-            server_id: settings.receive.server_id,
-            enable_gtid: settings.config.enable_gtid,
-            subtask: &subtask,
-            start_time: &request.start_time,
-            stored,
-        };
-        let begin = question.answer().await?;
-        if anew {
-            forget_checkpoint(&mut conn, &tables).await?;
-        }
-        let start = StoredMark::from(&RowMark::at(begin.clone()));
-        let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start };
-        let record_key = record_key(&subtask.source_id, &subtask.name);
-        let mut changes =
-            forget(Changes::new(), &subtask.source_id, &subtask.name).put(Namespace::Task, &record_key, &record);
-        if anew {
-            changes = changes.remove(Namespace::Checkpoint, &record_key);
-        }
+        let begin = self.find_begin(&source, &subtask, &request.start_time, anew).await?;
+        let start = Some(StoredMark::from(&RowMark::at(begin.clone())));
+        let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start, master: None };
+        let record_key = record_key(&source.id, name);
+        let changes = forget(Changes::new(), &source.id, name).put(Namespace::Task, &record_key, &record);
         let stored = self.inner.db.write(changes).await;
         stored.map_err(|error| store_failure(&error, "store the task"))?;
-        source.relay.protect(&protected(&subtask), &begin);
-        source.task_added();
         // Where a checkpoint lies before this, the pipeline finds out and asks for it.
-        let begun = match source.relay.state().start {
-            None => source.reach_back_to(&begin).await,
-            Some(_) => {
-                source.start_receiving();
-                Ok(())
+        if source.relay.state().start.is_none()
+            && let Err(failure) = self.reach_first(&source, name, &begin).await
+        {
+            let changes = forget(Changes::new(), &source.id, name).remove(Namespace::Task, &record_key);
+            if let Err(error) = self.inner.db.write(changes).await {
+                tracing::error!(%error, "the record of a task that was not started stays");
             }
-        };
-        let started = begun.and_then(|()| self.start_driver(&source, &subtask, begin, ParkRecord::default()));
-        let (handle, driver) = match started {
-            Ok(started) => started,
-            Err(failure) => {
-                source.relay.release(&protected(&subtask));
-                source.task_removed();
-                let changes =
-                    forget(Changes::new(), &subtask.source_id, &subtask.name).remove(Namespace::Task, &record_key);
-                if let Err(error) = self.inner.db.write(changes).await {
-                    tracing::error!(%error, "the record of a task that was not started stays");
-                }
-                return Err(failure);
-            }
-        };
-        let entry = TaskEntry { handle: handle.clone(), driver, config: config.clone() };
-        write(&self.inner.tasks).insert((subtask.source_id.clone(), subtask.name.clone()), entry);
+            return Err(failure);
+        }
+        let recipe = StoredRecipe::new(self, &source, name, record);
+        let handle = self.add_task(&source, name, recipe, ParkRecord::default());
         self.wait_until_running(&handle).await
     }
 
-    fn ledger(&self, subtask: &SubtaskConfig) -> StoredLedger {
+    /// The first task of a source makes its relay log begin; counted as one that needs it meanwhile.
+    async fn reach_first(&self, source: &Source, name: &str, begin: &Location) -> Result<(), Failure> {
+        source.relay.protect(&protected(name, &source.id), begin);
+        source.task_added();
+        let begun = source.reach_back_to(begin).await;
+        source.task_removed();
+        if begun.is_err() {
+            source.relay.release(&protected(name, &source.id));
+        }
+        begun
+    }
+
+    pub(super) fn ledger(&self, subtask: &SubtaskConfig) -> StoredLedger {
         StoredLedger { db: self.inner.db.clone(), key: record_key(&subtask.source_id, &subtask.name) }
     }
 
@@ -265,7 +219,7 @@ impl Supervisor {
         for (key, handle) in chosen {
             let outcome = match (request.op, handle) {
                 (TaskOp::Pause, Some(handle)) => self.pause(&handle, actor).await,
-                (TaskOp::Resume, Some(handle)) => self.resume(&key.0, &handle).await.map(|()| String::new()),
+                (TaskOp::Resume, Some(handle)) => self.resume(&key.0, &handle).await,
                 (TaskOp::Pause, None) => self.park_broken(&key, Park::now(&actor.name)).await.map(|()| String::new()),
                 (TaskOp::Resume, None) => self.resume_broken(&key).await.map(|()| String::new()),
                 (TaskOp::Stop, _) => self.stop(&key).await.map(|()| String::new()),
@@ -303,19 +257,25 @@ impl Supervisor {
         Err(Failure::new(Code::NotRunning, format!("the task is still {stage} ({}); it will pause", status.activity)))
     }
 
-    async fn resume(&self, source_id: &str, handle: &TaskHandle) -> Result<(), Failure> {
+    async fn resume(&self, source_id: &str, handle: &TaskHandle) -> Result<String, Failure> {
         self.source(source_id)?.kick().await;
-        handle.unpark(&[ParkReason::Operator, ParkReason::Error, ParkReason::Lease]).await?;
-        if let Some(park) = handle.status().parks.get(&ParkReason::Disk) {
+        // Under a master the lease comes back by itself, and its stage is its own.
+        let ours = [ParkReason::Operator, ParkReason::Error, ParkReason::Lease];
+        handle.unpark(if self.inner.options.joined { &ours[..2] } else { &ours }).await?;
+        let parks = handle.status().parks;
+        if let Some(park) = parks.get(&ParkReason::Disk) {
             // What the operator can take away is gone; the rest goes by itself.
             return Err(Failure::new(Code::NotRunning, "the task stays parked: the disk has no room")
                 .cause(park.note.clone())
                 .workaround("Please make room under the state directory; the task goes on by itself then."));
         }
-        self.wait_until_running(handle).await
+        if let Some((reason, park)) = parks.first_key_value() {
+            return Ok(format!("accepted; it stays parked ({}) by {}", reason.as_str(), park.by));
+        }
+        self.wait_until_running(handle).await.map(|()| String::new())
     }
 
-    async fn stop(&self, key: &TaskKey) -> Result<(), Failure> {
+    pub(super) async fn stop(&self, key: &TaskKey) -> Result<(), Failure> {
         let _claim = self.claim_tasks(vec![key.clone()], "stop-task")?;
         let (source_id, name) = key;
         // Looked up anew: before the claim another command may have ended it.
@@ -340,7 +300,7 @@ impl Supervisor {
         self.forget_broken(key);
         let Some(_entry) = write(&self.inner.tasks).remove(key) else { return Ok(()) };
         let source = self.source(source_id)?;
-        source.relay.release(&format!("{name}@{source_id}"));
+        source.relay.release(&protected(name, source_id));
         source.task_removed();
         let wanted = read(&self.inner.sources).get(source_id).is_some_and(|entry| entry.record.relay_wanted);
         if !wanted && !self.has_tasks(source_id) {
@@ -367,12 +327,12 @@ impl Supervisor {
     }
 
     async fn update_subtask(&self, config: &TaskConfig, key: &TaskKey) -> Result<(), Failure> {
-        let found = read(&self.inner.tasks).get(key).map(|entry| (entry.handle.clone(), entry.config.clone()));
-        let Some((handle, before)) = found else {
+        let found = read(&self.inner.tasks).get(key).map(|entry| (entry.handle.clone(), Arc::clone(&entry.recipe)));
+        let Some((handle, recipe)) = found else {
             let message = format!("task {} does not exist on source {}", key.1, key.0);
             return Err(Failure::new(Code::SubTaskNotFound, message).workaround("Please use `start-task`."));
         };
-        if plain(&before) != plain(config) {
+        if recipe.config().is_none_or(|before| plain(&before) != plain(config)) {
             let message = format!("the file changes more of task {} than how to log in to its downstream", key.1);
             return Err(Failure::new(Code::ConfigTask, message).workaround(
                 "Please change nothing but `user`, `password`, `security` and `session` of `target-database`; for \
@@ -383,17 +343,9 @@ impl Supervisor {
         let renewed = endpoint(&to, self.key().as_ref());
         let connector = Connector::new(renewed.clone());
         drop(connector.connect().await.map_err(|error| connector.failure(&error, Scope::Downstream))?);
-        let stored = record_key(&key.0, &key.1);
-        let record = self.inner.db.get::<TaskRecord>(Namespace::Task, &stored).await;
-        let record = record.map_err(|error| damaged(&error, &format!("task {}", key.1), TASK_REMEDY))?;
-        let Some(record) = record else { return Err(Failure::new(Code::SubTaskNotFound, "the subtask has ended")) };
-        let record = TaskRecord { yaml: config.to_stored_yaml(), ..record };
-        let written = self.inner.db.put(Namespace::Task, &stored, &record).await;
-        written.map_err(|error| store_failure(&error, "store the task"))?;
-        if let Some(entry) = write(&self.inner.tasks).get_mut(key) {
-            entry.config = config.clone();
-        }
-        renew_login(&handle, renewed).await
+        let before = endpoint(&recipe.subtask()?.to, self.key().as_ref());
+        recipe.change(|record| record.yaml = config.to_stored_yaml()).await?;
+        if before == renewed { Ok(()) } else { handle.renew().await }
     }
 
     /// Checks a task's file, its sources and its downstream without starting anything; what is worth knowing comes back.
@@ -406,9 +358,7 @@ impl Supervisor {
             let settings = source.settings();
             subtask.inherit(&settings.config);
             let subtask = &subtask;
-            if let Err(found) = Transform::new(&rules(subtask, source.flavor)) {
-                problems.extend(found);
-            }
+            problems.extend(compile(subtask, source.flavor).err());
             let question = StartQuestion {
                 endpoint: &settings.receive.endpoint,
                 flavor: source.flavor,
@@ -435,13 +385,9 @@ impl Supervisor {
     /// A task's configuration in DM's YAML, secrets masked.
     pub fn task_config(&self, name: &str) -> Option<String> {
         let tasks = read(&self.inner.tasks);
-        tasks.iter().find(|(key, _)| key.1 == name).map(|(_, entry)| entry.config.to_dm_yaml())
+        let (_, entry) = tasks.iter().find(|(key, _)| key.1 == name)?;
+        entry.recipe.config().map(|config| config.to_dm_yaml())
     }
-}
-
-/// A running task goes on with it at the next transaction boundary.
-pub(super) async fn renew_login(handle: &TaskHandle, renewed: Endpoint) -> Result<(), Failure> {
-    handle.rebuild(move |pipeline| std::mem::replace(&mut pipeline.downstream, renewed.clone()) != renewed).await
 }
 
 /// A task's stored form without how to log in, to compare two of them.
@@ -454,11 +400,11 @@ fn plain(config: &TaskConfig) -> String {
 }
 
 /// The name under which a subtask's part of the relay log is protected.
-fn protected(subtask: &SubtaskConfig) -> String {
-    format!("{}@{}", subtask.name, subtask.source_id)
+pub(super) fn protected(task: &str, source_id: &str) -> String {
+    format!("{task}@{source_id}")
 }
 
-fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
+pub(super) fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
     let config = TaskConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigTask))?;
     let refused: Vec<String> = config.subtasks.iter().flat_map(SubtaskConfig::refusals).collect();
     if refused.is_empty() {
@@ -482,7 +428,7 @@ fn choose<'a>(config: &'a TaskConfig, sources: &[String]) -> Result<Vec<&'a Subt
 }
 
 /// Several failures as one, every one of them named.
-fn all(code: Code, problems: &[Failure]) -> Failure {
+pub(super) fn all(code: Code, problems: &[Failure]) -> Failure {
     match problems {
         [only] => only.clone(),
         _ => {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::handle::{Command, TaskHandle, TaskSpec};
+use super::handle::{Command, Recipe, TaskHandle, TaskSpec};
 use super::lifecycle::{Effect, Event, step};
 use super::meter::Meter;
 use super::record::ParkRecord;
@@ -23,6 +23,8 @@ use crate::store::{Changes, Namespace, StoreError};
 
 /// How long beyond the drain limit a pipeline may take to end before it is cut off.
 const GRACE: Duration = Duration::from_millis(700);
+/// How long a pipeline may take to end when the lease is lost: enough for the group in flight and the checkpoint.
+const HURRY: Duration = Duration::from_millis(800);
 /// How often rates, lag and backlog are brought up to date.
 const TICK: Duration = Duration::from_millis(100);
 /// How often the applied location is kept on disk, for the status after a restart.
@@ -45,6 +47,8 @@ struct Running {
 
 struct Driver {
     spec: TaskSpec,
+    /// What the operator should know of the settings that the present pipeline was made with.
+    notes: Vec<String>,
     record: ParkRecord,
     stage: Stage,
     running: Option<Running>,
@@ -72,11 +76,13 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let beat = Beat::new();
     let (status, watch) = watch::channel(first_status(&spec, &record));
-    let mut meter = Meter::new(spec.pipeline.relay.clone());
+    let mut meter = Meter::new(spec.relay.clone());
+    let notes = spec.recipe.notes();
     let applied = watch.borrow().applied.as_ref().map(|applied| applied.0.clone());
     meter.restore(record.waiting_since, applied.as_ref());
     let driver = Driver {
         spec,
+        notes,
         record,
         stage: Stage::New,
         running: None,
@@ -145,6 +151,12 @@ impl Driver {
                 if reason != ParkReason::Error {
                     self.resume_at = None;
                 }
+                if reason == ParkReason::Lease {
+                    // Another owner may begin soon. Waiting for the disk must not hold this up, and need not: without a
+                    // lease nothing runs after a restart.
+                    self.event(Event::Park);
+                    self.hurry();
+                }
                 let stored = self.store().await;
                 self.event(Event::Park);
                 let _ = reply.send(stored);
@@ -162,9 +174,9 @@ impl Driver {
                 self.event(Event::Unpark);
                 let _ = reply.send(stored);
             }
-            Command::Rebuild(change, reply) => {
+            Command::Renew(reply) => {
                 // The end of one pipeline begins the next, unless the task is to park anyway.
-                if change(&mut self.spec.pipeline) && self.stage == Stage::Running {
+                if self.stage == Stage::Running {
                     self.drain();
                 }
                 let _ = reply.send(Ok(()));
@@ -205,14 +217,15 @@ impl Driver {
         self.counts.0 += 1;
         let (stop, stop_seen) = watch::channel(Stop::Run);
         let (progress_out, progress) = watch::channel(Progress::default());
-        let outcome = spawn("pipeline", pipeline::run(self.spec.pipeline.clone(), stop_seen, progress_out));
+        self.notes = self.spec.recipe.notes();
+        let outcome = spawn("pipeline", run_pipeline(Arc::clone(&self.spec.recipe), stop_seen, progress_out));
         self.running = Some(Running { stop, progress, outcome, since: Instant::now(), cut_off: None });
     }
 
     fn drain(&mut self) {
         if let Some(running) = &mut self.running {
             running.stop.send_replace(Stop::Drain);
-            running.cut_off = Some(Instant::now() + self.spec.pipeline.drain_limit + GRACE);
+            running.cut_off = Some(Instant::now() + self.spec.drain_limit + GRACE);
         }
         // A pipeline that waits for its relay log is not there yet.
         if self.running.is_none() && self.repair.take().is_some() {
@@ -220,11 +233,22 @@ impl Driver {
         }
     }
 
+    /// What cannot end in a moment is cut off.
+    fn hurry(&mut self) {
+        if let Some(running) = &mut self.running {
+            let soon = Instant::now() + HURRY;
+            running.cut_off = running.cut_off.map(|at| at.min(soon));
+        }
+    }
+
     /// The downstream does not answer: what is in flight there is left to the stored positions.
     fn cut_off(&mut self) {
         if let Some(running) = &mut self.running {
-            // DDL goes on in the server whoever listens: parked is what the task is when it has ended.
-            if self.stage == Stage::Pausing && self.shutdown.is_none() && running.progress.borrow().ddl.is_some() {
+            // DDL goes on in the server whoever listens: parked is what the task is when it has ended, but for a task that
+            // is not ours any more.
+            let ours = !self.record.parks.contains_key(&ParkReason::Lease);
+            let waits = self.stage == Stage::Pausing && self.shutdown.is_none() && ours;
+            if waits && running.progress.borrow().ddl.is_some() {
                 running.cut_off = Some(Instant::now() + GRACE);
                 return;
             }
@@ -295,7 +319,7 @@ impl Driver {
     fn failed(&mut self, failure: Failure, ran: Duration) {
         self.counts.1 += 1;
         self.record.parks.insert(ParkReason::Error, Park::now(OURSELVES));
-        if ran >= self.spec.auto_resume.forget_after {
+        if ran >= self.spec.recipe.auto_resume().forget_after {
             self.retries = 0;
         }
         let heals = retry_of(&failure) != Retry::Never;
@@ -313,8 +337,9 @@ impl Driver {
         let only_error = self.record.parks.keys().all(|reason| *reason == ParkReason::Error);
         let heals = self.record.failures.iter().all(|failure| retry_of(failure) != Retry::Never);
         let wanted = !matches!(self.stage, Stage::Stopping) && self.shutdown.is_none();
-        if self.spec.auto_resume.enabled && only_error && heals && wanted {
-            let pause = self.spec.auto_resume.pause(self.retries, rand::random());
+        let auto_resume = self.spec.recipe.auto_resume();
+        if auto_resume.enabled && only_error && heals && wanted {
+            let pause = auto_resume.pause(self.retries, rand::random());
             self.retries += 1;
             self.resume_at = Some(Instant::now() + pause);
         }
@@ -374,8 +399,8 @@ impl Driver {
         let parts = Parts {
             stage: self.stage,
             record: &self.record,
-            notes: &self.spec.notes,
-            flavor: self.spec.pipeline.flavor,
+            notes: &self.notes,
+            flavor: self.spec.flavor,
             progress: progress.as_ref(),
             repairing: self.repair.is_some(),
             auto_resume_at: self.resume_at.map(|at| SystemTime::now() + at.saturating_duration_since(Instant::now())),
@@ -440,9 +465,28 @@ pub fn record_key(source_id: &str, task: &str) -> String {
     format!("{source_id}{KEY_SEPARATOR}{task}")
 }
 
-/// Removes what a driver kept of a subtask.
+/// Removes what is kept of a subtask beside its record: why it was parked, and what was ordered about events.
 pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
-    changes.remove(Namespace::Park, &record_key(source_id, task))
+    let key = record_key(source_id, task);
+    changes.remove(Namespace::Park, &key).remove(Namespace::Operator, &key)
+}
+
+/// A stop while it is still being found out what to run leaves nothing behind.
+async fn run_pipeline(
+    recipe: Arc<dyn Recipe>,
+    mut stop: watch::Receiver<Stop>,
+    progress: watch::Sender<Progress>,
+) -> Outcome {
+    progress.send_modify(|progress| progress.activity = "looking at both ends".to_owned());
+    let spec = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop != Stop::Run) => return Outcome::Parked(Parked { applied: None, exact: false }),
+        spec = recipe.pipeline() => spec,
+    };
+    match spec {
+        Ok(spec) => pipeline::run(spec, stop, progress).await,
+        Err(failure) => Outcome::Failed { failure, applied: None },
+    }
 }
 
 /// `None` where it was cut off.

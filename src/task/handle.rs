@@ -8,14 +8,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::meter::Pulse;
 use super::status::{Park, ParkReason, TaskStatus};
 use crate::error::{Code, Failure};
-use crate::model::Location;
+use crate::model::{Flavor, Location};
 use crate::pipeline::PipelineSpec;
-use crate::relay::RelayError;
+use crate::relay::{Relay, RelayError};
 use crate::runtime::Beat;
 use crate::store::CheckpointDb;
-
-/// A change of what pipelines are made of; says whether it changed anything.
-pub(super) type Rebuild = Box<dyn FnOnce(&mut PipelineSpec) -> bool + Send>;
 
 /// What a subtask is told.
 pub(super) enum Command {
@@ -23,8 +20,8 @@ pub(super) enum Command {
     Park(ParkReason, Park, oneshot::Sender<Result<(), Failure>>),
     /// Take reasons away.
     Unpark(Vec<ParkReason>, oneshot::Sender<Result<(), Failure>>),
-    /// Change what its pipelines are made of.
-    Rebuild(Rebuild, oneshot::Sender<Result<(), Failure>>),
+    /// Its recipe says something else now.
+    Renew(oneshot::Sender<Result<(), Failure>>),
     /// End.
     Stop(oneshot::Sender<Result<(), Failure>>),
     /// Drain for a shutdown of the daemon: nothing is stored but the checkpoint.
@@ -40,6 +37,18 @@ pub trait RelayKeeper: Send + Sync + 'static {
     async fn repair(&self, damage: RelayError) -> Result<(), Failure>;
     /// What is known of the source now.
     fn pulse(&self) -> Pulse;
+}
+
+/// What its pipelines are made of, asked anew at each start and resume: settings may have changed meanwhile.
+#[tonic::async_trait]
+pub trait Recipe: Send + Sync + 'static {
+    /// What the next pipeline is made of; may have to ask both ends. A failure parks the task like one of the pipeline.
+    /// Dropped where the task is parked meanwhile, so that what it did so far must be fit to be done again.
+    async fn pipeline(&self) -> Result<PipelineSpec, Failure>;
+    /// How it is resumed by itself.
+    fn auto_resume(&self) -> AutoResume;
+    /// What the operator should know of the settings that hold now.
+    fn notes(&self) -> Vec<String>;
 }
 
 /// How a failed task is resumed by itself.
@@ -74,12 +83,14 @@ pub struct TaskSpec {
     pub name: String,
     /// Source id.
     pub source_id: String,
+    /// Dialect of the source.
+    pub flavor: Flavor,
+    /// The source's relay log.
+    pub relay: Relay,
+    /// How long a pause waits for the end of a large transaction.
+    pub drain_limit: Duration,
     /// What its pipelines are made of.
-    pub pipeline: PipelineSpec,
-    /// How it is resumed by itself.
-    pub auto_resume: AutoResume,
-    /// What the operator should know of its configuration.
-    pub notes: Vec<String>,
+    pub recipe: Arc<dyn Recipe>,
     /// Its source.
     pub keeper: Arc<dyn RelayKeeper>,
     /// Where park reasons are kept.
@@ -116,13 +127,9 @@ impl TaskHandle {
         self.ask(|reply| Command::Unpark(reasons.to_vec(), reply)).await
     }
 
-    /// Changes what its pipelines are made of. Where `change` says that it changed something, a running pipeline is ended
-    /// at a boundary and another one begun.
-    pub async fn rebuild(
-        &self,
-        change: impl FnOnce(&mut PipelineSpec) -> bool + Send + 'static,
-    ) -> Result<(), Failure> {
-        self.ask(|reply| Command::Rebuild(Box::new(change), reply)).await
+    /// Its recipe says something else now: a running pipeline is ended at a boundary, and another one begun.
+    pub async fn renew(&self) -> Result<(), Failure> {
+        self.ask(Command::Renew).await
     }
 
     /// How long ago its driver last went round its loop, parked or not.

@@ -10,7 +10,7 @@ mod snapshot;
 mod status;
 
 pub use driver::{KEY_SEPARATOR, forget, record_key, start};
-pub use handle::{AutoResume, RelayKeeper, TaskHandle, TaskSpec};
+pub use handle::{AutoResume, Recipe, RelayKeeper, TaskHandle, TaskSpec};
 pub use ledger::StoredLedger;
 pub use lifecycle::{Effect, Event, step};
 pub use meter::Pulse;

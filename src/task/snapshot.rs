@@ -37,10 +37,10 @@ pub(super) fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
         parks: record.parks.clone(),
         failures: record.failures.clone(),
         ddl: record.ddl.clone(),
-        notes: spec.notes.clone(),
+        notes: spec.recipe.notes(),
         ..TaskStatus::new(&spec.name, &spec.source_id, stage)
     };
-    let flavor = spec.pipeline.flavor;
+    let flavor = spec.flavor;
     take_applied(&mut status, record.applied.as_ref().and_then(|mark| mark.to_mark(flavor).ok()));
     status.flushed = flushed(record, flavor);
     status

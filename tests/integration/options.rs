@@ -59,6 +59,12 @@ async fn a_password_is_nowhere_to_be_seen() {
     let path = agent.file("task.yaml", &task);
     let started = agent.ctl(&["start-task", &path]).await;
     started.expect_success();
+    // Said at `debug`, and nowhere else.
+    source_db.run(&format!("CREATE DATABASE {user}_unwanted")).await;
+    eventually("a statement is left out", Duration::from_secs(10), async || {
+        if agent.log().contains("statement left out") { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
     source_db.run(&format!("CREATE DATABASE {user}")).await;
     source_db.run(&format!("CREATE TABLE {user}.t (id INT PRIMARY KEY)")).await;
     // The connections of a running task are cut, so that it says what it says of a lost one.

@@ -161,6 +161,13 @@ impl Agent {
         run(Path::new(env!("CARGO_BIN_EXE_dm-agent")), args, &[]).await
     }
 
+    /// `worker-addr`.
+    pub fn worker_addr(&self) -> String {
+        let text = read_lossy(&self.config);
+        let line = text.lines().find_map(|line| line.strip_prefix("worker-addr = \""));
+        line.expect("worker-addr is set").trim_end_matches('"').to_owned()
+    }
+
     /// The configuration file's path.
     pub fn config(&self) -> String {
         self.config.display().to_string()

@@ -4,9 +4,12 @@
 //! Nothing here knows the agent's internals: tests talk to the binaries as an operator does.
 
 pub mod agent;
+pub mod cluster;
 pub mod db;
 pub mod docs;
+pub mod etcd;
 pub mod fixture;
+pub mod mini_master;
 pub mod oracle;
 pub mod process;
 pub mod proxy;

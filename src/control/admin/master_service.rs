@@ -249,10 +249,20 @@ impl Master for MasterService {
         unanswered("subtask configurations as a master makes them")
     }
 
-    async fn handle_error(&self, _: Request<pb::HandleErrorRequest>) -> Answer<pb::HandleErrorResponse> {
-        not_done(
-            "this version cannot skip, replace or inject events: repair what FAILURE in `status` names, then resume-task; or stop-task, add the table to `ignore-tables`, and start-task",
-        )
+    async fn handle_error(&self, request: Request<pb::HandleErrorRequest>) -> Answer<pb::HandleErrorResponse> {
+        let body = request.get_ref();
+        let (level, command) = match body.op() {
+            pb::ErrorOp::List => (Level::Read, "binlog list"),
+            pb::ErrorOp::Revert => (Level::Admin, "binlog revert"),
+            pb::ErrorOp::Inject => (Level::Admin, "binlog inject"),
+            pb::ErrorOp::Replace => (Level::Admin, "binlog replace"),
+            _ => (Level::Admin, "binlog skip"),
+        };
+        let arguments = with_sources(&format!("{} {}", body.task, body.binlog_pos), &body.sources);
+        let (actor, audit) = self.admit(&request, level, command, arguments.trim())?;
+        let answer = self.api.handle_error(request.into_inner(), actor).await;
+        audit.finish(outcome(answer.result, &answer.msg, &answer.sources));
+        Ok(Response::new(answer))
     }
 
     async fn get_master_cfg(&self, _: Request<pb::GetMasterCfgRequest>) -> Answer<pb::GetMasterCfgResponse> {

@@ -9,8 +9,7 @@
 //! each change is authorised by the peer's credentials as the kernel gave them at accept, and leaves one audit line.
 
 mod agent_service;
-mod connection;
-mod detail;
+pub(super) mod detail;
 mod journal;
 mod master_service;
 mod peer;

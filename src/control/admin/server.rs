@@ -5,24 +5,25 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Limits, serve};
 use super::journal::Journal;
 use super::peer::{Credentials, Host, Level, Peer};
-use super::routes::{self, router};
+use super::routes::router;
 use super::socket::{AdminSocket, SocketFile};
 use crate::control::backend::{AgentEvent, Backend};
+use crate::control::connection::{Limits, serve};
+use crate::control::worker_port::{self, WorkerPort};
+use crate::runtime::spawn;
 
 /// How long to wait after the system could not accept, for want of descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,20 +36,14 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Serves a socket on a new thread.
-    ///
-    /// Where there is a listener for pages, it serves the status pages and nothing else.
-    pub fn start(
-        socket: AdminSocket,
-        pages: Option<StdTcpListener>,
-        backend: Arc<dyn Backend>,
-    ) -> io::Result<AdminServer> {
-        Self::with_limits(socket, pages, backend, Limits::default())
+    /// Serves a socket on a new thread, and a port of an agent without a cluster.
+    pub fn start(socket: AdminSocket, port: Option<WorkerPort>, backend: Arc<dyn Backend>) -> io::Result<AdminServer> {
+        Self::with_limits(socket, port, backend, Limits::default())
     }
 
     pub(super) fn with_limits(
         socket: AdminSocket,
-        pages: Option<StdTcpListener>,
+        port: Option<WorkerPort>,
         backend: Arc<dyn Backend>,
         limits: Limits,
     ) -> io::Result<AdminServer> {
@@ -58,7 +53,7 @@ impl AdminServer {
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn({
             let stop = stop.clone();
             move || {
-                if let Err(error) = runtime.block_on(run(listener, pages, &file, backend, limits, stop)) {
+                if let Err(error) = runtime.block_on(run(listener, port, &file, backend, limits, stop)) {
                     tracing::error!(path = %file.path().display(), %error, "serve admin socket");
                 }
             }
@@ -94,32 +89,31 @@ impl Drop for AdminServer {
 
 async fn run(
     listener: StdListener,
-    pages: Option<StdTcpListener>,
+    port: Option<WorkerPort>,
     file: &SocketFile,
     backend: Arc<dyn Backend>,
     limits: Limits,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let pages = pages.map(TcpListener::from_std).transpose()?;
+    // Whoever comes over the network counts apart, so that he cannot keep those of this machine out.
+    let port =
+        port.map(|port| spawn("worker-port", port.serve(worker_port::alone(backend.clone()), limits, stop.clone())));
     let journal = Arc::new(Journal::new());
     let mut events = Some(backend.events());
     let address = format!("unix:{}", file.path().display());
     let mut doors = Doors {
         host: Host::this(file.gid()),
-        pages: routes::pages_alone(backend.clone()),
         router: router(backend, journal.clone(), address),
         limits,
         stop: stop.clone(),
         connections: JoinSet::new(),
         users: HashMap::new(),
-        visitors: JoinSet::new(),
     };
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(_) = doors.visitors.join_next(), if !doors.visitors.is_empty() => {}
             Some(ended) = doors.connections.join_next(), if !doors.connections.is_empty() => doors.left(ended),
             event = next_event(&mut events) => match event {
                 Ok(event) => journal.record(event),
@@ -133,32 +127,22 @@ async fn run(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            accepted = next_visitor(&pages) => match accepted {
-                Ok(stream) => doors.visited(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "accept on worker-addr");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
         }
     }
-    drop((listener, pages));
+    drop(listener);
     // Each connection ends itself within the drain limit.
     while doors.connections.join_next().await.is_some() {}
-    while doors.visitors.join_next().await.is_some() {}
+    if let Some(port) = port
+        && let Err(error) = port.await
+    {
+        tracing::error!(%error, "worker-addr ended badly");
+    }
     Ok(())
 }
 
 async fn next_event(events: &mut Option<broadcast::Receiver<AgentEvent>>) -> Result<AgentEvent, RecvError> {
     match events {
         Some(events) => events.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_visitor(pages: &Option<TcpListener>) -> io::Result<TcpStream> {
-    match pages {
-        Some(pages) => pages.accept().await.map(|(stream, _)| stream),
         None => std::future::pending().await,
     }
 }
@@ -171,9 +155,6 @@ struct Doors {
     stop: CancellationToken,
     connections: JoinSet<u32>,
     users: HashMap<u32, usize>,
-    /// The status pages, for those who come over the network.
-    pages: axum::Router,
-    visitors: JoinSet<()>,
 }
 
 impl Doors {
@@ -193,20 +174,12 @@ impl Doors {
         self.admit(stream, peer);
     }
 
-    /// Whoever comes over the network counts apart, so that he cannot keep those of this machine out.
-    fn visited(&mut self, stream: TcpStream) {
-        if self.visitors.len() >= self.limits.per_user {
-            return tracing::warn!(visitors = self.visitors.len(), "too many connections on worker-addr");
-        }
-        let (pages, limits, stop) = (self.pages.clone(), self.limits, self.stop.clone());
-        self.visitors.spawn(serve(stream, None, pages, limits, stop));
-    }
-
     fn admit(&mut self, stream: UnixStream, peer: Peer) {
         let (router, limits, stop) = (self.router.clone(), self.limits, self.stop.clone());
         self.connections.spawn(async move {
             let uid = peer.uid;
-            serve(stream, Some(peer), router, limits, stop).await;
+            // The services ask who it is.
+            serve(stream, router.layer(axum::Extension(peer)), limits, stop).await;
             uid
         });
     }

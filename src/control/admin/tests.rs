@@ -13,12 +13,12 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
-use super::connection::Limits;
 use super::journal::Journal;
 use super::master_service::MasterService;
 use super::peer::{Level, Peer};
 use super::{AdminServer, AdminSocket};
 use crate::control::backend::AgentEvent;
+use crate::control::connection::Limits;
 use crate::control::master_api::MasterApi;
 use crate::control::master_api::tests::Double;
 use crate::control::pb_status::tests::{agent, running_task, source};

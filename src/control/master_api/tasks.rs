@@ -2,10 +2,10 @@
 
 use super::text::{check_start_time, worker_error};
 use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_answer};
-use crate::control::pb_status::{relay_in_use, source_response};
+use crate::control::pb_status::{event_op, relay_in_use, source_response};
 use crate::control::proto::pb;
 use crate::error::Failure;
-use crate::supervisor::{Actor, AgentStatus, OperateTask, SourceResult, StartTask, TaskOp};
+use crate::supervisor::{Actor, AgentStatus, EventOrder, OperateTask, SourceResult, StartTask, TaskOp};
 use crate::task::Stage;
 
 impl MasterApi {
@@ -79,6 +79,42 @@ impl MasterApi {
                 answer(result, msg, Vec::new())
             }
         }
+    }
+
+    /// binlog skip, replace, revert, inject, list; on each of the task's sources.
+    pub async fn handle_error(&self, request: pb::HandleErrorRequest, actor: Actor) -> pb::HandleErrorResponse {
+        let refuse = |msg: String| pb::HandleErrorResponse { msg, ..Default::default() };
+        let Some(op) = event_op(request.op()) else { return refuse("invalid operation".to_owned()) };
+        let status = self.backend.status();
+        let mut sources = request.sources;
+        if sources.is_empty() {
+            let of_task = status.tasks.iter().filter(|task| task.name == request.task);
+            sources.extend(of_task.map(|task| task.source_id.clone()));
+        }
+        if sources.is_empty() {
+            let task = request.task;
+            return refuse(format!("task {task} has no source or not exist, please check the task name and status"));
+        }
+        let mut answers = Vec::new();
+        for source in sources {
+            if !status.sources.iter().any(|known| known.source_id == source) {
+                let msg = format!("source {source} relevant worker-client not found");
+                answers.push(pb::CommonWorkerResponse { msg, source, ..Default::default() });
+                continue;
+            }
+            let order = EventOrder {
+                op,
+                task: request.task.clone(),
+                place: request.binlog_pos.clone(),
+                statements: request.sqls.clone(),
+            };
+            let answer = match self.backend.order_event(source.clone(), order, actor.clone()).await {
+                Ok(msg) => pb::CommonWorkerResponse { result: true, msg, source, worker: status.worker.clone() },
+                Err(refusal) => pb::CommonWorkerResponse { msg: refusal.to_string(), source, ..Default::default() },
+            };
+            answers.push(answer);
+        }
+        pb::HandleErrorResponse { result: true, msg: String::new(), sources: answers }
     }
 
     /// query-status. Never waits.

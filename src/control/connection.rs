@@ -20,8 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::peer::Peer;
-use super::routes::is_grpc;
+use super::pages::is_grpc;
 
 /// Largest head of an HTTP/1 request, and most of one that is buffered.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -61,14 +60,12 @@ impl Default for Limits {
 }
 
 /// Serves one connection until either side ends it.
-///
-/// Without a peer the router must ask nothing of one.
-pub async fn serve<S>(stream: S, peer: Option<Peer>, router: axum::Router, limits: Limits, stop: CancellationToken)
+pub async fn serve<S>(stream: S, router: axum::Router, limits: Limits, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let activity = Arc::new(Activity::default());
-    let service = PerConnection { router, peer, activity: activity.clone(), limit: limits.request };
+    let service = PerConnection { router, activity: activity.clone(), limit: limits.request };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // A client may say that it has said everything, and still wants the answer.
     builder.http1().half_close(true);
@@ -83,7 +80,7 @@ where
             // 1. The connection's own end; a malformed request ends it too, and is the peer's affair.
             ended = &mut connection => {
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "admin connection");
+                    tracing::debug!(%error, "connection");
                 }
                 return;
             }
@@ -133,10 +130,9 @@ impl Drop for UnderWay {
     }
 }
 
-/// The routes, for one peer.
+/// The routes, for one connection.
 struct PerConnection {
     router: axum::Router,
-    peer: Option<Peer>,
     activity: Arc<Activity>,
     limit: Duration,
 }
@@ -146,10 +142,7 @@ impl hyper::service::Service<Request<Incoming>> for PerConnection {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(peer) = &self.peer {
-            request.extensions_mut().insert(peer.clone());
-        }
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = self.activity.begin();
         let grpc = is_grpc(request.headers());
         let answer = timeout(self.limit, self.router.clone().oneshot(request.map(axum::body::Body::new)));

@@ -1,0 +1,483 @@
+//! The loop that makes what is what is wanted: read, plan, carry out, and again.
+//!
+//! ```text
+//! watch, requests, time ─► read (one at a time) ─► plan ─► actions (one a subject, beside each other) ─► plan …
+//! lease ─────────────────────────────────────────► plan
+//! ```
+//! Invariants. The loop itself never waits for etcd, a source, a downstream or a subtask: reads and actions are tasks of
+//! its own, so that a lost lease fences at once whatever else goes on. An action that failed is tried again after a pause,
+//! and at once when something else is wanted. Whoever asks to be told when things have settled gets an answer in its time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::etcd::{Etcd, ReadError, hints};
+use super::lease::Tenure;
+use super::plan::{Action, Actual, LeasePark, SourceState, Standing, Subject, TaskId, TaskState, plan};
+use super::wanted::{RelayWish, Wanted};
+use crate::error::{Code, Failure};
+use crate::runtime::{Owned, spawn};
+use crate::supervisor::{HeldSource, HeldTask, LEASE, SourceOrder, Supervisor, TaskOrder};
+use crate::task::{ParkReason, Stage};
+
+/// A lease that no master has answered to for so long counts all the same.
+const GRACE: Duration = Duration::from_secs(5);
+/// Everything is read again after this long, whatever the watches say.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Between a read or a watch that failed and the next.
+const RETRY: Duration = Duration::from_millis(500);
+/// How often the loop looks at the time while nobody waits, and while somebody does.
+const TICK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(10));
+/// First and longest pause after an action that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long an answer waits for a subtask to be at work, after it was made and after it was resumed.
+const AT_WORK: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(150));
+/// Requests that wait to be taken in.
+const REQUESTS: usize = 64;
+
+/// How long a worker is waited for by its cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Ttls {
+    /// Usually.
+    pub usual: Duration,
+    /// While it keeps a relay log by name.
+    pub relay: Duration,
+}
+
+/// Somebody wants to know when what is wanted now is done.
+struct Settle {
+    /// Of one subtask, or empty for all.
+    task: String,
+    deadline: Instant,
+    done: oneshot::Sender<()>,
+}
+
+/// What others may know of the loop.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The source that could not be opened, and why.
+    pub source_failure: Option<(String, Failure)>,
+}
+
+/// Asks the loop.
+#[derive(Clone)]
+pub struct Reconciled {
+    requests: mpsc::Sender<Settle>,
+    view: watch::Receiver<View>,
+}
+
+impl Reconciled {
+    /// Returns when what was wanted at the time of the call is done, of one subtask or, with an empty name, of all; at
+    /// the latest after `limit`.
+    pub async fn settle(&self, task: &str, limit: Duration) {
+        let (done, told) = oneshot::channel();
+        let request = Settle { task: task.to_owned(), deadline: Instant::now() + limit, done };
+        // A full queue, or a loop that has ended, settles nothing.
+        if self.requests.try_send(request).is_ok() {
+            let _ = tokio::time::timeout(limit, told).await;
+        }
+    }
+
+    /// What is known.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+}
+
+struct Waiter {
+    settle: Settle,
+    /// The read that must be done before.
+    read: u64,
+}
+
+struct Pause {
+    failures: u32,
+    until: Instant,
+}
+
+type Done = (Action, Result<(), Failure>);
+
+/// The loop.
+pub struct Reconciler {
+    etcd: Etcd,
+    supervisor: Supervisor,
+    /// Where subtasks live.
+    data: Handle,
+    tenure: watch::Receiver<Tenure>,
+    held_since: Option<(i64, Instant)>,
+    ttl: watch::Sender<Duration>,
+    ttls: Ttls,
+    requests: mpsc::Receiver<Settle>,
+    view: watch::Sender<View>,
+    wanted: Option<Wanted>,
+    reading: Option<Owned<Result<Wanted, ReadError>>>,
+    reads: (u64, u64),
+    read_again: bool,
+    read_at: Instant,
+    last_problem: String,
+    watching: Option<(Option<String>, Owned<Status>)>,
+    hints: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    running: JoinSet<Done>,
+    busy: BTreeSet<Subject>,
+    fencing: BTreeSet<TaskId>,
+    pauses: BTreeMap<Subject, Pause>,
+    /// Subtasks that were made or resumed just now, and how long an answer waits for them.
+    begun: BTreeMap<TaskId, Instant>,
+    waiters: Vec<Waiter>,
+}
+
+impl Reconciler {
+    /// A loop, and the way to ask it.
+    pub fn new(
+        etcd: Etcd,
+        supervisor: Supervisor,
+        data: Handle,
+        tenure: watch::Receiver<Tenure>,
+        ttl: watch::Sender<Duration>,
+        ttls: Ttls,
+    ) -> (Reconciler, Reconciled) {
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (view, seen) = watch::channel(View::default());
+        let reconciler = Reconciler {
+            etcd,
+            supervisor,
+            data,
+            tenure,
+            held_since: None,
+            ttl,
+            ttls,
+            requests: inbox,
+            view,
+            wanted: None,
+            reading: None,
+            reads: (0, 0),
+            read_again: true,
+            read_at: Instant::now(),
+            last_problem: String::new(),
+            watching: None,
+            hints: hints(),
+            running: JoinSet::new(),
+            busy: BTreeSet::new(),
+            fencing: BTreeSet::new(),
+            pauses: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            waiters: Vec::new(),
+        };
+        (reconciler, Reconciled { requests, view: seen })
+    }
+
+    /// Runs until `stop`; what is under way then is finished.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            self.step();
+            let tick = if self.waiters.is_empty() { TICK.0 } else { TICK.1 };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = self.tenure.changed() => if changed.is_err() { break },
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => self.done(done.ok()),
+                read = finished(&mut self.reading) => self.read(read),
+                Some(settle) = self.requests.recv() => self.wait(settle),
+                _ = self.hints.1.recv() => self.read_again = true,
+                status = ended(&mut self.watching) => self.watch_ended(&status),
+                () = tokio::time::sleep(tick) => {}
+            }
+        }
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// Everything that follows from how things are.
+    fn step(&mut self) {
+        let tenure = *self.tenure.borrow_and_update();
+        self.held_since = match (tenure, self.held_since) {
+            (Tenure::Lost, _) => None,
+            (Tenure::Held { since }, Some((known, at))) if known == since => Some((known, at)),
+            (Tenure::Held { since }, _) => {
+                self.read_again = true;
+                Some((since, Instant::now()))
+            }
+        };
+        self.read_again |= self.read_at.elapsed() >= RESYNC;
+        if self.read_again && self.reading.is_none() && self.may_read() {
+            (self.read_again, self.read_at) = (false, Instant::now());
+            self.reads.0 += 1;
+            let etcd = self.etcd.clone();
+            let source = self.wanted.as_ref().and_then(|wanted| wanted.source.as_ref()).map(|source| source.id.clone());
+            self.reading = Some(spawn("read-wanted", async move { etcd.wanted(source).await }));
+        }
+        self.act();
+        self.answer();
+    }
+
+    /// After a failure there is a pause.
+    fn may_read(&self) -> bool {
+        self.last_problem.is_empty() || self.read_at.elapsed() >= RETRY
+    }
+
+    fn standing(&self) -> Standing {
+        let (Some((since, at)), Some(wanted)) = (self.held_since, &self.wanted) else { return Standing::Away };
+        // A master that sees a worker come back writes again what it has given it. Before that, what is there may be of
+        // the time before, and given to another one in the next moment.
+        let confirmed = wanted.given_at().is_some_and(|given| given > since) || at.elapsed() >= GRACE;
+        if confirmed && wanted.revision >= since { Standing::Owner } else { Standing::Away }
+    }
+
+    fn act(&mut self) {
+        let nothing = Wanted::default();
+        let wanted = self.wanted.as_ref().unwrap_or(&nothing);
+        let actions = plan(wanted, &actual(&self.supervisor), self.standing());
+        for action in actions {
+            let subject = action.subject();
+            let paused = self.pauses.get(&subject).is_some_and(|pause| Instant::now() < pause.until);
+            // Nothing that is under way holds a fence up.
+            let waits = match &action {
+                Action::Fence(task) => !self.fencing.insert(task.clone()),
+                _ => paused || self.busy.contains(&subject),
+            };
+            if !waits {
+                self.begin(action, subject);
+            }
+        }
+    }
+
+    fn begin(&mut self, action: Action, subject: Subject) {
+        if let Subject::Task(task) = &subject {
+            tracing::info!(action = action.as_str(), task = %task.name, source = %task.source, "master");
+        } else {
+            tracing::info!(action = action.as_str(), ?subject, "master");
+        }
+        let limit = match &action {
+            Action::Start { wish, .. } if wish.run => Some(AT_WORK.0),
+            Action::Resume { .. } | Action::Readmit(_) => Some(AT_WORK.1),
+            _ => None,
+        };
+        if let (Some(limit), Subject::Task(task)) = (limit, &subject) {
+            self.begun.insert(task.clone(), Instant::now() + limit);
+        }
+        if !matches!(action, Action::Fence(_)) {
+            self.busy.insert(subject);
+        }
+        let (supervisor, etcd, data) = (self.supervisor.clone(), self.etcd.clone(), self.data.clone());
+        self.running.spawn(async move {
+            let result = match action.clone() {
+                Action::ClearStartTime { task, given } => etcd
+                    .clear_start_time(&task, &given)
+                    .await
+                    .map_err(|error| Failure::new(Code::NotSet, "clear the start time").cause(error.to_string())),
+                other => data.spawn(async move { carry_out(&supervisor, other).await }).await.unwrap_or_else(|error| {
+                    Err(Failure::new(Code::NotSet, "a step for the master broke off").cause(error.to_string()))
+                }),
+            };
+            (action, result)
+        });
+    }
+
+    fn done(&mut self, done: Option<Done>) {
+        // An action never panics: what it runs is caught where it runs.
+        let Some((action, result)) = done else { return };
+        let subject = action.subject();
+        match &action {
+            Action::Fence(task) => drop(self.fencing.remove(task)),
+            _ => drop(self.busy.remove(&subject)),
+        }
+        if matches!(action, Action::ClearStartTime { .. }) {
+            self.read_again = true;
+        }
+        match result {
+            Ok(()) => {
+                self.pauses.remove(&subject);
+                if let Subject::Source(_) = subject {
+                    self.view.send_modify(|view| view.source_failure = None);
+                }
+            }
+            Err(failure) => {
+                tracing::error!(action = action.as_str(), ?subject, error = %failure, "a step for the master failed");
+                let failures = self.pauses.get(&subject).map_or(0, |pause| pause.failures) + 1;
+                let pause = BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1);
+                if let Subject::Source(id) = &subject {
+                    let failed = Some((id.clone(), failure));
+                    self.view.send_modify(|view| view.source_failure = failed);
+                }
+                self.pauses.insert(subject, Pause { failures, until: Instant::now() + pause });
+            }
+        }
+    }
+
+    fn read(&mut self, read: Result<Wanted, ReadError>) {
+        self.reading = None;
+        let wanted = match read {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                self.problem(error.to_string());
+                self.read_again = true;
+                return;
+            }
+        };
+        self.reads.1 = self.reads.0;
+        self.problem(wanted.problems.join("; "));
+        if self.wanted.as_ref().is_none_or(|before| differs(before, &wanted)) {
+            self.pauses.clear();
+        }
+        let source = wanted.source.as_ref().map(|source| source.id.clone());
+        if self.watching.as_ref().is_none_or(|(watched, _)| *watched != source) {
+            let (etcd, wanted, hints) = (self.etcd.clone(), wanted.clone(), self.hints.0.clone());
+            let watch = spawn("watch-wanted", async move { etcd.watch(&wanted, hints).await });
+            self.watching = Some((source, watch));
+        }
+        let relay = wanted.relay_for.is_some();
+        let ttl = if relay { self.ttls.relay } else { self.ttls.usual };
+        self.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+        self.wanted = Some(wanted);
+    }
+
+    /// Told once, not at each try.
+    fn problem(&mut self, problem: String) {
+        if !problem.is_empty() && problem != self.last_problem {
+            tracing::warn!(problem, "what the master wants");
+        }
+        self.last_problem = problem;
+    }
+
+    fn watch_ended(&mut self, status: &Status) {
+        tracing::debug!(code = ?status.code(), why = status.message(), "the watch has ended");
+        self.watching = None;
+        self.read_again = true;
+        if self.last_problem.is_empty() {
+            // The next watch begins with the next read, which must not come at once again and again.
+            self.last_problem = "the watch has ended".to_owned();
+            self.read_at = Instant::now();
+        }
+    }
+
+    fn wait(&mut self, settle: Settle) {
+        self.read_again = true;
+        // A read that is under way may have begun before what the asker did.
+        self.waiters.push(Waiter { settle, read: self.reads.0 + 1 });
+    }
+
+    fn answer(&mut self) {
+        if self.waiters.is_empty() {
+            self.begun.clear();
+            return;
+        }
+        let (held, standing) = (self.supervisor.held(), self.standing());
+        let wanted = self.wanted.clone().unwrap_or_default();
+        let open = plan(&wanted, &actual(&self.supervisor), standing);
+        let now = Instant::now();
+        let about = |subject: &Subject, name: &str| match subject {
+            Subject::Source(_) => true,
+            Subject::Task(task) => name.is_empty() || task.name == name,
+        };
+        let waits = |waiter: &Waiter| {
+            let name = &waiter.settle.task;
+            if waiter.settle.deadline <= now || waiter.settle.done.is_closed() || standing == Standing::Away {
+                return false;
+            }
+            let planned = |action: &Action| {
+                let subject = action.subject();
+                about(&subject, name) && !self.pauses.contains_key(&subject)
+            };
+            let moves = |(key, task): (&(String, String), &HeldTask)| {
+                let id = TaskId { source: key.0.clone(), name: key.1.clone() };
+                let begun = self.begun.get(&id).is_some_and(|until| now < *until);
+                (name.is_empty() || key.1 == *name) && is_moving(task, begun)
+            };
+            self.reads.1 < waiter.read
+                || self.busy.iter().any(|subject| about(subject, name))
+                || open.iter().any(planned)
+                || held.tasks.iter().any(moves)
+        };
+        let (stay, go): (Vec<Waiter>, Vec<Waiter>) = std::mem::take(&mut self.waiters).into_iter().partition(waits);
+        self.waiters = stay;
+        for waiter in go {
+            // Whoever asked may have lost patience.
+            let _ = waiter.settle.done.send(());
+        }
+    }
+}
+
+/// Whether a subtask is on its way to where it was told to be.
+fn is_moving(task: &HeldTask, begun: bool) -> bool {
+    match task.status.stage {
+        Stage::New | Stage::Pausing | Stage::Resuming | Stage::Stopping => true,
+        Stage::Running => begun && task.status.activity != "applying" && task.status.failures.is_empty(),
+        Stage::Paused | Stage::Stopped | Stage::Finished => false,
+    }
+}
+
+/// Whether anything but the revision is different.
+fn differs(before: &Wanted, after: &Wanted) -> bool {
+    Wanted { revision: 0, ..before.clone() } != Wanted { revision: 0, ..after.clone() }
+}
+
+fn actual(supervisor: &Supervisor) -> Actual {
+    let held = supervisor.held();
+    let relay = |paused: bool| if paused { RelayWish::Pause } else { RelayWish::Run };
+    let source = |source: HeldSource| SourceState { config: source.toml, relay: source.relay.map(relay) };
+    let task = |task: HeldTask| {
+        let lease = task.status.parks.get(&ParkReason::Lease);
+        TaskState {
+            mark: task.mark,
+            paused: task.status.parks.contains_key(&ParkReason::Master),
+            lease: lease.map(|park| if park.by == LEASE { LeasePark::Lost } else { LeasePark::Fenced }),
+            idle: task.status.stage == Stage::Paused,
+            flushed: task.status.flushed.is_some(),
+        }
+    };
+    Actual {
+        sources: held.sources.into_iter().map(|(id, held)| (id, source(held))).collect(),
+        tasks: held.tasks.into_iter().map(|(key, held)| (key, task(held))).collect(),
+    }
+}
+
+async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failure> {
+    let paused = |wish: Option<RelayWish>| wish.map(|wish| wish == RelayWish::Pause);
+    match action {
+        Action::Fence(task) => supervisor.fence(&task.source, &task.name).await,
+        Action::Bind(wish) => {
+            let order = SourceOrder { id: wish.id, toml: wish.config.unwrap_or_default(), relay: paused(wish.relay) };
+            supervisor.bind_source(&order).await
+        }
+        Action::Configure { source, config } => supervisor.configure_source(&source, &config).await,
+        Action::Relay { source, wish } => supervisor.switch_relay(&source, paused(wish)).await,
+        Action::Unbind(source) => supervisor.unbind_source(&source).await,
+        Action::Start { task, wish, mark } => {
+            let order = TaskOrder {
+                source: task.source,
+                name: task.name,
+                toml: wish.config.unwrap_or_default(),
+                mark,
+                run: wish.run,
+                start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
+            };
+            supervisor.start_bound(&order).await
+        }
+        Action::Pause { task, mark } => supervisor.pause_bound(&task.source, &task.name, mark).await,
+        Action::Resume { task, config, mark } => supervisor.resume_bound(&task.source, &task.name, mark, config).await,
+        Action::Readmit(task) => supervisor.readmit(&task.source, &task.name).await,
+        Action::Drop(task) => supervisor.drop_bound(&task.source, &task.name).await,
+        Action::Release(task) => supervisor.release_task(&task.source, &task.name).await,
+        // Carried out where etcd is.
+        Action::ClearStartTime { .. } => Ok(()),
+    }
+}
+
+async fn finished(reading: &mut Option<Owned<Result<Wanted, ReadError>>>) -> Result<Wanted, ReadError> {
+    match reading {
+        Some(reading) => reading.await.unwrap_or(Err(ReadError::Odd)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(watching: &mut Option<(Option<String>, Owned<Status>)>) -> Status {
+    match watching {
+        Some((_, watch)) => watch.await.unwrap_or_else(|error| Status::aborted(error.to_string())),
+        None => std::future::pending().await,
+    }
+}

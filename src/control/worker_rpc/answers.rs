@@ -1,0 +1,97 @@
+//! The other methods' answers, and the checks before them, in DM's order and words.
+
+use crate::control::proto::pb;
+use crate::error::{Code, Failure};
+use crate::supervisor::{Actor, AgentStatus};
+use crate::task::{Stage, TaskStatus};
+
+/// What there is, for telling an unknown method from a known one.
+pub const METHODS: &[&str] = &[
+    "QueryStatus",
+    "PurgeRelay",
+    "OperateSchema",
+    "OperateV1Meta",
+    "HandleError",
+    "GetWorkerCfg",
+    "CheckSubtasksCanUpdate",
+    "GetWorkerValidatorStatus",
+    "GetValidatorError",
+    "OperateValidatorError",
+    "UpdateValidator",
+];
+
+/// Who asks.
+pub fn master() -> Actor {
+    Actor { name: "dm-master".to_owned() }
+}
+
+/// An answer that names neither source nor worker.
+pub fn bare(result: Result<String, Failure>) -> pb::CommonWorkerResponse {
+    let (result, msg) = match result {
+        Ok(msg) => (true, msg),
+        Err(failure) => (false, failure.to_string()),
+    };
+    pb::CommonWorkerResponse { result, msg, ..Default::default() }
+}
+
+/// No source is bound.
+pub fn not_started() -> Failure {
+    Failure::new(Code::NoSource, "no mysql source is being handled in the worker")
+}
+
+/// The source that is bound.
+pub fn source(agent: &AgentStatus) -> Result<String, Failure> {
+    agent.sources.first().map(|source| source.source_id.clone()).ok_or_else(not_started)
+}
+
+fn task<'a>(agent: &'a AgentStatus, name: &str) -> Result<&'a TaskStatus, Failure> {
+    let found = agent.tasks.iter().find(|task| task.name == name);
+    found.ok_or_else(|| Failure::new(Code::SubTaskNotFound, format!("sub task with name {name} not found")))
+}
+
+/// No subtask has a validator.
+pub fn no_validator(agent: &AgentStatus, task: &str) -> Failure {
+    match source(agent) {
+        Ok(source) => {
+            Failure::new(Code::ValidatorNotFound, format!("validator not found for task {task} with source {source}"))
+        }
+        Err(failure) => failure,
+    }
+}
+
+/// The one form there is: everything before a file.
+pub fn purge_arguments(request: pb::PurgeRelayRequest) -> Result<String, Failure> {
+    let wrong = request.inactive || request.time != 0 || request.filename.is_empty();
+    if wrong {
+        let text = "purge-relay takes a file name: everything before that file goes";
+        return Err(Failure::new(Code::PurgeArguments, text));
+    }
+    Ok(request.filename)
+}
+
+pub fn unsupported(what: &str) -> Failure {
+    Failure::new(Code::NotSet, format!("{what} is not supported by this version of dm-agent"))
+        .workaround("Please leave the task to a dm-worker (transfer-source) where it is needed.")
+}
+
+/// binlog-schema.
+pub fn operate_schema(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -> pb::CommonWorkerResponse {
+    bare(check_schema(agent, request))
+}
+
+fn check_schema(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -> Result<String, Failure> {
+    if source(agent)? != request.source {
+        return Err(Failure::new(Code::SourceMismatch, "source of request does not match with source in worker"));
+    }
+    let task = task(agent, &request.task)?;
+    let op = request.op();
+    if op == pb::SchemaOp::RemoveSchema {
+        return Ok(String::new());
+    }
+    let may_run = op == pb::SchemaOp::ListMigrateTargets && task.stage == Stage::Running;
+    if task.stage != Stage::Paused && !may_run {
+        let stage = task.stage.as_str();
+        return Err(Failure::new(Code::NotPaused, format!("current stage is {stage} but not paused, invalid")));
+    }
+    Err(unsupported(&format!("binlog-schema ({})", op.as_str_name())))
+}

@@ -1,0 +1,204 @@
+//! Each case builds the status that led to a recorded answer, and compares the two field by field.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
+
+use super::*;
+use crate::control::pb_status::tests::{agent, at, parked_task, running_task, source};
+use crate::control::worker_rpc::answers;
+use crate::model::{Checkpointed, Relayed};
+use crate::task::{TaskStatus, Totals};
+
+macro_rules! golden {
+    ($name:literal) => {
+        include_str!(concat!("../../../tests/golden/", $name, ".json"))
+    };
+}
+
+/// The recorded answer and its exact bytes.
+fn recorded<M: Message + Default>(json: &str) -> (M, Vec<u8>) {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let bytes = STANDARD.decode(json["response_base64"].as_str().unwrap()).unwrap();
+    (M::decode(&*bytes).unwrap(), bytes)
+}
+
+/// Rates and bytes on sockets are measured otherwise here; all else must be equal.
+fn assert_recorded(json: &str, ours: pb::QueryStatusResponse) {
+    let (mut golden, _) = recorded::<pb::QueryStatusResponse>(json);
+    assert_eq!(golden.sub_task_status.len(), ours.sub_task_status.len(), "{ours:#?}");
+    for (golden, ours) in golden.sub_task_status.iter_mut().zip(&ours.sub_task_status) {
+        use pb::sub_task_status::Status::Sync;
+        if let (Some(Sync(golden)), Some(Sync(ours))) = (&mut golden.status, &ours.status) {
+            (golden.io_total_bytes, golden.dump_io_total_bytes) = (0, 0);
+            (golden.total_tps, golden.total_rps) = (ours.total_tps, ours.total_rps);
+            (golden.recent_tps, golden.recent_rps) = (ours.recent_tps, ours.recent_rps);
+        }
+    }
+    assert_eq!(golden, ours);
+}
+
+fn off(_: &str) -> bool {
+    false
+}
+
+/// The failure in a recorded answer.
+fn recorded_failure(json: &str) -> Failure {
+    let (golden, _) = recorded::<pb::QueryStatusResponse>(json);
+    let error = &golden.sub_task_status[0].result.as_ref().unwrap().errors[0];
+    Failure {
+        code: error.err_code,
+        class: error.err_class.clone(),
+        scope: error.err_scope.clone(),
+        level: error.err_level.clone(),
+        message: error.message.clone(),
+        raw_cause: error.raw_cause.clone(),
+        workaround: error.workaround.clone(),
+    }
+}
+
+#[test]
+fn every_recorded_answer_comes_back_byte_by_byte() {
+    macro_rules! check {
+        ($type:ty: $($name:literal),* $(,)?) => {$(
+            let (message, bytes) = recorded::<$type>(golden!($name));
+            assert_eq!(message.encode_to_vec().len(), bytes.len(), $name);
+            assert_eq!(<$type>::decode(&*message.encode_to_vec()).unwrap(), message, $name);
+        )*};
+    }
+    check!(pb::QueryStatusResponse:
+        "rpc/status-00-no-source", "rpc/status-01-source-no-task", "rpc/status-10-running", "rpc/status-110-all-first",
+        "rpc/status-120-validator", "rpc/status-30-relay-on", "rpc/status-92-tp", "rpc/status-errored-then-paused",
+    );
+    check!(pb::CommonWorkerResponse: "rpc/handleerror-list", "rpc/schema-get", "rpc/schema-listtargets");
+    check!(pb::GetValidationStatusResponse: "rpc/validator-status");
+}
+
+#[test]
+fn no_source() {
+    assert_recorded(golden!("rpc/status-00-no-source"), answer(&agent(vec![], vec![]), "", None, off));
+    let failure = Failure::new(Code::ConfigSource, "source configuration: from: is missing");
+    let ours = answer(&agent(vec![], vec![]), "", Some(("mysql-01".into(), failure)), off);
+    let status = ours.source_status.unwrap();
+    assert!(!ours.result && ours.msg.contains("code=40070"));
+    assert_eq!((status.source.as_str(), status.worker.as_str()), ("mysql-01", "worker1"));
+    assert_eq!(status.result.unwrap().errors[0].err_code, 20036);
+}
+
+#[test]
+fn a_source_without_tasks_whatever_is_asked_for() {
+    let agent = agent(vec![source()], vec![]);
+    assert_recorded(golden!("rpc/status-01-source-no-task"), answer(&agent, "", None, off));
+    assert_recorded(golden!("rpc/status-02-unknown-task"), answer(&agent, "nope", None, off));
+    assert_recorded(golden!("rpc/status-15-stopped"), answer(&agent, "t1", None, off));
+}
+
+#[test]
+fn an_unknown_name_beside_others() {
+    let ours = answer(&agent(vec![source()], vec![running_task()]), "nope", None, off);
+    assert_recorded(golden!("rpc/status-150-unknown-name-others-running"), ours);
+}
+
+#[test]
+fn running_paused_and_with_a_relay_log() {
+    let set = |last: u32| format!("9231c604-e680-11f1-ab28-628677c36cd1:1-{last}");
+    let flushed = Checkpointed(at("mysql-bin.000001", 4529, &set(17)));
+    let running =
+        TaskStatus { flushed: Some(flushed), totals: Totals { rows: 4, ..Totals::default() }, ..running_task() };
+    assert_recorded(golden!("rpc/status-10-running"), answer(&agent(vec![source()], vec![running]), "t1", None, off));
+
+    let paused = parked_task(ParkReason::Master);
+    let ours = answer(&agent(vec![source()], vec![paused]), "t1", None, off);
+    assert_recorded(golden!("rpc/status-12-paused-user"), ours.clone());
+    assert_recorded(golden!("rpc/status-13-paused-twice"), ours);
+
+    let here = at("mysql-bin.000003", 898, &set(50));
+    let mut source = source();
+    source.master = Some(here.clone());
+    // Recorded in position mode, where DM's relay log knows no GTIDs.
+    source.relayed = Some(Relayed(at("mysql-bin.000003", 898, "")));
+    let task = TaskStatus { flushed: Some(Checkpointed(here)), totals: Totals::default(), ..running_task() };
+    let ours = answer(&agent(vec![source], vec![task]), "", None, |id| id == "mysql-01");
+    assert_recorded(golden!("rpc/status-30-relay-on"), ours);
+}
+
+/// Compatibility test 6: a pause of a failed task keeps the errors and says that the user asked for it.
+#[test]
+fn failed_and_then_paused() {
+    let golden = golden!("rpc/status-errored-then-paused");
+    let failure = recorded_failure(golden);
+    let (recorded, _) = recorded::<pb::QueryStatusResponse>(golden);
+    let mut task = TaskStatus { failures: vec![failure], name: "te".into(), ..parked_task(ParkReason::Error) };
+    let failed = answer(&agent(vec![source()], vec![task.clone()]), "te", None, off);
+    assert!(!failed.sub_task_status[0].result.as_ref().unwrap().is_canceled);
+    task.parks.insert(ParkReason::Master, task.parks[&ParkReason::Error].clone());
+    let paused = answer(&agent(vec![source()], vec![task]), "te", None, off);
+    assert_eq!(paused.sub_task_status[0].result, recorded.sub_task_status[0].result);
+    assert_eq!(paused.sub_task_status[0].stage(), pb::Stage::Paused);
+}
+
+#[test]
+fn a_park_the_master_did_not_ask_for_says_whose_it_is() {
+    for (reason, words) in [
+        (ParkReason::Operator, "parked on this machine by uid 1000 pid 1"),
+        (ParkReason::Lease, "does not own the source"),
+        (ParkReason::Disk, "is full"),
+    ] {
+        let ours = answer(&agent(vec![source()], vec![parked_task(reason)]), "t1", None, off);
+        let result = ours.sub_task_status[0].result.clone().unwrap();
+        assert!(!result.is_canceled && result.errors.len() == 1, "{result:?}");
+        assert!(result.errors[0].message.contains(words), "{result:?}");
+        assert!(!result.errors[0].workaround.is_empty());
+    }
+    let mut both = parked_task(ParkReason::Operator);
+    both.parks.insert(ParkReason::Master, both.parks[&ParkReason::Operator].clone());
+    let ours = answer(&agent(vec![source()], vec![both]), "t1", None, off);
+    assert_eq!(ours.sub_task_status[0].result, Some(pb::ProcessResult { is_canceled: true, ..Default::default() }));
+}
+
+#[test]
+fn long_texts_do_not_cost_a_master_the_answer() {
+    let failure = Failure::new(Code::ExecuteFailed, "é".repeat(3 << 20));
+    let task = TaskStatus { failures: vec![failure], ..parked_task(ParkReason::Error) };
+    let ours = answer(&agent(vec![source()], vec![task]), "", None, off);
+    assert!(ours.encoded_len() < 64 << 10);
+    assert!(ours.sub_task_status[0].result.as_ref().unwrap().errors[0].message.ends_with("(shortened)"));
+}
+
+#[test]
+fn the_other_methods_refuse_in_dms_words() {
+    let agent = agent(vec![source()], vec![running_task()]);
+    let check = |json: &str, ours: pb::CommonWorkerResponse| {
+        let (golden, bytes) = recorded::<pb::CommonWorkerResponse>(json);
+        assert_eq!(golden, ours);
+        assert_eq!(ours.encode_to_vec().len(), bytes.len());
+    };
+    let schema = |task: &str, source: &str| pb::OperateWorkerSchemaRequest {
+        op: pb::SchemaOp::GetSchema.into(),
+        task: task.into(),
+        source: source.into(),
+        database: "d1".into(),
+        table: "t".into(),
+        ..Default::default()
+    };
+    check(golden!("rpc/schema-get-notask"), answers::operate_schema(&agent, &schema("nope", "mysql-01")));
+    check(golden!("rpc/schema-get-wrongsource"), answers::operate_schema(&agent, &schema("t1", "nosuch")));
+    let running = answers::operate_schema(&agent, &schema("t1", "mysql-01"));
+    assert!(running.msg.contains("code=40051") && running.msg.contains("current stage is Running but not paused"));
+    check(golden!("rpc/validator-update-none"), answers::bare(Err(answers::no_validator(&agent, "t1"))));
+    let json: serde_json::Value = serde_json::from_str(golden!("rpc/validator-status-none")).unwrap();
+    assert_eq!(json["grpc_message"], answers::no_validator(&agent, "t1").to_string());
+}
+
+#[test]
+fn only_a_file_name_can_be_purged_to() {
+    let by_file = pb::PurgeRelayRequest { filename: "mysql-bin.000003".into(), ..Default::default() };
+    assert_eq!(answers::purge_arguments(by_file.clone()).unwrap(), "mysql-bin.000003");
+    for wrong in [
+        pb::PurgeRelayRequest::default(),
+        pb::PurgeRelayRequest { inactive: true, ..by_file.clone() },
+        pb::PurgeRelayRequest { time: 1, ..by_file },
+    ] {
+        assert_eq!(answers::purge_arguments(wrong).unwrap_err().code, 30042);
+    }
+}

@@ -1,0 +1,241 @@
+//! What a subtask's pipelines are made of, from its record and from the settings that hold at each start and resume.
+//!
+//! A master's configuration may be of any kind: refused options, a source that cannot be reached. None of that keeps the
+//! subtask from being there: it is, parked with what is wrong, and resumes like any other.
+//!
+//! Invariant: where it starts is found once, and stored before anything is applied; a later resume never asks again, so
+//! that a forgotten `--start-time` cannot make it jump.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::broken::{TASK_REMEDY, damaged};
+use super::endpoint::{endpoint, rules};
+use super::master::MasterMark;
+use super::records::TaskRecord;
+use super::source::Source;
+use super::tasks::{all, parse, protected};
+use super::{Inner, Supervisor, store_failure};
+use crate::config::{SubtaskConfig, TaskConfig};
+use crate::error::{Code, Failure};
+use crate::meta::{MetaTables, StoredMark};
+use crate::model::{Flavor, Location, RowMark};
+use crate::pipeline::{Exceptions, PipelineSpec};
+use crate::store::Namespace;
+use crate::task::{AutoResume, Recipe, record_key};
+use crate::transform::{Rules, Transform};
+
+/// A recipe that is kept with its subtask.
+pub(super) struct StoredRecipe {
+    supervisor: Weak<Inner>,
+    source: Arc<Source>,
+    name: String,
+    /// As it is on disk.
+    record: Mutex<TaskRecord>,
+    /// One at a time changes it: a master's wish comes while a pipeline finds out where it starts.
+    changing: tokio::sync::Mutex<()>,
+    /// What is ordered about events, as it is on disk; `None` before it was read.
+    exceptions: tokio::sync::Mutex<Option<Exceptions>>,
+}
+
+impl StoredRecipe {
+    /// As a record has it that is stored.
+    pub fn new(supervisor: &Supervisor, source: &Arc<Source>, name: &str, record: TaskRecord) -> Arc<StoredRecipe> {
+        Arc::new(StoredRecipe {
+            supervisor: Arc::downgrade(&supervisor.inner),
+            source: Arc::clone(source),
+            name: name.to_owned(),
+            record: Mutex::new(record),
+            changing: tokio::sync::Mutex::new(()),
+            exceptions: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// As it is on disk.
+    pub fn record(&self) -> TaskRecord {
+        // Nothing panics while holding it.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the record; stored when it returns, and taken by the next start or resume.
+    pub async fn change(&self, change: impl FnOnce(&mut TaskRecord) + Send) -> Result<(), Failure> {
+        let supervisor = self.supervisor()?;
+        let _changing = self.changing.lock().await;
+        let mut record = self.record();
+        change(&mut record);
+        let kept = supervisor.inner.db.put(Namespace::Task, &self.key(), &record).await;
+        kept.map_err(|error| store_failure(&error, "store the task"))?;
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        Ok(())
+    }
+
+    /// What is ordered about events.
+    pub async fn exceptions(&self) -> Result<Exceptions, Failure> {
+        let mut all = self.exceptions.lock().await;
+        Ok(self.read_exceptions(&mut all).await?.clone())
+    }
+
+    /// Changes what is ordered about events, and stores it where `change` says that it did; says so, too.
+    pub async fn change_exceptions(
+        &self,
+        change: impl FnOnce(&mut Exceptions) -> bool + Send,
+    ) -> Result<bool, Failure> {
+        let mut all = self.exceptions.lock().await;
+        let mut new = self.read_exceptions(&mut all).await?.clone();
+        if !change(&mut new) {
+            return Ok(false);
+        }
+        let stored = self.supervisor()?.inner.db.put(Namespace::Operator, &self.key(), &new).await;
+        stored.map_err(|error| store_failure(&error, "store what is ordered about an event"))?;
+        *all = Some(new);
+        Ok(true)
+    }
+
+    /// Whether there are any, as far as that is known without waiting.
+    pub fn has_exceptions(&self) -> bool {
+        self.exceptions.try_lock().is_ok_and(|all| all.as_ref().is_some_and(|all| !all.0.is_empty()))
+    }
+
+    async fn read_exceptions<'a>(&self, all: &'a mut Option<Exceptions>) -> Result<&'a Exceptions, Failure> {
+        if all.is_none() {
+            let stored = self.supervisor()?.inner.db.get::<Exceptions>(Namespace::Operator, &self.key()).await;
+            let what = format!("events of task {} that are treated otherwise", self.name);
+            *all = Some(stored.map_err(|error| damaged(&error, &what, TASK_REMEDY))?.unwrap_or_default());
+        }
+        Ok(all.get_or_insert_default())
+    }
+
+    fn key(&self) -> String {
+        record_key(&self.source.id, &self.name)
+    }
+
+    /// Dialect of its source.
+    pub fn flavor(&self) -> Flavor {
+        self.source.flavor
+    }
+
+    /// The subtask's settings; fit to be started.
+    pub fn subtask(&self) -> Result<SubtaskConfig, Failure> {
+        let record = self.record();
+        match &record.master {
+            Some(master) => parse_subtask(&master.toml, &self.name, &self.source.id),
+            None => {
+                let config = parse(&record.yaml).map_err(|failure| failure.at(format!("stored task {}", self.name)))?;
+                config.subtask(&self.source.id).cloned().map_err(|error| error.to_failure(Code::ConfigTask))
+            }
+        }
+    }
+
+    /// For `get-config task`; `None` where a master's text makes no sense.
+    pub fn config(&self) -> Option<TaskConfig> {
+        let record = self.record();
+        let Some(master) = &record.master else { return parse(&record.yaml).ok() };
+        let subtask = SubtaskConfig::from_toml(&master.toml).ok()?;
+        Some(TaskConfig { name: subtask.name.clone(), remove_meta: false, subtasks: vec![subtask] })
+    }
+
+    /// What of its master's wishes it follows; `None` where an operator made it.
+    pub fn mark(&self) -> Option<MasterMark> {
+        self.record().master.map(|master| master.mark)
+    }
+
+    /// Where it starts if nothing is stored downstream, as far as that is known.
+    pub fn known_begin(&self) -> Result<Option<Location>, Failure> {
+        let Some(start) = self.record().start else { return Ok(None) };
+        let mark = start.to_mark(self.source.flavor);
+        let named = |text| Failure::new(Code::Checkpoint, format!("stored task {}: {text}", self.name));
+        mark.map(|mark| Some(mark.location)).map_err(named)
+    }
+
+    fn supervisor(&self) -> Result<Supervisor, Failure> {
+        let inner = self.supervisor.upgrade();
+        inner.map(|inner| Supervisor { inner }).ok_or_else(|| Failure::new(Code::NotSet, "the agent is shutting down"))
+    }
+
+    /// From its record, else found now and stored.
+    async fn begin(&self, supervisor: &Supervisor, subtask: &SubtaskConfig) -> Result<Location, Failure> {
+        if let Some(begin) = self.known_begin()? {
+            return Ok(begin);
+        }
+        let start_time = self.record().master.map(|master| master.start_time).unwrap_or_default();
+        let begin = supervisor.find_begin(&self.source, subtask, &start_time, !start_time.is_empty()).await?;
+        let start = StoredMark::from(&RowMark::at(begin.clone()));
+        self.change(|record| record.start = Some(start)).await?;
+        Ok(begin)
+    }
+}
+
+#[tonic::async_trait]
+impl Recipe for StoredRecipe {
+    async fn pipeline(&self) -> Result<PipelineSpec, Failure> {
+        let supervisor = self.supervisor()?;
+        let settings = self.source.settings();
+        let mut subtask = self.subtask()?;
+        subtask.inherit(&settings.config);
+        // Everything that can be refused is refused before anything is stored.
+        let (rules, transform) = compile(&subtask, self.source.flavor)?;
+        let fresh_start = self.begin(&supervisor, &subtask).await?;
+        Ok(PipelineSpec {
+            name: protected(&self.name, &self.source.id),
+            flavor: self.source.flavor,
+            source: settings.receive.endpoint.clone(),
+            relay: self.source.relay.clone(),
+            rules,
+            transform: Arc::new(transform),
+            downstream: endpoint(&subtask.to, supervisor.key().as_ref()),
+            tables: MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id),
+            lanes: subtask.syncer.worker_count.max(1),
+            fresh_start,
+            flush_interval: subtask.syncer.checkpoint_flush_interval,
+            drain_limit: supervisor.inner.options.drain_limit,
+            always_safe: subtask.syncer.safe_mode,
+            safe_duration: subtask.syncer.safe_mode_duration,
+            ledger: Arc::new(supervisor.ledger(&subtask)),
+            exceptions: Arc::new(self.exceptions().await?),
+        })
+    }
+
+    fn auto_resume(&self) -> AutoResume {
+        let settings = self.source.settings();
+        let checker = &settings.config.checker;
+        AutoResume {
+            enabled: checker.enabled,
+            first: checker.backoff_min,
+            factor: checker.backoff_factor,
+            jitter: checker.backoff_jitter,
+            longest: checker.backoff_max,
+            forget_after: checker.backoff_rollback,
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let config = self.config();
+        let subtask = config.as_ref().and_then(|config| config.subtask(&self.source.id).ok());
+        subtask.map(SubtaskConfig::notes).unwrap_or_default()
+    }
+}
+
+/// A subtask's rules for names, and the same compiled.
+pub(super) fn compile(subtask: &SubtaskConfig, flavor: Flavor) -> Result<(Rules, Transform), Failure> {
+    let rules = rules(subtask, flavor);
+    match Transform::new(&rules) {
+        Ok(transform) => Ok((rules, transform)),
+        Err(problems) => Err(all(Code::ConfigTask, &problems)),
+    }
+}
+
+/// The subtask that a master's text describes; fit to be started.
+fn parse_subtask(toml: &str, name: &str, source_id: &str) -> Result<SubtaskConfig, Failure> {
+    let config = SubtaskConfig::from_toml(toml).map_err(|error| error.to_failure(Code::ConfigTask))?;
+    if config.name != name || config.source_id != source_id {
+        let (other, of) = (&config.name, &config.source_id);
+        let text =
+            format!("the configuration of subtask {name} of source {source_id} is that of {other} of source {of}");
+        return Err(Failure::new(Code::ConfigTask, text));
+    }
+    let refused = config.refusals();
+    if refused.is_empty() {
+        return Ok(config);
+    }
+    Err(Failure::new(Code::ConfigTask, format!("task {name}: {}", refused.join("; ")))
+        .workaround("Please change the task as the message says, then start it again; or leave it to a dm-worker."))
+}

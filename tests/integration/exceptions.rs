@@ -1,0 +1,170 @@
+//! Events that an operator orders to be treated otherwise: `binlog skip`, `replace`, `inject`, `revert`, `list`.
+
+use std::time::Duration;
+
+use crate::support::agent::Answer;
+use crate::support::eventually;
+use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
+use crate::support::servers::Kind;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn binlog(link: &Link, op: &str, place: Option<&str>, statements: &[&str]) -> Answer {
+    let mut words = vec!["binlog", op, &link.task];
+    words.extend(place.into_iter().flat_map(|place| ["-b", place]));
+    words.extend(statements);
+    link.agent.ctl(&words).await
+}
+
+/// What is listed from the beginning of the binlog on, as text.
+async fn listed(link: &Link) -> String {
+    let answer = binlog(link, "list", Some("mysql-bin.000001:4"), &[]).await;
+    answer.expect_success();
+    answer.json()["sources"][0]["msg"].as_str().expect("a text").to_owned()
+}
+
+async fn has_column(link: &mut Link, table: &str, column: &str) -> bool {
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema='{}' AND table_name='{table}' AND \
+         column_name='{column}'",
+        link.schema
+    );
+    link.target.number(&sql).await == 1
+}
+
+async fn has_rows(link: &mut Link, table: &str, rows: u64) {
+    let sql = format!("SELECT id FROM {}.{table}", link.schema);
+    eventually("the rows behind it arrive", LIMIT, async || match link.target.try_rows(&sql).await?.len() as u64 {
+        count if count == rows => Ok(()),
+        count => Err(format!("{count} rows of {table}: {}", link.agent.status().await)),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_is_left_out_or_replaced() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let options = LinkOptions::default();
+    let mut link = Link::start("skip", &source, &target, &options).await;
+    let schema = link.schema.clone();
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    binlog(&link, "skip", None, &[]).await.expect_refusal(&["source 'mysql-replica-01' has no error"]);
+    binlog(&link, "list", None, &[]).await.expect_refusal(&["has no error"]);
+
+    // The column is there already.
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
+    link.wait_for_stage("Paused").await;
+    binlog(&link, "skip", None, &[]).await.expect_success();
+    has_rows(&mut link, "t", 1).await;
+    eventually("the status tells it", LIMIT, async || {
+        let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
+        if notes.contains("left out by an operator's order") { Ok(()) } else { Err(notes) }
+    })
+    .await;
+
+    // And in another form, with a second statement behind it.
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN b INT")).await;
+    link.source.run_all(["ALTER TABLE t ADD COLUMN b VARCHAR(20)", "INSERT INTO t VALUES (2, 2, 'two')"]).await;
+    link.wait_for_stage("Paused").await;
+    let insert = format!("INSERT INTO {schema}.t VALUES (9, 9, 9)");
+    let refused = binlog(&link, "replace", None, &[&insert]).await;
+    refused.expect_refusal(&["code=36064", "only support replace or inject with DDL currently"]);
+    let refused = binlog(&link, "replace", None, &["ALTER TABLE t ADD COLUMN e INT"]).await;
+    refused
+        .expect_refusal(&["code=36024", "injected DDL ALTER TABLE t ADD COLUMN e INT without schema name not valid"]);
+    let refused = binlog(&link, "replace", None, &["ALTER TABLE other.t ADD COLUMN e INT"]).await;
+    refused.expect_refusal(&["no effect downstream"]);
+    let (modify, index) =
+        (format!("ALTER TABLE {schema}.t MODIFY COLUMN b VARCHAR(20)"), format!("CREATE INDEX i ON {schema}.t (b)"));
+    binlog(&link, "replace", None, &[&modify, &index]).await.expect_success();
+    has_rows(&mut link, "t", 2).await;
+    let text = format!("SELECT b FROM {schema}.t WHERE id=2");
+    assert_eq!(link.target.text(&text).await, "two");
+    let indexes =
+        format!("SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema='{schema}' AND index_name='i'");
+    assert_eq!(link.target.number(&indexes).await, 1);
+
+    // A parked task's checkpoint is behind both: nothing is left of the orders.
+    link.pause().await;
+    eventually("orders are forgotten when they are passed", LIMIT, async || match listed(&link).await {
+        list if list == "[]" => Ok(()),
+        list => Err(list),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn statements_run_before_rows_that_have_no_table() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("inject", &source, &target, &LinkOptions::default()).await;
+    let schema = link.schema.clone();
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    link.target.run(&format!("DROP TABLE {schema}.t")).await;
+    // The first transaction fails at its second event: nothing can be put there.
+    link.source
+        .run_all(["CREATE TABLE u (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)", "INSERT INTO t VALUES (3)"])
+        .await;
+    link.wait_for_stage("Paused").await;
+    let skip = binlog(&link, "skip", None, &[]).await;
+    skip.expect_refusal(&["only support to handle ddl error currently"]);
+    let create = format!("CREATE TABLE {schema}.t (id INT PRIMARY KEY)");
+    binlog(&link, "inject", None, &[&create]).await.expect_success();
+    has_rows(&mut link, "t", 3).await;
+    link.wait_equal().await;
+}
+
+/// An order for an event that has not come yet outlives a kill, and one that is taken back has no effect.
+#[tokio::test]
+async fn orders_for_events_to_come_outlive_a_kill() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("future", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)"]).await;
+    link.wait_equal().await;
+    link.pause().await;
+    // Nobody else writes to the parked source's next place: it is where the next transaction of ours begins, if it is the next.
+    let mut place = String::new();
+    let mut statement_at = String::new();
+    for attempt in 0..50 {
+        let before = location(&mut link.source, link.kind).await;
+        link.source.run(&format!("ALTER TABLE t ADD COLUMN x{attempt} INT")).await;
+        let after = location(&mut link.source, link.kind).await;
+        // The shared source may have been written to by others in between.
+        let events =
+            link.source.texts(&format!("SHOW BINLOG EVENTS IN '{}' FROM {}", before.file, before.position)).await;
+        let ours = events.get(1).is_some_and(|event| event[5].contains(&format!("x{attempt}")));
+        if ours && before.file == after.file {
+            place = format!("{}:{}", before.file, before.position);
+            statement_at = format!("{}:{}", before.file, events[1][1]);
+            link.source.run(&format!("ALTER TABLE t DROP COLUMN x{attempt}, ADD COLUMN late INT")).await;
+            break;
+        }
+        link.source.run(&format!("ALTER TABLE t DROP COLUMN x{attempt}")).await;
+    }
+    assert!(!place.is_empty(), "the source is too busy");
+
+    binlog(&link, "revert", Some(&place), &[]).await.expect_refusal(&["code=36065", "error operator not exist"]);
+    let skip = binlog(&link, "skip", Some("mysql-bin.000001:4"), &[]).await;
+    skip.expect_refusal(&["is applied already"]);
+    // The place of its transaction means the statement, too.
+    binlog(&link, "skip", Some(&statement_at), &[]).await.expect_success();
+    assert!(listed(&link).await.contains("\"op\":1"));
+    binlog(&link, "revert", Some(&statement_at), &[]).await.expect_success();
+    assert_eq!(listed(&link).await, "[]");
+    binlog(&link, "skip", Some(&place), &[]).await.expect_success();
+    link.agent.kill9();
+    link.agent.restart().await;
+    let (file, offset) = place.split_once(':').expect("a place");
+    let expected = format!("[{{\"op\":1,\"task\":\"{}\",\"binlogPos\":\"({file}, {offset})\"}}]", link.task);
+    assert_eq!(listed(&link).await, expected);
+    // Still paused: an order resumes what failed, not what an operator paused.
+    assert_eq!(link.status().await["stage"], "Paused");
+    // The statement that drops what was never added fails: that shows that the first one was left out.
+    link.agent.ctl(&["resume-task", &link.task]).await.expect_refusal(&["Error 1091"]);
+    assert!(!has_column(&mut link, "t", "late").await);
+    let add = format!("ALTER TABLE {}.t ADD COLUMN late INT", link.schema);
+    binlog(&link, "replace", None, &[&add]).await.expect_success();
+    link.wait_equal().await;
+}

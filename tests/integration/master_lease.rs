@@ -1,0 +1,113 @@
+//! Losing the master: nothing is written without a lease, receiving and status go on, and everything comes back by itself.
+
+use std::time::{Duration, Instant};
+
+use dm_agent::control::proto::pb;
+
+use crate::support::cluster::{ClusterLink, WORKER};
+use crate::support::eventually;
+use crate::support::fixture::shared_pair;
+use crate::support::servers::Kind;
+
+/// Compatibility tests 9 and 15: etcd is killed for longer than the lease lasts.
+#[tokio::test]
+async fn without_a_lease_nothing_is_written_and_everything_comes_back() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mlost", &source, &target, 6).await;
+    link.master.etcd.write().await.kill9();
+    let killed = Instant::now();
+    let agent = &link.agent;
+    let parked = eventually("applying is fenced", Duration::from_secs(6), async || {
+        let status = agent.status().await;
+        if status["tasks"][0]["stage"] == "Paused" { Ok(status) } else { Err(status.to_string()) }
+    })
+    .await;
+    // Its last renewal may have been a third of the time before the kill.
+    assert!(killed.elapsed() < Duration::from_secs(6), "fenced {:?} after the kill", killed.elapsed());
+    eprintln!("fenced {:?} after the kill: {}", killed.elapsed(), parked["tasks"][0]["stage"]);
+    let rows = link.target_rows().await;
+    link.insert(7).await;
+    // A status by the master's way, and without a master behind it: it says why.
+    let status = link.status().await;
+    assert_eq!(status.stage(), pb::Stage::Paused);
+    assert!(status.result.unwrap_or_default().errors[0].message.contains("does not own the source"));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(link.target_rows().await, rows, "written without a lease");
+    let receiving = link.agent.source_status().await;
+    assert!(receiving.to_string().contains("RUNNING"), "receiving goes on: {receiving}");
+
+    link.master.etcd.write().await.restart().await;
+    link.wait_for("running again", |status| status.stage() == pb::Stage::Running).await;
+    link.wait_equal().await;
+}
+
+/// A frozen etcd answers nothing and closes nothing.
+#[tokio::test]
+async fn a_frozen_etcd_is_a_lost_one() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mfrozen", &source, &target, 6).await;
+    link.master.etcd.write().await.freeze();
+    let began = Instant::now();
+    let agent = &link.agent;
+    eventually("applying is fenced", Duration::from_secs(6), async || {
+        let status = agent.status().await;
+        if status["tasks"][0]["stage"] == "Paused" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let rows = link.target_rows().await;
+    link.insert(3).await;
+    // Status answers although nothing can be read: within its limit, not etcd's.
+    let asked = Instant::now();
+    let status = link.status().await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(status.stage(), pb::Stage::Paused);
+    tokio::time::sleep(Duration::from_secs(8).saturating_sub(began.elapsed())).await;
+    assert_eq!(link.target_rows().await, rows);
+    link.master.etcd.write().await.thaw();
+    link.wait_for("running again", |status| status.stage() == pb::Stage::Running).await;
+    link.wait_equal().await;
+}
+
+/// The master rebinds the source elsewhere while we are away: we let go of it.
+#[tokio::test]
+async fn a_source_that_went_elsewhere_is_let_go() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mgone", &source, &target, 6).await;
+    link.agent.kill9();
+    link.master.move_bound(&link.source_id, "worker2").await;
+    link.insert(2).await;
+    link.agent.restart().await;
+    let answer = eventually("no source", Duration::from_secs(30), async || {
+        let answer = link.master.query(WORKER, "").await.map_err(|status| status.to_string())?;
+        if answer.sub_task_status.is_empty() { Ok(answer) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    assert!(!answer.result && answer.msg.contains("code=40070"), "{answer:?}");
+    assert_eq!(link.target_rows().await, 1);
+
+    link.master.move_bound(&link.source_id, WORKER).await;
+    link.wait_for("back", |status| status.stage() == pb::Stage::Running).await;
+    link.wait_equal().await;
+}
+
+/// Compatibility test 8: what a worker was to read is compacted away; a subtask deleted meanwhile goes.
+#[tokio::test]
+async fn compaction_while_away_loses_nothing() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let link = ClusterLink::start("mcompact", &source, &target, 60).await;
+    link.master.etcd.write().await.freeze();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    link.master.etcd.write().await.thaw();
+    let etcd = link.master.etcd.read().await;
+    let prefix = ["/dm-master/stage/subtask/", "/dm-master/upstream/subtask/"];
+    let keys: Vec<_> =
+        prefix.map(|prefix| crate::support::mini_master::key(prefix, &[&link.source_id, &link.task])).into();
+    let revision = etcd.write(keys.iter().map(|key| crate::support::etcd::delete(key)).collect()).await;
+    etcd.compact(revision).await;
+    drop(etcd);
+    eventually("the subtask is gone", Duration::from_secs(20), async || {
+        let answer = link.query().await;
+        if answer.sub_task_status.is_empty() { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
