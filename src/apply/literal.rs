@@ -184,7 +184,9 @@ fn write_uuid(out: &mut Vec<u8>, bytes: &[u8]) {
     for (at, group) in groups.into_iter().enumerate() {
         out.push(if at == 0 { b'\'' } else { b'-' });
         // As MariaDB prints them: the column may be one of text.
-        group.iter().for_each(|byte| display(out, format_args!("{byte:02x}")));
+        for byte in group {
+            let _ = write!(out, "{byte:02x}");
+        }
     }
     out.push(b'\'');
 }
