@@ -3,6 +3,10 @@
 //! The statement itself cannot be in a transaction with anything. So before it runs its intent is stored with a
 //! fingerprint of what it will change; after a crash in between, a changed fingerprint means that it ran, an unchanged
 //! one that it did not or that running it again changes nothing.
+//!
+//! A statement that the downstream refuses leaves its intent behind, which then says what its tables looked like and that
+//! it is not at work. At the next start it is run again, since the reason may be gone. Where it is refused again and its
+//! tables have changed meanwhile, somebody has made its change by hand: that is what its error asks for.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +15,10 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::ddl_clauses::{DdlClause, needed};
 use super::ddl_lock::{DdlLock, thread};
-use super::introspect::fingerprint;
+use super::ddl_session::{DdlSession, SessionError};
+use super::introspect::{fingerprint, has_rows};
 use super::session::{Downstream, limited};
 use super::writer::ApplyError;
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
@@ -31,21 +37,30 @@ const QUERY_INTERRUPTED: u16 = 1317;
 pub struct DdlStep {
     /// The statement, all names qualified.
     pub sql: String,
+    /// Its clauses, where some of them are only run if they are needed, and the downstream has no words for that; then
+    /// `sql` is what stands before them.
+    pub clauses: Vec<DdlClause>,
     /// Tables it may change; with an empty table name, a database.
     pub targets: Vec<TargetTable>,
-    /// `sql_mode` flags that decide how the text reads, as they were set on the source.
-    pub sql_modes: Vec<&'static str>,
-    /// The source's clock, seconds since the epoch.
-    pub timestamp: u32,
+    /// The session it ran in on the source.
+    pub session: DdlSession,
+    /// Why it must not be run where its tables hold rows: those would not become what they became on the source.
+    pub unsafe_with_rows: Option<String>,
+}
+
+impl DdlStep {
+    /// Its text, for people.
+    fn shown(&self) -> String {
+        let clauses: Vec<&str> = self.clauses.iter().map(|clause| clause.text.as_str()).collect();
+        format!("{}{}", self.sql, clauses.join(", "))
+    }
 }
 
 /// Where intents are stored before their statements run.
 #[tonic::async_trait]
 pub trait Intents: Send {
-    /// Stores one, durable when it returns; refuses if the task has another owner.
+    /// Stores one in place of any other, durable when it returns; refuses if the task has another owner.
     async fn store(&mut self, conn: &mut Conn, intent: &DdlIntent, statement: &str) -> Result<(), ApplyError>;
-    /// Takes it back.
-    async fn withdraw(&mut self, conn: &mut Conn);
 }
 
 /// Downstream, in the transaction that checks the epoch.
@@ -68,19 +83,12 @@ impl Intents for StoredIntents<'_> {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(ApplyError::Fenced(self.epoch));
         }
-        let DdlIntent { mark, step, fingerprint } = intent;
         // Kept for people only; a beginning will do, however small a packet the server takes.
         let shown: String = statement.chars().take(SHOWN).collect();
-        let sql = self.tables.write_intent(self.epoch, mark, *step, fingerprint, &shown);
+        let sql = self.tables.write_intent(self.epoch, intent, &shown);
         limited(conn.query_drop(sql)).await.map_err(failed)?;
         limited(conn.query_drop("COMMIT")).await.map_err(failed)?;
         Ok(())
-    }
-
-    async fn withdraw(&mut self, conn: &mut Conn) {
-        if let Err(error) = limited(conn.query_drop(self.tables.delete_intent())).await {
-            tracing::warn!(%error, "the intent of a refused statement stays stored");
-        }
     }
 }
 
@@ -100,6 +108,8 @@ pub struct DdlRun<'a> {
     pub stopping: Pin<&'a mut (dyn Future<Output = ()> + Send)>,
     /// It was ready.
     pub stopped: bool,
+    /// Another worker may have run it already and ended before it could say so.
+    pub may_be_done: bool,
     /// Told what is waited for.
     pub say: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -134,64 +144,101 @@ impl DdlRun<'_> {
         pending: &mut Option<DdlIntent>,
     ) -> Result<(), ApplyError> {
         let now = fingerprints(conn, step).await?;
-        let again = pending.take_if(|intent| intent.mark == *self.start && intent.step == number);
-        if again.as_ref().is_some_and(|intent| intent.fingerprint != now) {
+        let known = pending.take_if(|intent| intent.mark == *self.start && intent.step == number);
+        let interrupted = known.as_ref().is_some_and(DdlIntent::was_at_work);
+        if interrupted && known.as_ref().is_some_and(|intent| intent.fingerprint != now) {
             tracing::info!(step = number, "statement had run before the interruption");
             return Ok(());
         }
         // Again, too: only the owner may run it, and who that is may have changed while the lock was waited for.
-        let intent = DdlIntent { mark: self.start.clone(), step: number, fingerprint: now };
-        self.intents.store(conn, &intent, &step.sql).await?;
-        match self.execute(conn, step).await {
+        let mut intent = DdlIntent { mark: self.start.clone(), step: number, fingerprint: now, refused: None };
+        intent.refused = known.and_then(|known| known.refused);
+        let shown = step.shown();
+        self.intents.store(conn, &intent, &shown).await?;
+        match self.execute(conn, step, &shown).await {
             Ok(()) => Ok(()),
             // It may still have been at work where the server has no locks, and done by the time that ours got its turn.
-            Err(Ran::Failed(failure)) if again.is_some() && says_already_done(&failure) => Ok(()),
-            Err(Ran::Failed(failure)) => Err(self.withdraw(conn, failure).await),
+            Err(Ran::Failed(failure)) if interrupted && says_one_of(&failure, &DONE_BEFORE) => Ok(()),
+            Err(Ran::Failed(failure)) if self.may_be_done && says_one_of(&failure, &DONE_BY_ANOTHER) => {
+                let cause = failure.raw_cause;
+                tracing::warn!(step = number, %cause, "taken for done: another worker ran it before it ended");
+                Ok(())
+            }
+            Err(Ran::Failed(failure)) => self.refused(conn, intent, &shown, failure).await,
             Err(Ran::Interrupted) => Err(ApplyError::Interrupted),
         }
     }
 
-    /// A statement that the server refused has not run: what is found there later must not be taken for its effect.
-    async fn withdraw(&mut self, conn: &mut Conn, failure: Failure) -> ApplyError {
-        if failure.raw_cause.starts_with("Error ") && retry_of(&failure) != Retry::InPlace {
-            self.intents.withdraw(conn).await;
+    /// A statement that was refused has not run: what is found there later must not be taken for its effect, but for what
+    /// an operator has made of it.
+    async fn refused(
+        &mut self,
+        conn: &mut Conn,
+        intent: DdlIntent,
+        shown: &str,
+        failure: Failure,
+    ) -> Result<(), ApplyError> {
+        let by_server = failure.raw_cause.starts_with("Error ") && retry_of(&failure) != Retry::InPlace;
+        if !by_server && failure.known_code() != Some(Code::ParseDdl) {
+            return Err(failure.into());
         }
-        failure.into()
+        let DdlIntent { fingerprint, refused, .. } = &intent;
+        if refused.as_ref().is_some_and(|before| before != fingerprint) {
+            let (step, cause) = (intent.step, &failure.raw_cause);
+            tracing::warn!(
+                step, statement = %shown, %cause,
+                "refused again, but its tables have changed since: its change was made by hand, going on behind it"
+            );
+            return Ok(());
+        }
+        let idle = DdlIntent { fingerprint: String::new(), refused: Some(fingerprint.clone()), ..intent };
+        if let Err(error) = self.intents.store(conn, &idle, shown).await {
+            tracing::warn!(%error, "that a statement was refused is not stored");
+        }
+        Err(failure.into())
     }
 
     /// No limit on the wait: an index on a large table takes hours, and a dead peer is found by TCP keepalive.
-    async fn execute(&mut self, conn: &mut Conn, step: &DdlStep) -> Result<(), Ran> {
+    async fn execute(&mut self, conn: &mut Conn, step: &DdlStep, shown: &str) -> Result<(), Ran> {
         let place = Arc::clone(&self.place);
-        let failed = |error: &mysql_async::Error| {
-            let doing = format!("execute statement failed: {}", step.sql);
-            Ran::Failed(driver_failure(error, Code::ExecuteFailed, Scope::Downstream, &doing).at(&place))
+        let failed = |error: &mysql_async::Error| Ran::Failed(refusal(error, step, shown, &place));
+        if let Some(why) = &step.unsafe_with_rows
+            && self.holds_rows(conn, step).await?
+        {
+            let failure = Failure::new(Code::ParseDdl, format!("{why}: {shown}")).at(&place);
+            return Err(Ran::Failed(failure.workaround(format!("{} {BY_HAND}", RECOMPUTED))));
+        }
+        let Some(sql) = needed(conn, step).await? else {
+            tracing::info!(statement = %shown, "nothing of it is needed downstream");
+            return Ok(());
         };
-        if step.sql.len() > self.downstream.max_statement() {
-            let limit = self.downstream.max_statement() + 1;
-            let message = format!(
-                "a DDL statement has {} bytes, and the downstream takes {limit} (max_allowed_packet)",
-                step.sql.len()
-            );
-            let failure = Failure::new(Code::ExecuteFailed, message).scope(Scope::Downstream).at(&place);
-            return Err(Ran::Failed(failure.workaround(
-                "Please raise max_allowed_packet downstream (SET GLOBAL, and its configuration), then resume-task.",
-            )));
+        if sql.len() > self.downstream.max_statement() {
+            return Err(Ran::Failed(too_large(sql.len(), self.downstream.max_statement()).at(&place)));
         }
-        let set = format!("SET SESSION sql_mode='{}', timestamp={}", ddl_mode(&step.sql_modes), step.timestamp);
-        limited(conn.query_drop(set)).await.map_err(|error| failed(&error))?;
+        match step.session.enter(conn, self.downstream.dialect).await {
+            Ok(()) => {}
+            Err(SessionError::Server(error)) => return Err(failed(&error)),
+            Err(SessionError::Zone(name)) => return Err(Ran::Failed(unknown_zone(&name, shown).at(&place))),
+        }
         let id = limited(conn.query_first::<u64, _>("SELECT CONNECTION_ID()")).await.map_err(|error| failed(&error))?;
-        let (result, interrupted) = self.interruptible(conn, &step.sql, id.unwrap_or_default()).await;
-        let reset = format!("SET SESSION timestamp=DEFAULT; {}", self.downstream.set_mode(false));
-        for statement in reset.split("; ") {
-            // A connection that broke here is replaced by its user; the statement's own result is what counts.
-            let _ = limited(conn.query_drop(statement)).await;
-        }
+        let (result, interrupted) = self.interruptible(conn, &sql, id.unwrap_or_default()).await;
+        // The statement's own result is what counts.
+        step.session.leave(conn, self.downstream).await;
         match result {
             Err(mysql_async::Error::Server(error)) if interrupted && error.code == QUERY_INTERRUPTED => {
                 Err(Ran::Interrupted)
             }
             result => result.map_err(|error| failed(&error)),
         }
+    }
+
+    async fn holds_rows(&mut self, conn: &mut Conn, step: &DdlStep) -> Result<bool, Failure> {
+        for target in &step.targets {
+            if has_rows(conn, target).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The statement's result, and whether it was interrupted because the task is to stop. Only a statement that waits
@@ -245,21 +292,60 @@ enum Ran {
     Interrupted,
 }
 
+impl From<Failure> for Ran {
+    fn from(failure: Failure) -> Self {
+        Ran::Failed(failure)
+    }
+}
+
 /// `Waiting for table metadata lock` and its kin, as all makes say it.
 fn waits_for_lock(state: &str) -> bool {
     let state = state.to_ascii_lowercase();
     state.starts_with("waiting for") && (state.contains("lock") || state.contains("table flush"))
 }
 
-/// Whether a refusal means that the statement's effect is there: database, table, column or key exists, or is gone.
-fn says_already_done(failure: &Failure) -> bool {
-    const DONE: [&str; 9] = ["1007", "1008", "1050", "1051", "1054", "1060", "1061", "1091", "1146"];
+/// Refusals of a statement that another connection still had at work: its effect is there.
+const DONE_BEFORE: [u16; 9] = [1007, 1008, 1050, 1051, 1054, 1060, 1061, 1091, 1146];
+/// Refusals that DM takes for done, always: a database, table, column or key exists, or is gone.
+const DONE_BY_ANOTHER: [u16; 7] = [1007, 1008, 1050, 1051, 1060, 1061, 1091];
+
+fn says_one_of(failure: &Failure, numbers: &[u16]) -> bool {
     let number = failure.raw_cause.strip_prefix("Error ").and_then(|rest| rest.split(' ').next());
-    number.is_some_and(|number| DONE.contains(&number))
+    number.and_then(|number| number.parse().ok()).is_some_and(|number| numbers.contains(&number))
 }
 
-/// The source's reading modes, and what lets a table keep defaults that are dates of zero.
-fn ddl_mode(reading: &[&str]) -> String {
-    let lax = ["ALLOW_INVALID_DATES", "NO_AUTO_VALUE_ON_ZERO"];
-    lax.iter().chain(reading).copied().collect::<Vec<_>>().join(",")
+const BY_HAND: &str = "Make the change downstream by hand, in one statement and in a form that it takes, then resume-task: \
+                       a statement that is refused again counts as done if its tables have changed since (a changed \
+                       comment of the table will do where nothing is to be changed).";
+
+const RECOMPUTED: &str = "Please give the rows downstream the values that they have on the source.";
+
+/// The downstream's answer to a statement that it did not run.
+fn refusal(error: &mysql_async::Error, step: &DdlStep, shown: &str, place: &str) -> Failure {
+    let doing = format!("execute statement failed: {shown}");
+    let failure = driver_failure(error, Code::ExecuteFailed, Scope::Downstream, &doing).at(place);
+    if !failure.raw_cause.starts_with("Error ") || retry_of(&failure) == Retry::InPlace {
+        return failure;
+    }
+    let tables: Vec<String> = step.targets.iter().map(|target| target.to_string().replace(".``", "")).collect();
+    failure.workaround(format!("Please look at {} downstream. {BY_HAND}", tables.join(", ")))
+}
+
+fn too_large(size: usize, limit: usize) -> Failure {
+    let limit = limit + 1;
+    let message = format!("a DDL statement has {size} bytes, and the downstream takes {limit} (max_allowed_packet)");
+    Failure::new(Code::ExecuteFailed, message)
+        .scope(Scope::Downstream)
+        .workaround("Please raise max_allowed_packet downstream (SET GLOBAL, and its configuration), then resume-task.")
+}
+
+fn unknown_zone(name: &str, shown: &str) -> Failure {
+    let zone = if name.is_empty() { "the source's own time zone" } else { name };
+    let message = format!(
+        "a DDL statement depends on {zone}, which the downstream does not know, and the source did not say how far from \
+         UTC it is: {shown}"
+    );
+    Failure::new(Code::ExecuteFailed, message).scope(Scope::Downstream).workaround(
+        "Please make the source reachable, or load the time zones downstream (mysql_tzinfo_to_sql), then resume-task.",
+    )
 }

@@ -5,7 +5,7 @@ use mysql_async::{Conn, Row};
 
 use super::session::limited;
 use crate::error::{Code, Failure, Scope, driver_failure};
-use crate::model::TargetTable;
+use crate::model::{TableName, TargetTable};
 use crate::mysql::quote;
 use crate::schema::{ColumnStructure, KeyStructure, TableStructure};
 
@@ -82,6 +82,103 @@ fn unique_keys(columns: &[ColumnStructure], parts: Vec<(String, Option<String>, 
     }
     keys.sort_by_key(|key| !key.is_primary());
     keys
+}
+
+/// A part of a table that has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the variants are SQL's words
+pub enum Part {
+    Column,
+    Index,
+    ForeignKey,
+}
+
+/// Whether the table has such a part of that name.
+pub async fn has_part(conn: &mut Conn, table: &TargetTable, part: Part, name: &str) -> Result<bool, Failure> {
+    let (from, column) = match part {
+        Part::Column => ("columns", "column_name"),
+        Part::Index => ("statistics", "index_name"),
+        Part::ForeignKey => ("table_constraints", "constraint_type='FOREIGN KEY' AND constraint_name"),
+    };
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.{from} WHERE table_schema={} AND table_name={} AND {column}={}",
+        quote(&table.0.schema),
+        quote(&table.0.table),
+        quote(name)
+    );
+    let count: Option<u64> =
+        limited(conn.query_first(sql)).await.map_err(|error| structure_failure(&error, "look for a part of", table))?;
+    Ok(count.unwrap_or_default() > 0)
+}
+
+/// A foreign key by which changes of one table's rows change another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cascade {
+    /// The table whose rows change with it.
+    pub child: TargetTable,
+    /// The table that it refers to.
+    pub parent: TargetTable,
+    /// Its name.
+    pub name: String,
+    /// It acts when a row of the parent goes.
+    pub on_delete: bool,
+    /// It acts when one of these columns of the parent changes.
+    pub on_update: bool,
+    /// Columns of the parent that it refers to.
+    pub parent_columns: Vec<String>,
+}
+
+impl std::fmt::Display for Cascade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "foreign key `{}` of {}", self.name, self.child)
+    }
+}
+
+/// All foreign keys of the server that act on rows.
+pub async fn fetch_cascades(conn: &mut Conn) -> Result<Vec<Cascade>, Failure> {
+    const ACTIONS: &str = "('CASCADE','SET NULL','SET DEFAULT')";
+    let failed = |error| {
+        driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, "read the downstream's foreign keys")
+    };
+    let sql = format!(
+        "SELECT constraint_schema, table_name, constraint_name, unique_constraint_schema, referenced_table_name, \
+         update_rule IN {ACTIONS}, delete_rule IN {ACTIONS} FROM information_schema.referential_constraints \
+         WHERE update_rule IN {ACTIONS} OR delete_rule IN {ACTIONS}"
+    );
+    type Columns = (String, String, String, String, String, bool, bool);
+    let rows: Vec<Columns> = limited(conn.query(sql)).await.map_err(failed)?;
+    let mut cascades = Vec::with_capacity(rows.len());
+    for (schema, table, name, parent_schema, parent, on_update, on_delete) in rows {
+        let sql = format!(
+            "SELECT referenced_column_name FROM information_schema.key_column_usage WHERE constraint_schema={0} AND \
+             table_schema={0} AND table_name={1} AND constraint_name={2} AND referenced_column_name IS NOT NULL",
+            quote(&schema),
+            quote(&table),
+            quote(&name)
+        );
+        let parent_columns: Vec<String> = limited(conn.query(sql)).await.map_err(failed)?;
+        let child = TargetTable(TableName::new(schema, table));
+        let parent = TargetTable(TableName::new(parent_schema, parent));
+        cascades.push(Cascade { child, parent, name, on_delete, on_update, parent_columns });
+    }
+    Ok(cascades)
+}
+
+/// Whether a table holds any row; one that is not there holds none.
+pub async fn has_rows(conn: &mut Conn, table: &TargetTable) -> Result<bool, Failure> {
+    if table.0.table.is_empty() {
+        return Ok(false);
+    }
+    let row: Result<Option<Row>, _> = limited(conn.query_first(format!("SELECT 1 FROM {table} LIMIT 1"))).await;
+    match row {
+        Ok(row) => Ok(row.is_some()),
+        Err(mysql_async::Error::Server(error)) if matches!(error.code, 1049 | 1146) => Ok(false),
+        Err(error) => Err(structure_failure(&error, "look for rows of", table)),
+    }
+}
+
+fn structure_failure(error: &mysql_async::Error, doing: &str, table: &TargetTable) -> Failure {
+    driver_failure(error, Code::ReadDownstreamTable, Scope::Downstream, &format!("{doing} {table}"))
 }
 
 /// The definition without its AUTO_INCREMENT counter, which moves for other reasons than DDL.

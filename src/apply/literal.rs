@@ -100,6 +100,10 @@ fn write_utc(out: &mut Vec<u8>, seconds: u32) {
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8], encoding: &Encoding) {
     match *encoding {
         Encoding::Text(charset) => write_text(out, bytes, charset),
+        Encoding::Utf8Or(other) => {
+            let charset = if std::str::from_utf8(bytes).is_ok() { "utf8mb4" } else { other };
+            write_text(out, bytes, charset);
+        }
         Encoding::Uuid => write_uuid(out, &padded(bytes, 16)),
         Encoding::Inet { bytes: width } => write_inet(out, &padded(bytes, width)),
         Encoding::Binary { pad } => {
@@ -179,7 +183,10 @@ fn write_uuid(out: &mut Vec<u8>, bytes: &[u8]) {
     };
     for (at, group) in groups.into_iter().enumerate() {
         out.push(if at == 0 { b'\'' } else { b'-' });
-        hex_into(out, group);
+        // As MariaDB prints them: the column may be one of text.
+        for byte in group {
+            let _ = write!(out, "{byte:02x}");
+        }
     }
     out.push(b'\'');
 }
@@ -188,7 +195,15 @@ fn write_inet(out: &mut Vec<u8>, bytes: &[u8]) {
     if let Ok(four) = <[u8; 4]>::try_from(bytes) {
         let _ = write!(out, "'{}'", std::net::Ipv4Addr::from(four));
     } else if let Ok(sixteen) = <[u8; 16]>::try_from(bytes) {
-        let _ = write!(out, "'{}'", std::net::Ipv6Addr::from(sixteen));
+        // An IPv4 address in it is printed as one.
+        match (sixteen[..12].iter().all(|byte| *byte == 0), &sixteen[12..]) {
+            (true, [a, b, c, d]) if (*a, *b) != (0, 0) => {
+                let _ = write!(out, "'::{a}.{b}.{c}.{d}'");
+            }
+            _ => {
+                let _ = write!(out, "'{}'", std::net::Ipv6Addr::from(sixteen));
+            }
+        }
     }
 }
 
@@ -252,6 +267,9 @@ mod tests {
         assert_eq!(text(b"abc", "latin1"), "'abc'");
         assert_eq!(text(b"\xb5\x5c", "gbk"), "_gbk x'B55C'");
         assert_eq!(text(b"\0a", "ucs2"), "_ucs2 x'0061'");
+        let either = |bytes: &'static [u8]| literal(Value::Bytes(bytes.into()), Encoding::Utf8Or("latin1"));
+        assert_eq!(either("é".as_bytes()), "'é'");
+        assert_eq!(either(b"\xe9"), "_latin1 x'E9'");
     }
 
     #[test]
@@ -266,6 +284,6 @@ mod tests {
         // 123e4567-e89b-12d3-a456-426655440000 as MariaDB stores it.
         let stored = b"\x42\x66\x55\x44\x00\x00\xa4\x56\x12\xd3\xe8\x9b\x12\x3e\x45\x67";
         let text = literal(Value::Bytes(stored[..].into()), Encoding::Uuid);
-        assert_eq!(text, "'123E4567-E89B-12D3-A456-426655440000'");
+        assert_eq!(text, "'123e4567-e89b-12d3-a456-426655440000'");
     }
 }

@@ -10,10 +10,12 @@
 //!   read on a new connection before anything is sent again.
 //! - DDL runs on the connection that holds the task's lock on the server, and only after the epoch was checked under it.
 //! - A DDL statement's intent is stored before it runs, with a fingerprint of its tables, and cleared in the transaction
-//!   that moves the positions past it.
+//!   that moves the positions past it. It runs in the session that it had on the source.
 
 mod ddl;
+mod ddl_clauses;
 mod ddl_lock;
+mod ddl_session;
 mod introspect;
 mod literal;
 mod session;
@@ -21,8 +23,10 @@ mod statement;
 mod writer;
 
 pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents};
+pub use ddl_clauses::{DdlClause, Only};
 pub use ddl_lock::DdlLock;
-pub use introspect::fetch_structure;
+pub use ddl_session::{DdlSession, Zone};
+pub use introspect::{Cascade, Part, fetch_cascades, fetch_structure};
 pub use session::{Downstream, DownstreamOptions};
 pub use statement::{Shape, StatementCursor, StatementInfo};
 pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};

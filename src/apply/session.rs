@@ -77,6 +77,11 @@ impl Downstream {
             version if version.contains("MariaDB") => Dialect::MariaDb,
             _ => Dialect::MySql,
         };
+        if logs_statements(&mut conn).await {
+            // Refused there with READ COMMITTED (1665); lanes that then wait for each other's gaps try again.
+            let repeatable = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+            downstream.connector = downstream.connector.with_session(repeatable);
+        }
         let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
         Ok(downstream)
     }
@@ -111,6 +116,12 @@ impl Downstream {
     ) -> Result<T, mysql_async::Error> {
         limited(answer).await
     }
+}
+
+/// Whether the server writes statements into its own binlog. One that has no such variables does not.
+async fn logs_statements(conn: &mut Conn) -> bool {
+    let asked = limited(conn.query_first::<(u8, String), _>("SELECT @@log_bin, @@SESSION.binlog_format")).await;
+    matches!(asked, Ok(Some((1, format))) if format == "STATEMENT")
 }
 
 /// The modes without the one that would change what our literals mean.

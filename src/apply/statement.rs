@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::literal::{is_json, write_literal};
 use crate::dispatch::{Change, EventSpan, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
 use crate::row::{ChangeKind, ReadRow, RowError, RowImage, Value};
-use crate::schema::{BoundTable, Dialect, Encoding};
+use crate::schema::{BoundTable, Dialect};
 
 /// How statements are cut and formed.
 #[derive(Debug, Clone, Copy)]
@@ -319,7 +319,7 @@ fn write_equal(sql: &mut Vec<u8>, table: &BoundTable, column: usize, value: &Val
     sql.extend(format!("{}=", bound.quoted).bytes());
     write_literal(sql, value, bound, table.dialect)?;
     // Rows that differ only in case or accents are different rows where no key says otherwise.
-    if let (None, Encoding::Text(_), Some(charset)) = (&table.identity, &bound.encoding, &bound.text_charset)
+    if let (None, Some(charset)) = (&table.identity, &bound.text_charset)
         && !bound.compares_by_bytes
     {
         sql.extend(format!(" AND {} COLLATE {charset}_bin=", bound.quoted).bytes());

@@ -350,7 +350,11 @@ fn remedy(code: u16) -> &'static str {
             "The downstream already has a row with this key. Remove it or make it equal to the source's, then resume-task."
         }
         1146 => "Create the table downstream, then resume-task.",
-        1264 | 1406 | 1366 | 1265 => {
+        1366 => {
+            "The downstream column cannot hold the value: most often its character set has no such characters. Give it the \
+             source's (ALTER TABLE … MODIFY … CHARACTER SET utf8mb4), then resume-task."
+        }
+        1264 | 1406 | 1265 => {
             "The downstream column is too narrow for the value. Widen it as it is on the source, then resume-task."
         }
         1364 | 1048 => {

@@ -22,6 +22,8 @@ use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdina
 
 /// Longest wait for one statement on the meta tables; a former owner's transaction may hold its rows for a while.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The server wants a primary key in every table (`sql_require_primary_key`).
+const NEEDS_PRIMARY_KEY: u16 = 3750;
 /// How often a claim begins anew because someone moved DM's row meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -178,7 +180,11 @@ impl Taken {
 async fn prepare(conn: &mut Conn, tables: &MetaTables) -> Result<Result<(), Failure>, Failure> {
     let mut refused = None;
     for statement in tables.create() {
-        match answer(conn.query_drop(statement)).await? {
+        let mut made = answer(conn.query_drop(statement.as_str())).await?;
+        if matches!(&made, Err(mysql_async::Error::Server(error)) if error.code == NEEDS_PRIMARY_KEY) {
+            made = answer(conn.query_drop(MetaTables::with_primary_key(&statement))).await?;
+        }
+        match made {
             Ok(()) => {}
             Err(mysql_async::Error::Server(error)) if is_denied(error.code) => {
                 refused.get_or_insert(mysql_async::Error::Server(error));
@@ -363,7 +369,7 @@ async fn claim_in_transaction(
     }
     match (&intent, here) {
         (Some(intent), Some(_)) => {
-            statements.push(tables.write_intent(epoch, &intent.mark, intent.step, &intent.fingerprint, ""));
+            statements.push(tables.write_intent(epoch, intent, ""));
         }
         (Some(_), None) => {}
         (None, _) => statements.push(tables.delete_intent()),
@@ -439,11 +445,13 @@ fn dm_row((file, offset, gtids, exit_file, exit_offset, exit_gtids): DmColumns) 
 }
 
 async fn read_intent(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DdlIntent>, Failure> {
-    let row: Option<(String, u64, String, u32, String)> = limited(conn.query_first(tables.select_intent())).await?;
-    Ok(row.map(|(file, offset, gtids, step, fingerprint)| DdlIntent {
+    type Columns = (String, u64, String, u32, String, Option<String>);
+    let row: Option<Columns> = limited(conn.query_first(tables.select_intent())).await?;
+    Ok(row.map(|(file, offset, gtids, step, fingerprint, refused)| DdlIntent {
         mark: StoredMark::boundary(file, offset, gtids),
         step,
         fingerprint,
+        refused,
     }))
 }
 

@@ -48,7 +48,7 @@ pub struct LedgerRecord {
     pub unknown: bool,
     /// DM's rows that count as ours, as fingerprints: the one written last, and the one that was about to be.
     pub rows: Vec<String>,
-    /// A DDL statement that was about to run.
+    /// A DDL statement that was about to run, or was refused.
     pub intent: Option<DdlIntent>,
 }
 
@@ -213,18 +213,13 @@ impl Book {
         }
     }
 
-    /// Stores that a DDL statement is about to run at `intent`'s place, where everything before it is done.
+    /// Stores that a DDL statement is about to run, or was refused, at `intent`'s place, where everything before it is done.
     pub async fn intend(&mut self, intent: DdlIntent) -> Result<(), Failure> {
         self.change(|record| {
             record.checkpoint = Some(intent.mark.clone());
             record.intent = Some(intent);
         })
         .await
-    }
-
-    /// A DDL statement that was refused has not run.
-    pub async fn withdraw(&mut self) -> Result<(), Failure> {
-        self.change(|record| record.intent = None).await
     }
 
     async fn change(&mut self, change: impl FnOnce(&mut LedgerRecord)) -> Result<(), Failure> {

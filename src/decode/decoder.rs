@@ -214,8 +214,13 @@ impl Decoder {
                 self.alter = alter_phase(body);
                 Ok(())
             }
+            kind::XA_PREPARE => {
+                let xid = xa_prepared(body).ok_or_else(|| span.malformed("XA_PREPARE", "it is cut short"))?;
+                out.extend(xid.map(|xid| Decoded::Prepared { xid }));
+                Ok(())
+            }
             // The tracker has read these.
-            kind::FORMAT_DESCRIPTION | kind::ROTATE | kind::XID | kind::XA_PREPARE => Ok(()),
+            kind::FORMAT_DESCRIPTION | kind::ROTATE | kind::XID => Ok(()),
             kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED => Ok(()),
             // These carry no change. A server decrypts its binlog before it sends it.
             kind::STOP | kind::HEARTBEAT | kind::HEARTBEAT_V2 | kind::IGNORABLE | kind::ROWS_QUERY => Ok(()),
@@ -267,8 +272,9 @@ impl Decoder {
         match bracket(text) {
             // With rows before it in its own transaction it ends that one; else it undoes one prepared before.
             Some(Bracket::XaRollback) if self.ordinal == 0 => {
-                let statement = String::from_utf8_lossy(text).into_owned();
-                Err(DecodeError::XaRollback { at: span.start.clone(), statement })
+                let (start, end) = (span.start.clone(), span.end.clone());
+                out.push(Decoded::XaRollback { xid: xid_of(text), start, end });
+                Ok(())
             }
             Some(_) => Ok(()),
             None if self.alter == AlterPhase::Void => Ok(()),
@@ -313,6 +319,27 @@ fn bracket(text: &[u8]) -> Option<Bracket> {
         true => Some(Bracket::Other),
         false => None,
     }
+}
+
+/// What stands behind `XA ROLLBACK`, in one form.
+fn xid_of(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let words = text.split_whitespace().skip(2).collect::<String>();
+    words.to_ascii_uppercase()
+}
+
+/// The identifier in an XA_PREPARE event, in the form that the servers log statements about it in; the inner `None` where
+/// it was committed in one phase. The outer one where the event is cut short.
+fn xa_prepared(body: &[u8]) -> Option<Option<String>> {
+    let mut at = Cursor::new(body);
+    let one_phase = at.u8()? != 0;
+    let (format, global, branch) = (at.u32()?, at.u32()?, at.u32()?);
+    let mut part = |length: u32| {
+        let bytes = at.take(length as usize)?;
+        Some(bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>())
+    };
+    let (global, branch) = (part(global)?, part(branch)?);
+    Some((!one_phase).then(|| format!("X'{global}',X'{branch}',{format}")))
 }
 
 /// Names of the event types that only statement format has.

@@ -108,6 +108,8 @@ fn short(item: &Decoded) -> String {
         }
         Decoded::Statement(statement) => statement.text.clone(),
         Decoded::Commit { location, .. } => format!("commit {}@{}", location.gtids, location.position.offset),
+        Decoded::Prepared { xid } => format!("prepared {xid}"),
+        Decoded::XaRollback { xid, .. } => format!("undo {xid}"),
         Decoded::Restart => "restart".to_owned(),
     }
 }
@@ -233,15 +235,24 @@ fn xa_transactions() {
     let mut stream = Stream::new(Flavor::MySql);
     stream.feed(kind::GTID, &GTID).feed(kind::QUERY, &query(b"XA START X'61',X'',1"));
     stream.feed(kind::TABLE_MAP, &table_map(9, "t")).feed(kind::WRITE_ROWS_V2, &rows(9, false, &[row(1, "a")]));
-    stream.feed(kind::QUERY, &query(b"XA END X'61',X'',1")).feed(kind::XA_PREPARE, &[0; 14]);
-    assert_eq!(stream.take().len(), 3);
+    let prepare = [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'a'];
+    stream.feed(kind::QUERY, &query(b"XA END X'61',X'',1")).feed(kind::XA_PREPARE, &prepare);
+    let prepared = "prepared X'61',X'',1".to_owned();
+    assert_eq!(stream.take()[2], prepared);
     stream.feed(kind::GTID, &GTID).feed(kind::QUERY, &query(b"XA COMMIT X'61',X'',1"));
     assert_eq!(stream.take().len(), 2);
     stream.feed(kind::GTID, &GTID);
-    let error = stream.try_feed(&All, kind::QUERY, &query(b"XA ROLLBACK X'61',X'',1")).unwrap_err();
-    assert!(matches!(&error, DecodeError::XaRollback { statement, .. } if statement.contains("X'61'")));
-    assert_eq!(error.failure().code, 36014);
-    assert!(stream.try_feed(&All, kind::STOP, &[]).is_err(), "nothing comes out after an error");
+    stream.feed(kind::QUERY, &query(b"XA ROLLBACK X'61',X'',1"));
+    assert_eq!(stream.take()[1], "undo X'61',X'',1");
+    // In one phase it is a commit.
+    let mut one_phase = prepare;
+    one_phase[0] = 1;
+    stream
+        .feed(kind::GTID, &GTID)
+        .feed(kind::QUERY, &query(b"XA START X'61',X'',1"))
+        .feed(kind::XA_PREPARE, &one_phase);
+    assert!(!stream.take().contains(&prepared));
+    assert!(stream.try_feed(&All, kind::XA_PREPARE, &prepare[..12]).is_err());
 }
 
 #[test]

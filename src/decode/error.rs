@@ -85,14 +85,6 @@ pub enum DecodeError {
         /// Start of the event.
         at: BinlogPosition,
     },
-    /// A prepared XA transaction was rolled back, whose rows were applied when it was prepared.
-    #[error("prepared XA transaction was rolled back at {at}, but its rows were already applied: {statement}")]
-    XaRollback {
-        /// Start of the event.
-        at: BinlogPosition,
-        /// The statement, which names the transaction.
-        statement: String,
-    },
     /// A compressed transaction cannot be decompressed.
     #[error("decompress transaction at {at}")]
     Payload {
@@ -124,7 +116,6 @@ impl DecodeError {
             | DecodeError::UnknownEvent { at, .. }
             | DecodeError::Incident { at, .. }
             | DecodeError::StatementFormat { at, .. }
-            | DecodeError::XaRollback { at, .. }
             | DecodeError::Payload { at, .. }
             | DecodeError::StatementText { at, .. } => at,
         }
@@ -133,8 +124,7 @@ impl DecodeError {
     /// As a task's status shows it.
     pub fn failure(&self) -> Failure {
         let code = match self {
-            // Neither heals by waiting, which is what the code decides.
-            DecodeError::StatementFormat { .. } | DecodeError::XaRollback { .. } => Code::StatementFormat,
+            DecodeError::StatementFormat { .. } => Code::StatementFormat,
             DecodeError::StatementText { .. } => Code::ParseDdl,
             _ => Code::StreamEvent,
         };
@@ -152,9 +142,6 @@ impl DecodeError {
     /// Advice that is better than the code's own.
     fn remedy(&self) -> Option<&'static str> {
         Some(match self {
-            DecodeError::XaRollback { .. } => {
-                "Please undo the transaction's changes downstream, then skip this event; or copy its tables again."
-            }
             DecodeError::PartialJson { source: None, .. } => {
                 "Please set `binlog_row_image` to FULL, or `binlog_row_value_options` to empty, on the upstream."
             }

@@ -21,6 +21,21 @@ pub enum Decoded {
     Rows(RowsEvent),
     /// A statement that is neither a transaction's bracket nor row data: DDL, or something to be ignored or refused.
     Statement(Statement),
+    /// The transaction that ends here was prepared (XA): its rows come now, and whether they stay is said later, by a
+    /// transaction of its own.
+    Prepared {
+        /// Its identifier, as statements about it have it.
+        xid: String,
+    },
+    /// A transaction that was prepared before is rolled back: what it did is to be undone.
+    XaRollback {
+        /// Its identifier.
+        xid: String,
+        /// Start of the event in the binlog.
+        start: BinlogPosition,
+        /// End of it.
+        end: BinlogPosition,
+    },
     /// The transaction is complete. Also sent, without a `Begin`, where the location moves with no transaction (a rotate,
     /// a format description), so that checkpoints move on a quiet source.
     Commit {
@@ -63,7 +78,10 @@ pub struct Statement {
     pub sql_mode: u64,
     /// Collation numbers: client character set, connection collation, server collation (status variable 4).
     pub charset: Option<[u16; 3]>,
-    /// `time_zone` it ran with, where it depends on it.
+    /// Number of the collation that utf8mb4 without one meant to it, where the source says so (MySQL 8.0 and later,
+    /// MariaDB 11.2 and later).
+    pub utf8mb4_collation: Option<u16>,
+    /// `time_zone` it ran with, where it depends on it; `SYSTEM` for that of the source's machine.
     pub time_zone: Option<String>,
     /// `foreign_key_checks` was off.
     pub no_foreign_key_checks: bool,

@@ -11,6 +11,8 @@ use crate::row::{Charset, Cursor};
 
 /// Bit of `flags2` for `foreign_key_checks=0`.
 const NO_FOREIGN_KEY_CHECKS: u32 = 1 << 26;
+/// utf8mb4_general_ci, by which MariaDB names the character set in its list of default collations.
+const UTF8MB4: u16 = 45;
 /// Number of updated schemas that stands for "too many to list".
 const TOO_MANY_SCHEMAS: u8 = 254;
 
@@ -20,6 +22,7 @@ struct Session {
     flags2: u32,
     sql_mode: u64,
     charset: Option<[u16; 3]>,
+    utf8mb4_collation: Option<u16>,
     time_zone: Option<String>,
 }
 
@@ -40,6 +43,7 @@ pub(super) fn statement(
         text: utf8(charset, text, span)?.into_owned(),
         sql_mode: session.sql_mode,
         charset: session.charset,
+        utf8mb4_collation: session.utf8mb4_collation,
         time_zone: session.time_zone,
         no_foreign_key_checks: session.flags2 & NO_FOREIGN_KEY_CHECKS != 0,
         error_code: query.error_code,
@@ -90,8 +94,9 @@ impl Session {
             5 => self.time_zone = Some(std::str::from_utf8(at.prefixed(1)?).ok()?.to_owned()),
             // Auto-increment, length in the master, master's flags.
             3 | 10 => at.take(4).map(drop)?,
-            // Names of times, character set of the schema, collation of utf8mb4.
-            7 | 8 | 18 => at.take(2).map(drop)?,
+            18 => self.utf8mb4_collation = Some(at.u16()?),
+            // Names of times, character set of the schema.
+            7 | 8 => at.take(2).map(drop)?,
             // Tables of a multi-table update, XID of a DDL.
             9 | 17 => at.take(8).map(drop)?,
             // Invoker: user and host.
@@ -101,6 +106,15 @@ impl Session {
             13 | 128 => at.take(3).map(drop)?,
             // explicit_defaults_for_timestamp, sql_require_primary_key, default_table_encryption.
             16 | 19 | 20 => at.take(1).map(drop)?,
+            // character_set_collations: a count, and pairs of character set and collation. Stands before the character sets.
+            131 if flavor == Flavor::MariaDb => {
+                for _ in 0..at.u8()? {
+                    let (charset, collation) = (at.u16()?, at.u16()?);
+                    if charset == UTF8MB4 {
+                        self.utf8mb4_collation = Some(collation);
+                    }
+                }
+            }
             code if flavor == Flavor::MariaDb => maria_variable(code, at)?,
             _ => return None,
         }
@@ -130,11 +144,6 @@ fn maria_variable(code: u8, at: &mut Cursor<'_>) -> Option<()> {
             let flags = at.u16()?;
             if flags & 0x0c != 0 { at.take(8).map(drop) } else { Some(()) }
         }
-        // character_set_collations: a count, and pairs of character set and collation. Stands before the character sets.
-        131 => {
-            let count = usize::from(at.u8()?);
-            at.take(count * 4).map(drop)
-        }
         _ => None,
     }
 }
@@ -153,13 +162,16 @@ mod tests {
         bytes.extend(b"+02:00");
         let session = Session::parse(Flavor::MySql, &bytes);
         let time_zone = Some("+02:00".to_owned());
-        assert_eq!(session, Session { flags2: 1 << 26, sql_mode: 2, charset: Some([28, 33, 8]), time_zone });
+        let charset = Some([28, 33, 8]);
+        assert_eq!(session, Session { flags2: 1 << 26, sql_mode: 2, charset, utf8mb4_collation: None, time_zone });
+        assert_eq!(Session::parse(Flavor::MySql, &[18, 255, 0]).utf8mb4_collation, Some(255));
     }
 
     #[test]
     fn maria_variables_before_the_character_sets() {
         let bytes = [131, 1, 45, 0, 46, 0, 130, 4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 128, 1, 2, 3, 4, 8, 0, 8, 0, 8, 0];
-        assert_eq!(Session::parse(Flavor::MariaDb, &bytes).charset, Some([8, 8, 8]));
+        let session = Session::parse(Flavor::MariaDb, &bytes);
+        assert_eq!((session.charset, session.utf8mb4_collation), (Some([8, 8, 8]), Some(46)));
         assert_eq!(Session::parse(Flavor::MySql, &bytes).charset, None);
     }
 

@@ -1,6 +1,6 @@
 //! Table names, definitions and statements for one task and source.
 
-use super::rows::{DmRow, SHADOW_LANE, SafeNote, StoredMark};
+use super::rows::{DdlIntent, DmRow, SHADOW_LANE, SafeNote, StoredMark};
 use crate::mysql::quote;
 
 /// The tables of one task, for one source.
@@ -105,6 +105,7 @@ impl MetaTables {
                     binlog_gtid LONGTEXT NOT NULL,
                     step INT UNSIGNED NOT NULL,
                     fingerprint LONGTEXT NOT NULL,
+                    refused LONGTEXT,
                     statement LONGTEXT NOT NULL,
                     update_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
                     PRIMARY KEY (id)
@@ -124,6 +125,14 @@ impl MetaTables {
                 self.mapping()
             ),
         ]
+    }
+
+    /// A statement of [`Self::create`] with DM's unique key as the primary key, which serves DM as well, for servers that
+    /// want one in every table.
+    pub fn with_primary_key(statement: &str) -> String {
+        let begin = statement.find("UNIQUE KEY ").unwrap_or(statement.len());
+        let end = statement[begin..].find('(').map_or(begin, |at| begin + at);
+        format!("{}PRIMARY KEY {}", &statement[..begin], &statement[end..])
     }
 
     /// Statements that succeed where our tables are there and can be read.
@@ -147,17 +156,21 @@ impl MetaTables {
 
     /// Columns that a table of an earlier version lacks: how to ask for one (a count), and how to add it.
     pub fn later_columns(&self) -> Vec<[String; 2]> {
-        let table = format!("{}_agent_lane", self.task);
-        let column = "open_gtid VARCHAR(255) NOT NULL DEFAULT '' AFTER row_ordinal";
-        vec![[
+        let ask = |suffix: &str, column: &str| {
             format!(
                 "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema={} AND table_name={} AND \
-                 column_name='open_gtid'",
+                 column_name={}",
                 quote(&self.schema),
-                quote(&table)
-            ),
-            format!("ALTER TABLE {} ADD COLUMN {column}", self.lane()),
-        ]]
+                quote(&format!("{}_{suffix}", self.task)),
+                quote(column)
+            )
+        };
+        let open = "open_gtid VARCHAR(255) NOT NULL DEFAULT '' AFTER row_ordinal";
+        let refused = "refused LONGTEXT AFTER fingerprint";
+        vec![
+            [ask("agent_lane", "open_gtid"), format!("ALTER TABLE {} ADD COLUMN {open}", self.lane())],
+            [ask("agent_ddl", "refused"), format!("ALTER TABLE {} ADD COLUMN {refused}", self.ddl())],
+        ]
     }
 
     /// Reads which changes the lanes of this epoch were given, and how: `target_schema, target_table, mapping`. The row
@@ -328,25 +341,27 @@ impl MetaTables {
         [global, self.upsert_lane(SHADOW_LANE, 0, epoch, &shadow)]
     }
 
-    /// Stores that a DDL statement is about to run.
-    pub fn write_intent(&self, epoch: u64, mark: &StoredMark, step: u32, fingerprint: &str, statement: &str) -> String {
+    /// Stores that a DDL statement is about to run, or was refused.
+    pub fn write_intent(&self, epoch: u64, intent: &DdlIntent, statement: &str) -> String {
+        let DdlIntent { mark, step, fingerprint, refused } = intent;
         format!(
-            "REPLACE INTO {} (id, epoch, binlog_name, binlog_pos, binlog_gtid, step, fingerprint, statement) VALUES \
-             ({}, {epoch}, {}, {}, {}, {step}, {}, {})",
+            "REPLACE INTO {} (id, epoch, binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused, statement) VALUES \
+             ({}, {epoch}, {}, {}, {}, {step}, {}, {}, {})",
             self.ddl(),
             quote(&self.source),
             quote(&mark.file),
             mark.offset,
             quote(&mark.gtids),
             quote(fingerprint),
+            refused.as_ref().map_or_else(|| "NULL".to_owned(), |text| quote(text)),
             quote(statement)
         )
     }
 
-    /// Reads the intent, if any: `binlog_name, binlog_pos, binlog_gtid, step, fingerprint`.
+    /// Reads the intent, if any: `binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused`.
     pub fn select_intent(&self) -> String {
         format!(
-            "SELECT binlog_name, binlog_pos, binlog_gtid, step, fingerprint FROM {} WHERE id={}",
+            "SELECT binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused FROM {} WHERE id={}",
             self.ddl(),
             quote(&self.source)
         )
@@ -385,6 +400,13 @@ mod tests {
             let ours = created.iter().find(|sql| sql.contains(suffix)).expect("we make it");
             assert_eq!(our_columns(ours), recorded_columns(table), "{table}");
         }
+    }
+
+    #[test]
+    fn dms_unique_key_can_be_the_primary_key() {
+        let create = MetaTables::new("dm_meta", "t3", "mysql-02").create();
+        let sql = MetaTables::with_primary_key(&create[1]);
+        assert!(sql.contains("PRIMARY KEY (id, cp_schema, cp_table)") && !sql.contains("UNIQUE"), "{sql}");
     }
 
     #[test]

@@ -146,15 +146,25 @@ impl SafeNote {
     }
 }
 
-/// A DDL statement that was about to run.
+/// A DDL statement that was about to run, or that the downstream refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DdlIntent {
     /// Start of its transaction.
     pub mark: StoredMark,
     /// Number of the statement in its plan.
     pub step: u32,
-    /// What its tables looked like before it ran.
+    /// What its tables looked like before it ran; empty where it was refused, and so is not at work.
     pub fingerprint: String,
+    /// What its tables looked like when it was refused first; `None` where it was not.
+    #[serde(default)]
+    pub refused: Option<String>,
+}
+
+impl DdlIntent {
+    /// Whether it may have run: nobody was told how it ended.
+    pub fn was_at_work(&self) -> bool {
+        !(self.fingerprint.is_empty() && self.refused.is_some())
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
 use super::exceptions::Exceptions;
-use super::intake::{Intake, IntakeOptions};
+use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
+use super::origin::Origin;
 use super::progress::Progress;
 use super::{Outcome, Parked, Stop};
 use crate::apply::{DdlLock, Downstream, DownstreamOptions};
@@ -159,6 +160,8 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         decoder,
         transform,
         downstream: downstream.clone(),
+        origin: Origin::new(spec.source.clone(), spec.flavor),
+        prepared: Prepared::new(spec.relay.clone(), spec.flavor, spec.fresh_start.clone()),
         start: claimed.start.clone(),
         mappings: TableMappings::new(&claimed.mapping.tables, outdated.clone())?,
         progress: progress.clone(),

@@ -131,6 +131,8 @@ pub struct Coordinator {
     /// What this machine keeps.
     book: Book,
     intent: Option<DdlIntent>,
+    /// The first DDL statement may have run: another worker ended without saying how far it came.
+    ddl_may_be_done: bool,
     /// Start of a DDL statement that ran and whose end is not stored yet.
     ddl_start: Option<RowMark>,
     intake_end: Option<IntakeEnd>,
@@ -203,6 +205,7 @@ impl Coordinator {
             loose_until: loose.cloned(),
             book,
             intent: claimed.intent.clone(),
+            ddl_may_be_done: claimed.safe == Some(SafeWindow::Unknown),
             ddl_start: None,
             intake_end: None,
             progress,

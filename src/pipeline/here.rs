@@ -15,10 +15,4 @@ impl Intents for BookIntents<'_> {
     async fn store(&mut self, _: &mut Conn, intent: &DdlIntent, _: &str) -> Result<(), ApplyError> {
         Ok(self.0.intend(intent.clone()).await?)
     }
-
-    async fn withdraw(&mut self, _: &mut Conn) {
-        if let Err(error) = self.0.withdraw().await {
-            tracing::warn!(%error, "the intent of a refused statement stays stored");
-        }
-    }
 }

@@ -1,7 +1,13 @@
 //! From the relay log to items: decode, filter and route, bind to the downstream tables.
 //!
 //! Runs ahead of the lanes as far as the queue has room, except at DDL: what a table looks like downstream is only known
-//! when everything before was applied, so intake waits until the statement has run and then forgets all bindings.
+//! when everything before was applied, so intake waits until the statement has run and then forgets all bindings. What the
+//! binlog leaves out, the source is asked for.
+
+mod binding;
+mod ddl;
+mod foreign_keys;
+mod prepared;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,29 +16,31 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::exceptions::{Exceptions, Treatment};
+use super::exceptions::Exceptions;
 use super::former::skip;
-use super::item::{DdlItem, IntakeEnd, Item, ItemSender};
+use super::item::{IntakeEnd, Item, ItemSender};
 use super::mapping::TableMappings;
+use super::origin::Origin;
 use super::progress::Progress;
-use crate::apply::{DdlStep, Downstream, fetch_structure};
+use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_structure};
 use crate::decode::Progress as Decoding;
-use crate::decode::{Decoded, Decoder, RowsEvent, Statement, TableFilter};
+use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::MetaTables;
-use crate::model::{BinlogPosition, Location, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
+use crate::model::{BinlogPosition, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
-use crate::row::{ChangeKind, ColumnKind, TableLayout};
-use crate::schema::{BindError, BoundTable, TableStructure, bind};
-use crate::transform::{DdlInput, DdlPlan, TargetStatement, Transform};
+use crate::row::{ChangeKind, TableLayout};
+use crate::schema::TableStructure;
+use crate::transform::Transform;
+use binding::Binding;
+use foreign_keys::Cascades;
+pub use prepared::Prepared;
 
 /// Bytes of a compressed transaction that are decoded at a time.
 const DRAIN_BYTES: usize = 1 << 20;
-/// Bindings kept; a source with more tables in use binds again now and then.
-const BINDINGS: usize = 10_000;
 /// How long a lost connection is retried before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -43,8 +51,11 @@ pub struct Intake {
     transform: Arc<Transform>,
     downstream: Downstream,
     conn: Option<Conn>,
+    origin: Origin,
     /// By the layout's address; the layout is kept, so that the address stays its own.
-    bindings: HashMap<usize, (Arc<TableLayout>, Option<Arc<BoundTable>>)>,
+    bindings: HashMap<usize, (Arc<TableLayout>, Option<Binding>)>,
+    cascades: Cascades,
+    prepared: Prepared,
     /// Everything up to here is applied on all lanes; `None` once that is passed.
     done: Option<RowMark>,
     /// The open transaction is done already.
@@ -72,6 +83,10 @@ pub struct IntakeOptions {
     pub transform: Arc<Transform>,
     /// Where table structures are.
     pub downstream: Downstream,
+    /// Asked for what the binlog leaves out.
+    pub origin: Origin,
+    /// Transactions that were prepared and may be rolled back.
+    pub prepared: Prepared,
     /// What is done up to here is left out.
     pub start: RowMark,
     /// How tables' changes are dealt out.
@@ -101,6 +116,15 @@ enum Question<'a> {
     Structure(&'a TargetTable),
     /// To store something.
     Store(&'a str),
+    /// Which foreign keys change other tables' rows.
+    Cascades,
+}
+
+/// What it answers.
+enum Answer {
+    Structure(TableStructure),
+    Stored,
+    Cascades(Vec<Cascade>),
 }
 
 /// Intake ended without a failure: nobody takes its items any more.
@@ -126,18 +150,8 @@ impl From<Failure> for End {
 impl Intake {
     /// Sends to `items`.
     pub fn new(options: IntakeOptions, items: ItemSender) -> Self {
-        let IntakeOptions {
-            reader,
-            decoder,
-            transform,
-            downstream,
-            start,
-            mappings,
-            progress,
-            tables,
-            epoch,
-            exceptions,
-        } = options;
+        let IntakeOptions { reader, decoder, transform, downstream, origin, prepared, start, exceptions, .. } = options;
+        let (mappings, progress, tables, epoch) = (options.mappings, options.progress, options.tables, options.epoch);
         let open = start.location.clone();
         Intake {
             reader,
@@ -145,7 +159,10 @@ impl Intake {
             transform,
             downstream,
             conn: None,
+            origin,
             bindings: HashMap::new(),
+            cascades: Cascades::default(),
+            prepared,
             done: Some(start),
             skipping: false,
             open,
@@ -217,16 +234,18 @@ impl Intake {
                     Some(done) => matches!(skip(done, gtid.as_ref(), &start), Ok(LaneSkip::All)),
                     None => false,
                 };
+                self.open = start.clone();
                 if !self.skipping {
                     self.done = None;
-                    self.open = start.clone();
                     (self.ddl_steps, self.sent_rows) = (0, false);
                     self.send(Item::Begin { gtid, start }, 0).await?;
                 }
             }
             Decoded::Rows(rows) if !self.skipping => self.rows(rows).await?,
             Decoded::Statement(statement) if !self.skipping => self.statement(statement).await?,
-            Decoded::Rows(_) | Decoded::Statement(_) => {}
+            Decoded::Prepared { xid } => self.prepared.saw(xid, &self.open),
+            Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end).await?,
+            Decoded::Rows(_) | Decoded::Statement(_) | Decoded::XaRollback { .. } => {}
             Decoded::Commit { location, timestamp } => {
                 let behind = self.done.as_ref().is_some_and(|done| !location.covers(&done.location));
                 if !std::mem::take(&mut self.skipping) && !behind {
@@ -246,22 +265,15 @@ impl Intake {
     }
 
     async fn rows(&mut self, event: RowsEvent) -> Result<(), End> {
-        if let Some(exception) = self.exceptions.at(&event.start).cloned() {
-            let place = self.place(&event);
-            if !exception.statements.is_empty() && !self.sent_rows {
-                let steps = self.steps_of(&exception.statements, 0, event.timestamp, &place)?;
-                self.run_ddl(steps, &place).await?;
-            } else if !exception.statements.is_empty() {
-                // Lanes are at work on the rows before it, and a replay could not tell whether it has run.
-                let text = "statements can be run before the first row change of a transaction only";
-                return Err(Failure::new(Code::NotSet, text).at(&place).into());
-            }
-            if exception.treatment != Treatment::Inject {
-                self.tell_skipped(&event.start, &format!("row changes of {}", event.layout.source));
-                return Ok(());
-            }
+        if let Some(exception) = self.exceptions.at(&event.start).cloned()
+            && !self.rows_go_on(&event, &exception).await?
+        {
+            return Ok(());
         }
-        let Some(table) = self.binding(&event).await? else { return Ok(()) };
+        let Some(Binding { table, cascade }) = self.binding(&event).await? else { return Ok(()) };
+        if let Some(cascade) = cascade {
+            self.check_cascade(&event, &cascade).await.map_err(|failure| failure.at(self.place(&event)))?;
+        }
         let span = Arc::new(EventSpan { start: event.start, end: event.end });
         let kind: ChangeKind = event.kind;
         let changes: Vec<Change> = (0u32..)
@@ -274,91 +286,13 @@ impl Intake {
                 span: Arc::clone(&span),
             })
             .collect();
-        self.sent_rows = true;
         let bytes = changes.iter().map(Change::bytes).sum();
+        self.sent_rows = true;
         Ok(self.send(Item::Changes(changes), bytes).await?)
     }
 
-    /// The binding of an event's table; `None` where the rules do not want it.
-    async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Arc<BoundTable>>, Failure> {
-        let address = Arc::as_ptr(&event.layout) as usize;
-        if let Some((_, binding)) = self.bindings.get(&address) {
-            return Ok(binding.clone());
-        }
-        let binding = match self.transform.table(&event.layout.source)? {
-            None => None,
-            Some(target) => match self.bind(event, &target).await {
-                Ok(bound) => Some(Arc::new(bound)),
-                Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) && is_sequence(&event.layout) => {
-                    let source = &event.layout.source;
-                    tracing::warn!(table = %source, "a sequence that the downstream does not have is left out");
-                    let note = format!(
-                        "{source} is a MariaDB sequence, and sequences are not replicated: its state is left out. \
-                         Create it downstream by hand (MariaDB only) to have it follow"
-                    );
-                    self.progress.send_if_modified(|progress| progress.notes.insert(note));
-                    None
-                }
-                Err(failure) => return Err(failure.at(self.place(event))),
-            },
-        };
-        if self.bindings.len() >= BINDINGS {
-            self.bindings.clear();
-        }
-        self.bindings.insert(address, (Arc::clone(&event.layout), binding.clone()));
-        Ok(binding)
-    }
-
-    async fn bind(&mut self, event: &RowsEvent, target: &TargetTable) -> Result<BoundTable, Failure> {
-        let Some(structure) = self.retried(Question::Structure(target)).await? else {
-            return Err(Failure::new(Code::ReadDownstreamTable, format!("no structure of {target}")));
-        };
-        let bound = bind(&event.layout, target, &structure, self.downstream.dialect);
-        if let Ok(BoundTable { identity: None, .. }) = &bound
-            && self.tables.is_none()
-        {
-            let message = format!(
-                "target table {target} has no key, and positions cannot be kept downstream: after an interruption its rows would come twice"
-            );
-            return Err(Failure::new(Code::ConfigTask, message).scope(Scope::Downstream).workaround(
-                "Please grant CREATE on the task's meta-schema, give the table a primary key, or leave it out by the \
-                 block-allow-list; then resume-task.",
-            ));
-        }
-        let bound = bound.map_err(|error| {
-            if let BindError::NeitherKeyNorTransactions { .. } = &error {
-                let remedy = format!(
-                    "Please run ALTER TABLE {target} ENGINE=InnoDB downstream, or give it a primary key, then resume-task."
-                );
-                return Failure::new(Code::ConfigTask, format!("target table {target}: {error}"))
-                    .scope(Scope::Downstream)
-                    .workaround(remedy);
-            }
-            let verb = match event.kind {
-                ChangeKind::Insert => "insert",
-                ChangeKind::Update => "update",
-                ChangeKind::Delete => "delete",
-            };
-            let source = &event.layout.source;
-            Failure::new(
-                Code::ColumnCount,
-                format!("gen {verb} sqls failed, sourceTable: {source}, targetTable: {target}: {error}"),
-            )
-        });
-        let mut bound = bound?;
-        if let Some(rule) = self.mappings.settle(&mut bound)?
-            && let Some(tables) = &self.tables
-        {
-            // Before the first change is dealt out by it.
-            let name = &target.0;
-            let sql = tables.write_mapping(self.epoch, &name.schema, &name.table, &rule);
-            self.retried(Question::Store(&sql)).await?;
-        }
-        Ok(bound)
-    }
-
     /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
-    async fn retried(&mut self, question: Question<'_>) -> Result<Option<TableStructure>, Failure> {
+    async fn retried(&mut self, question: Question<'_>) -> Result<Answer, Failure> {
         let started = Instant::now();
         loop {
             let failure = match self.ask(&question).await {
@@ -375,18 +309,19 @@ impl Intake {
         }
     }
 
-    async fn ask(&mut self, question: &Question<'_>) -> Result<Option<TableStructure>, Failure> {
+    async fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {
         if self.conn.is_none() {
             self.conn = Some(self.downstream.connect().await?);
         }
         let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
         match question {
-            Question::Structure(target) => fetch_structure(conn, target).await.map(Some),
+            Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
+            Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
             Question::Store(sql) => {
                 let stored = self.downstream.limited(conn.query_drop(*sql)).await;
                 let doing = "store how a table's changes are dealt out";
                 stored
-                    .map(|()| None)
+                    .map(|()| Answer::Stored)
                     .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, doing))
             }
         }
@@ -395,95 +330,6 @@ impl Intake {
     fn place(&self, event: &RowsEvent) -> String {
         place(&event.start, &event.end, &self.open)
     }
-
-    async fn statement(&mut self, statement: Statement) -> Result<(), End> {
-        let Statement { text, sql_mode, timestamp, .. } = &statement;
-        // A statement that cannot be replicated may hold rows or passwords: only its place is told.
-        let place = place(&statement.start, &statement.end, &self.open);
-        // Its transaction has nothing else: the place of either means it.
-        let exception =
-            self.exceptions.at(&statement.start).or_else(|| self.exceptions.at(&self.open.position)).cloned();
-        let mut steps = Vec::new();
-        if let Some(exception) = &exception {
-            steps = self.steps_of(&exception.statements, *sql_mode, *timestamp, &place)?;
-        }
-        if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
-            let input = DdlInput { schema: &statement.schema, text, sql_mode: *sql_mode };
-            match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
-                DdlPlan::Skip { reason } => tracing::debug!(pos = %statement.start, reason, "statement left out"),
-                DdlPlan::Run(targets) => steps.extend(targets.into_iter().map(|target| step(target, *timestamp))),
-            }
-        } else {
-            self.tell_skipped(&statement.start, "a statement");
-        }
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.run_ddl(steps, &format!("{place}, origin SQL: [{text}]")).await
-    }
-
-    /// What an operator's statements come to downstream.
-    fn steps_of(
-        &self,
-        statements: &[String],
-        sql_mode: u64,
-        timestamp: u32,
-        place: &str,
-    ) -> Result<Vec<DdlStep>, Failure> {
-        let mut steps = Vec::new();
-        for text in statements {
-            let input = DdlInput { schema: "", text, sql_mode };
-            match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
-                DdlPlan::Skip { reason } => tracing::warn!(reason, "an operator's statement is left out"),
-                DdlPlan::Run(targets) => steps.extend(targets.into_iter().map(|target| step(target, timestamp))),
-            }
-        }
-        Ok(steps)
-    }
-
-    /// Hands DDL over, and waits until it has run.
-    async fn run_ddl(&mut self, steps: Vec<DdlStep>, place: &str) -> Result<(), End> {
-        let first_step = self.ddl_steps;
-        self.ddl_steps += steps.len() as u32;
-        let (done, ran) = oneshot::channel();
-        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), done }), 0).await?;
-        // Its sender goes with the coordinator.
-        let ran = ran.await.map_err(|_| Gone)?;
-        self.bindings.clear();
-        if ran {
-            // Before it ran all lanes were moved to its start.
-            self.mappings.forget();
-        }
-        Ok(())
-    }
-
-    fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
-        tracing::warn!(%at, "left out by an operator's order");
-        let note = format!("{what} at {at} left out by an operator's order");
-        self.progress.send_if_modified(|progress| progress.notes.insert(note));
-    }
-}
-
-fn step(target: TargetStatement, timestamp: u32) -> DdlStep {
-    let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
-    DdlStep {
-        sql: target.sql,
-        targets: target.targets.into_iter().chain(schema).collect(),
-        sql_modes: target.sql_modes,
-        timestamp,
-    }
-}
-
-/// Whether a table has the one shape that MariaDB gives every sequence: its values in eight columns, none of them NULL.
-/// A table that looks like this by chance is taken for one only where the downstream does not have it.
-fn is_sequence(layout: &TableLayout) -> bool {
-    use ColumnKind::{BigInt, TinyInt};
-    let shape = [BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, TinyInt, BigInt];
-    let columns = &layout.columns;
-    let names = ["next_not_cached_value", "minimum_value", "maximum_value", "start_value", "increment"];
-    columns.len() == shape.len()
-        && columns.iter().zip(shape).all(|(column, kind)| column.kind == kind && !column.nullable)
-        && layout.names.iter().all(|all| names.iter().zip(all.iter()).all(|(known, name)| **known == **name))
 }
 
 fn place(start: &BinlogPosition, end: &BinlogPosition, open: &Location) -> String {

@@ -15,6 +15,7 @@ mod here;
 mod intake;
 mod item;
 mod mapping;
+mod origin;
 mod pace;
 mod progress;
 mod receive;

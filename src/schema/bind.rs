@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::charset::charset_of_collation;
+use super::charset::{charset_of_collation, is_single_byte, reads_alike};
+use super::origin::{OriginColumn, OriginTable};
 use super::structure::{ColumnStructure, Dialect, TableStructure};
 use crate::model::{SourceTable, TargetTable};
 use crate::row::{Column, ColumnKind, TableLayout};
+
+/// MySQL's name for a primary key that it makes up.
+const GENERATED_KEY: &str = "my_row_id";
 
 /// Why a table map and a downstream table do not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +34,19 @@ pub enum BindError {
         /// Engine of the downstream table.
         engine: String,
     },
+    /// The source wrote no character set, has another one than the downstream, and was altered since.
+    #[error(
+        "column `{name}` is {now} on the source and {here} downstream, the source has altered the table since, and its \
+         binlog does not say what it was (binlog_row_metadata)"
+    )]
+    CharsetUnknown {
+        /// Downstream name.
+        name: String,
+        /// On the source now.
+        now: &'static str,
+        /// Downstream.
+        here: &'static str,
+    },
     /// A column of the source is not in the downstream table.
     #[error("column `{name}` is not in the downstream table")]
     NoSuchColumn {
@@ -47,6 +64,9 @@ pub enum Encoding {
     Unsigned(ColumnKind),
     /// Text in this character set.
     Text(&'static str),
+    /// Text in UTF-8 where its bytes are that, else in this character set, which has one byte a character: which of both
+    /// the column had cannot be told any more.
+    Utf8Or(&'static str),
     /// Bytes, padded with zeros to this length (BINARY(n)), or as they are.
     Binary {
         /// Length to pad to; 0 for none.
@@ -151,20 +171,34 @@ impl BoundTable {
     }
 }
 
-/// Binds a layout to a downstream table.
+/// Binds a layout to a downstream table. What the layout does not say is as it is downstream, which DDL keeps equal.
 pub fn bind(
     layout: &Arc<TableLayout>,
     target: &TargetTable,
     structure: &TableStructure,
     dialect: Dialect,
 ) -> Result<BoundTable, BindError> {
+    bind_with(layout, target, structure, dialect, None)
+}
+
+/// As [`bind`]; what the layout does not say, `origin` does.
+pub fn bind_with(
+    layout: &Arc<TableLayout>,
+    target: &TargetTable,
+    structure: &TableStructure,
+    dialect: Dialect,
+    origin: Option<&OriginTable>,
+) -> Result<BoundTable, BindError> {
     let places = places(layout, structure)?;
-    let columns: Vec<BoundColumn> = layout
-        .columns
-        .iter()
-        .zip(&places)
-        .map(|(column, &place)| bound_column(column, &structure.columns[place]))
-        .collect();
+    let known = |at: usize, name: &str| {
+        let origin = origin?;
+        origin.column(at, layout.columns.len(), name).map(|column| (column, origin.holds))
+    };
+    let columns = layout.columns.iter().zip(&places).enumerate().map(|(at, (column, &place))| {
+        let structure = &structure.columns[place];
+        bound_column(column, structure, known(at, &structure.name))
+    });
+    let columns: Vec<BoundColumn> = columns.collect::<Result<_, _>>()?;
     let in_layout = |place: usize| places.iter().position(|&p| p == place);
     let to_layout = |columns: Vec<usize>| columns.into_iter().map(in_layout).collect::<Option<Vec<usize>>>();
     let key = structure.identity();
@@ -205,10 +239,12 @@ fn places(layout: &TableLayout, structure: &TableStructure) -> Result<Vec<usize>
             .collect();
     }
     let (columns, values) = (structure.columns.len(), layout.columns.len());
-    if columns != values {
+    // A key that the downstream made up by itself (`sql_generate_invisible_primary_key`) is no column of the source's.
+    let made_up = structure.columns.first().is_some_and(|first| first.name == GENERATED_KEY) && columns == values + 1;
+    if columns != values && !made_up {
         return Err(BindError::ColumnCount { columns, values });
     }
-    Ok((0..columns).collect())
+    Ok((usize::from(made_up)..columns).collect())
 }
 
 fn lane_rule(columns: &[BoundColumn], identity: Option<&[usize]>, other_unique: &[usize]) -> LaneRule {
@@ -217,50 +253,102 @@ fn lane_rule(columns: &[BoundColumn], identity: Option<&[usize]>, other_unique: 
     if safe.is_empty() { LaneRule::Pinned } else { LaneRule::Spread(safe) }
 }
 
-fn bound_column(column: &Column, structure: &ColumnStructure) -> BoundColumn {
-    let encoding = encoding(column, structure);
-    BoundColumn {
+fn bound_column(
+    column: &Column,
+    structure: &ColumnStructure,
+    origin: Option<(&OriginColumn, bool)>,
+) -> Result<BoundColumn, BindError> {
+    let encoding = encoding(column, structure, origin)?;
+    Ok(BoundColumn {
         quoted: format!("`{}`", structure.name.replace('`', "``")),
-        text_charset: structure.charset.clone().filter(|_| matches!(encoding, Encoding::Text(_))),
+        text_charset: structure.charset.clone().filter(|_| encoding.is_text()),
         encoding,
         writable: !structure.generated,
         compares_by_bytes: structure.compares_by_bytes(),
-    }
+    })
 }
 
-fn encoding(column: &Column, structure: &ColumnStructure) -> Encoding {
+fn encoding(
+    column: &Column,
+    structure: &ColumnStructure,
+    origin: Option<(&OriginColumn, bool)>,
+) -> Result<Encoding, BindError> {
     use ColumnKind as K;
-    match column.kind {
+    Ok(match column.kind {
         K::TinyInt | K::SmallInt | K::MediumInt | K::Int | K::BigInt => match column.unsigned {
             None if structure.unsigned => Encoding::Unsigned(column.kind),
             _ => Encoding::Plain,
         },
-        K::Char { max_bytes } => match structure.data_type.as_str() {
-            "uuid" => Encoding::Uuid,
-            "inet6" => Encoding::Inet { bytes: 16 },
-            "inet4" => Encoding::Inet { bytes: 4 },
-            _ => text_or_binary(column, structure, usize::from(max_bytes)),
+        K::Char { max_bytes } => match type_without_text(&structure.data_type).or_else(|| {
+            // Into a column of bytes go the bytes, into one of text the text.
+            let texts = structure.charset.is_some();
+            origin.and_then(|(origin, _)| type_without_text(&origin.data_type)).filter(|_| texts)
+        }) {
+            Some(encoding) => encoding,
+            None => text_or_binary(column, structure, usize::from(max_bytes), origin)?,
         },
         K::VarChar { .. } | K::Blob { .. } | K::CompressedVarChar { .. } | K::CompressedBlob { .. } => {
-            text_or_binary(column, structure, 0)
+            text_or_binary(column, structure, 0, origin)?
         }
         K::Geometry { .. } | K::Vector { .. } => Encoding::Binary { pad: 0 },
         K::Json { .. } => Encoding::Json,
         _ => Encoding::Plain,
+    })
+}
+
+/// MariaDB's types that are bytes in the binlog and text everywhere else.
+fn type_without_text(data_type: &str) -> Option<Encoding> {
+    match data_type {
+        "uuid" => Some(Encoding::Uuid),
+        "inet6" => Some(Encoding::Inet { bytes: 16 }),
+        "inet4" => Some(Encoding::Inet { bytes: 4 }),
+        _ => None,
     }
 }
 
-/// The source's metadata says what the bytes are; where it does not, the downstream column does, which DDL keeps equal.
-fn text_or_binary(column: &Column, structure: &ColumnStructure, pad: usize) -> Encoding {
+/// The source's metadata says what the bytes are; where it does not, the source's table, if it says the same as the
+/// downstream column or has not changed since; else the downstream column, which DDL keeps equal.
+fn text_or_binary(
+    column: &Column,
+    structure: &ColumnStructure,
+    pad: usize,
+    origin: Option<(&OriginColumn, bool)>,
+) -> Result<Encoding, BindError> {
+    let here = structure.charset.as_deref().map(static_charset);
+    let now = || origin.map(|(origin, holds)| (origin.charset.as_deref().map(static_charset), holds));
     let charset = match column.collation.and_then(charset_of_collation) {
         Some(charset) => Some(charset),
         // MariaDB's JSON is text, and MySQL's takes no other.
         None if structure.data_type == "json" => Some("utf8mb4"),
-        None => structure.charset.as_deref().map(static_charset),
+        None => match (now(), here) {
+            (Some((now, true)), Some(_)) => now,
+            (Some((Some(now), false)), Some(here)) if !reads_alike(now, here) => {
+                let unsure = |name: &str| BindError::CharsetUnknown { name: name.to_owned(), now, here };
+                return either(now, here).ok_or_else(|| unsure(&structure.name));
+            }
+            _ => here,
+        },
     };
-    match charset {
+    Ok(match charset {
         None | Some("binary") => Encoding::Binary { pad },
         Some(charset) => Encoding::Text(charset),
+    })
+}
+
+/// Text that is valid UTF-8 beyond ASCII is hardly ever meant in an 8-bit character set, and the others are never UTF-8.
+fn either(one: &'static str, other: &'static str) -> Option<Encoding> {
+    let utf8 = |name: &str| matches!(name, "utf8mb3" | "utf8mb4");
+    match (utf8(one), utf8(other)) {
+        (true, false) if is_single_byte(other) => Some(Encoding::Utf8Or(other)),
+        (false, true) if is_single_byte(one) => Some(Encoding::Utf8Or(one)),
+        _ => None,
+    }
+}
+
+impl Encoding {
+    /// Whether values are texts that the server converts to the column's character set.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Encoding::Text(_) | Encoding::Utf8Or(_))
     }
 }
 

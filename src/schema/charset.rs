@@ -11,8 +11,8 @@ pub fn charset_of_collation(collation: u32) -> Option<&'static str> {
         }
         1024.. => return charset_of_collation(collation - 1024),
         63 => "binary",
-        45 | 46 | 224..=247 | 255..=323 => "utf8mb4",
-        33 | 76 | 83 | 192..=215 | 223 => "utf8mb3",
+        45 | 46 | 224..=247 | 255..=323 | 608..=623 => "utf8mb4",
+        33 | 76 | 83 | 192..=215 | 223 | 576..=591 => "utf8mb3",
         5 | 8 | 15 | 31 | 47 | 48 | 49 | 94 => "latin1",
         11 | 65 => "ascii",
         28 | 87 => "gbk",
@@ -24,10 +24,10 @@ pub fn charset_of_collation(collation: u32) -> Option<&'static str> {
         97 | 98 => "eucjpms",
         1 | 84 => "big5",
         19 | 85 => "euckr",
-        35 | 90 | 128..=151 | 159 => "ucs2",
-        54 | 55 | 101..=124 => "utf16",
+        35 | 90 | 128..=151 | 159 | 640..=655 => "ucs2",
+        54 | 55 | 101..=124 | 672..=687 => "utf16",
         56 | 62 => "utf16le",
-        60 | 61 | 160..=183 => "utf32",
+        60 | 61 | 160..=183 | 736..=751 => "utf32",
         2 | 9 | 21 | 27 | 77 => "latin2",
         30 | 78 => "latin5",
         20 | 41 | 42 | 79 => "latin7",
@@ -55,9 +55,24 @@ pub fn charset_of_collation(collation: u32) -> Option<&'static str> {
     })
 }
 
+/// Whether text of one can be taken for text of the other: equal bytes mean equal characters in both, as far as both know
+/// them.
+pub fn reads_alike(one: &str, other: &str) -> bool {
+    let unicode = |name: &str| matches!(name, "utf8" | "utf8mb3" | "utf8mb4");
+    let within = |small: &str, large: &str| small == "ascii" && is_ascii_compatible(large);
+    one == other || (unicode(one) && unicode(other)) || within(one, other) || within(other, one)
+}
+
 /// Whether bytes below 128 mean ASCII there, so that a plain literal can stand for them.
 pub fn is_ascii_compatible(charset: &str) -> bool {
     !matches!(charset, "ucs2" | "utf16" | "utf16le" | "utf32" | "swe7" | "binary")
+}
+
+/// Whether each byte is a character there.
+pub fn is_single_byte(charset: &str) -> bool {
+    let several =
+        ["gbk", "gb18030", "gb2312", "sjis", "cp932", "ujis", "eucjpms", "big5", "euckr", "utf8mb3", "utf8mb4"];
+    is_ascii_compatible(charset) && !several.contains(&charset)
 }
 
 #[cfg(test)]
@@ -70,6 +85,20 @@ mod tests {
         assert_eq!(charset_of_collation(8), Some("latin1"));
         assert_eq!(charset_of_collation(1024 + 45), Some("utf8mb4"));
         assert_eq!(charset_of_collation(2304), Some("utf8mb4"));
+        assert_eq!(charset_of_collation(608), Some("utf8mb4"));
         assert_eq!(charset_of_collation(9999), None);
+    }
+
+    #[test]
+    fn what_reads_alike() {
+        for (one, other, alike) in [
+            ("utf8mb3", "utf8mb4", true),
+            ("ascii", "latin1", true),
+            ("latin1", "utf8mb4", false),
+            ("gbk", "gbk", true),
+        ] {
+            assert_eq!((reads_alike(one, other), reads_alike(other, one)), (alike, alike), "{one} {other}");
+        }
+        assert!(is_single_byte("latin1") && !is_single_byte("gbk") && !is_single_byte("ucs2"));
     }
 }

@@ -6,8 +6,10 @@
 
 mod bind;
 mod charset;
+mod origin;
 mod structure;
 
-pub use bind::{BindError, BoundColumn, BoundTable, Encoding, LaneRule, TableRule, bind};
-pub use charset::{charset_of_collation, is_ascii_compatible};
+pub use bind::{BindError, BoundColumn, BoundTable, Encoding, LaneRule, TableRule, bind, bind_with};
+pub use charset::{charset_of_collation, is_ascii_compatible, reads_alike};
+pub use origin::{OriginColumn, OriginTable};
 pub use structure::{ColumnStructure, Dialect, KeyStructure, TableStructure};

@@ -29,7 +29,7 @@ mod rules;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-pub use ddl::{DdlInput, DdlKind, DdlPlan, TargetStatement};
+pub use ddl::{ClauseCondition, ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement};
 pub use rules::{BlockAllowRules, RouteRule, Rules};
 
 use allow::AllowList;

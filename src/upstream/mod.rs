@@ -16,6 +16,7 @@ mod preflight;
 mod reader;
 mod sieve;
 mod start;
+mod tables;
 mod wire;
 
 pub use backoff::{Backoff, FIRST_PAUSE, LONGEST_PAUSE};
@@ -25,3 +26,4 @@ pub use facts::{BinlogSize, ServerFacts, ServerVersion, location_now};
 pub use preflight::{Preflight, Problem, Severity, Want, failure_of};
 pub use reader::{Batch, BinlogReader, Heartbeat};
 pub use start::{StartError, find_start, gtids_at};
+pub use tables::{SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_columns, zone_offset};

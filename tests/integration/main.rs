@@ -21,6 +21,7 @@ mod memory;
 mod options;
 mod park;
 mod replicate;
+mod schema;
 mod selftest;
 mod torture;
 mod types;

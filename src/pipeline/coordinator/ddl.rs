@@ -45,6 +45,7 @@ impl Coordinator {
             self.progress.send_modify(|progress| progress.ddl = None);
         }
         let intent = result?;
+        self.ddl_may_be_done = false;
         (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.
         let _ = ddl.done.send(true);
@@ -82,6 +83,7 @@ impl Coordinator {
             place: Arc::clone(&ddl.place),
             stopping,
             stopped: false,
+            may_be_done: self.ddl_may_be_done,
             say: &|waits| progress.send_modify(|progress| progress.activity = waits),
         };
         let mut result = Ok(());

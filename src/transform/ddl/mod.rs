@@ -9,6 +9,7 @@
 //! becomes several, so that each is filtered alone; clauses of one ALTER TABLE stay together. As in DM, a statement that
 //! involves a table which is not wanted is skipped as a whole: a rename to or from such a table, a copy of its structure.
 
+mod adapt;
 mod cursor;
 mod lex;
 mod parse;
@@ -48,8 +49,10 @@ pub enum DdlPlan {
 /// One statement for the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetStatement {
-    /// The text, all names qualified.
+    /// The text, all names qualified. Where there are `clauses`, what stands before them.
     pub sql: String,
+    /// Clauses, parted by commas, where some of them are run only if they are needed.
+    pub clauses: Vec<TargetClause>,
     /// Names of the `sql_mode` flags that decide how the text reads and that were set on the source: the session that
     /// runs it must have these of [`READING_MODES`](TargetStatement::READING_MODES), and none of the others there.
     pub sql_modes: Vec<&'static str>,
@@ -62,6 +65,35 @@ pub struct TargetStatement {
     pub targets: Vec<TargetTable>,
     /// The target's schema, for statements on a whole one: what is known about all tables in it is void once it ran.
     pub schema_only: Option<String>,
+}
+
+/// A clause of an ALTER TABLE, or a whole statement, that is run under a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetClause {
+    /// Its text, without the condition.
+    pub text: String,
+    /// The condition; `None` for always.
+    pub condition: Option<ClauseCondition>,
+}
+
+/// That a part of the table is there, or is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClauseCondition {
+    /// It must be there.
+    pub there: bool,
+    /// What.
+    pub part: ClausePart,
+    /// Its name, unquoted.
+    pub name: String,
+}
+
+/// What has a name in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the variants are SQL's words
+pub enum ClausePart {
+    Column,
+    Index,
+    ForeignKey,
 }
 
 impl TargetStatement {

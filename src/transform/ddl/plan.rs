@@ -277,7 +277,8 @@ impl Planner<'_> {
             .filter(|(bit, _)| self.input.sql_mode & bit != 0)
             .map(|(_, name)| *name)
             .collect();
-        TargetStatement { sql, sql_modes, kind, sources: Vec::new(), targets: Vec::new(), schema_only }
+        let (sources, targets, clauses) = (Vec::new(), Vec::new(), Vec::new());
+        TargetStatement { sql, clauses, sql_modes, kind, sources, targets, schema_only }
     }
 }
 
@@ -290,7 +291,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// `text` with all changes made. They do not overlap; an insertion comes before a replacement at its place.
-fn edited(text: &str, mut edits: Vec<Edit>) -> String {
+pub(super) fn edited(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
     let mut out = String::with_capacity(text.len() + 64);
     let mut at = 0;

@@ -1,5 +1,6 @@
 //! Real statement texts, and what becomes of them.
 
+mod adapted;
 mod refusals;
 
 use proptest::prelude::*;

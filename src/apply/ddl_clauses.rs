@@ -1,0 +1,48 @@
+//! Clauses of an ALTER TABLE that run only where they are needed, for a downstream that has no `IF [NOT] EXISTS` there.
+//!
+//! The source decided each of them by its table, and downstream the table is the same at that place. So asking it gives
+//! the same answer; and where an interrupted statement is run again, its fingerprint has told that it had not run.
+
+use mysql_async::Conn;
+
+use super::ddl::DdlStep;
+use super::introspect::{Part, has_part};
+use crate::error::Failure;
+
+/// What must be there, or must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Only {
+    /// It must be there.
+    pub there: bool,
+    /// What.
+    pub part: Part,
+    /// Its name.
+    pub name: String,
+}
+
+/// One clause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DdlClause {
+    /// Its text, without the condition.
+    pub text: String,
+    /// When it is run; `None` for always.
+    pub only: Option<Only>,
+}
+
+/// The statement with the clauses that are needed; `None` where none is.
+pub async fn needed(conn: &mut Conn, step: &DdlStep) -> Result<Option<String>, Failure> {
+    let Some(table) = step.targets.first().filter(|_| !step.clauses.is_empty()) else {
+        return Ok(Some(step.sql.clone()));
+    };
+    let mut texts = Vec::with_capacity(step.clauses.len());
+    for clause in &step.clauses {
+        let run = match &clause.only {
+            Some(Only { there, part, name }) => has_part(conn, table, *part, name).await? == *there,
+            None => true,
+        };
+        if run {
+            texts.push(clause.text.as_str());
+        }
+    }
+    Ok((!texts.is_empty()).then(|| format!("{}{}", step.sql, texts.join(", "))))
+}

@@ -1,0 +1,204 @@
+//! Bindings: how the rows of a table map onto its table downstream.
+//!
+//! Where the binlog does not say what a text's bytes mean, the source's own table is asked. What is left uncertain is
+//! shown with the task, or stops it: a text that is taken for another would be stored without an error.
+
+use std::sync::Arc;
+
+use super::foreign_keys::CascadeRule;
+use super::{Answer, Intake, Question};
+use crate::decode::RowsEvent;
+use crate::error::{Code, Failure, Scope};
+use crate::model::{Flavor, TargetTable};
+use crate::row::{ChangeKind, Column, ColumnKind, TableLayout};
+use crate::schema::{
+    BindError, BoundTable, ColumnStructure, Encoding, OriginColumn, OriginTable, TableStructure, bind_with,
+};
+
+/// Bindings kept; a source with more tables in use binds again now and then.
+const BINDINGS: usize = 10_000;
+/// Notes about single tables in the status.
+const NOTES: usize = 20;
+/// The collation number of bytes.
+const BINARY: u32 = 63;
+
+/// A table that rows go to.
+#[derive(Debug, Clone)]
+pub(super) struct Binding {
+    pub(super) table: Arc<BoundTable>,
+    /// Other tables that change with it downstream only if foreign keys are checked.
+    pub(super) cascade: Option<Arc<CascadeRule>>,
+}
+
+impl Intake {
+    /// The binding of an event's table; `None` where the rules do not want it.
+    pub(super) async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Binding>, Failure> {
+        let address = Arc::as_ptr(&event.layout) as usize;
+        if let Some((_, binding)) = self.bindings.get(&address) {
+            return Ok(binding.clone());
+        }
+        let binding = match self.transform.table(&event.layout.source)? {
+            None => None,
+            Some(target) => match self.bind(event, &target).await {
+                Ok(bound) => {
+                    let cascade = self.cascade_rule(&bound).await?;
+                    Some(Binding { table: Arc::new(bound), cascade })
+                }
+                Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) && is_sequence(&event.layout) => {
+                    let source = &event.layout.source;
+                    tracing::warn!(table = %source, "a sequence that the downstream does not have is left out");
+                    let note = format!(
+                        "{source} is a MariaDB sequence, and sequences are not replicated: its state is left out. \
+                         Create it downstream by hand (MariaDB only) to have it follow"
+                    );
+                    self.progress.send_if_modified(|progress| progress.notes.insert(note));
+                    None
+                }
+                Err(failure) => return Err(failure.at(self.place(event))),
+            },
+        };
+        if self.bindings.len() >= BINDINGS {
+            self.bindings.clear();
+        }
+        self.bindings.insert(address, (Arc::clone(&event.layout), binding.clone()));
+        Ok(binding)
+    }
+
+    async fn bind(&mut self, event: &RowsEvent, target: &TargetTable) -> Result<BoundTable, Failure> {
+        let Answer::Structure(structure) = self.retried(Question::Structure(target)).await? else {
+            return Err(Failure::new(Code::ReadDownstreamTable, format!("no structure of {target}")));
+        };
+        let origin = self.origin_of(event, target, &structure).await;
+        let bound = bind_with(&event.layout, target, &structure, self.downstream.dialect, origin.as_ref());
+        if let Ok(BoundTable { identity: None, .. }) = &bound
+            && self.tables.is_none()
+        {
+            let message = format!(
+                "target table {target} has no key, and positions cannot be kept downstream: after an interruption its rows would come twice"
+            );
+            return Err(Failure::new(Code::ConfigTask, message).scope(Scope::Downstream).workaround(
+                "Please grant CREATE on the task's meta-schema, give the table a primary key, or leave it out by the \
+                 block-allow-list; then resume-task.",
+            ));
+        }
+        let mut bound = bound.map_err(|error| bind_failure(&error, event, target))?;
+        self.note_charsets(&bound);
+        if let Some(rule) = self.mappings.settle(&mut bound)?
+            && let Some(tables) = &self.tables
+        {
+            // Before the first change is dealt out by it.
+            let name = &target.0;
+            let sql = tables.write_mapping(self.epoch, &name.schema, &name.table, &rule);
+            self.retried(Question::Store(&sql)).await?;
+        }
+        Ok(bound)
+    }
+
+    /// What the source says of the table, where its binlog leaves out something that decides what is written.
+    async fn origin_of(
+        &mut self,
+        event: &RowsEvent,
+        target: &TargetTable,
+        structure: &TableStructure,
+    ) -> Option<OriginTable> {
+        let (layout, source) = (&event.layout, &event.layout.source);
+        let flavor = self.origin.flavor;
+        let texts = structure.columns.iter().any(|column| column.charset.is_some());
+        if !texts || !layout.columns.iter().any(|column| is_unsaid(column, flavor, &structure.columns)) {
+            return None;
+        }
+        let Some(found) = self.origin.columns(source).await else {
+            if layout.columns.iter().any(|column| column.collation.is_none() && is_textual(column)) {
+                self.note(format!(
+                    "the binlog does not say in which character sets the texts of {source} are, and the source does not \
+                     show the table to this account: they are taken to be as in {target} (binlog_row_metadata=MINIMAL on \
+                     the source, or SELECT on its tables, makes that certain)"
+                ));
+            }
+            return None;
+        };
+        let column = |column: crate::upstream::SourceColumn| OriginColumn {
+            name: column.name,
+            data_type: column.data_type,
+            charset: column.charset,
+        };
+        // In the same second, it may have changed before or after.
+        let holds = found.changed.is_some_and(|changed| changed < u64::from(event.timestamp));
+        Some(OriginTable { columns: found.columns.into_iter().map(column).collect(), holds })
+    }
+
+    fn note_charsets(&self, bound: &BoundTable) {
+        for column in &bound.columns {
+            if let Encoding::Utf8Or(other) = column.encoding {
+                self.note(format!(
+                    "the binlog does not say in which character set {}.{} was, and the source has altered it since: its \
+                     texts are read as UTF-8 where they are valid, else as {other}",
+                    bound.source, column.quoted
+                ));
+            }
+        }
+    }
+
+    pub(super) fn note(&self, note: String) {
+        self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
+    }
+}
+
+fn is_textual(column: &Column) -> bool {
+    use ColumnKind as K;
+    matches!(
+        column.kind,
+        K::Char { .. } | K::VarChar { .. } | K::Blob { .. } | K::CompressedVarChar { .. } | K::CompressedBlob { .. }
+    )
+}
+
+/// Whether the binlog leaves out what a column's bytes mean: a text's character set, or that they are no text but one of
+/// MariaDB's types that have no number of their own.
+fn is_unsaid(column: &Column, flavor: Flavor, structure: &[ColumnStructure]) -> bool {
+    let own_type = |column: &ColumnStructure| matches!(&*column.data_type, "uuid" | "inet4" | "inet6");
+    let untyped = matches!(column.kind, ColumnKind::Char { max_bytes: 4 | 16 })
+        && column.collation.is_none_or(|collation| collation == BINARY)
+        && flavor == Flavor::MariaDb
+        && !structure.iter().any(own_type);
+    untyped || (is_textual(column) && column.collation.is_none())
+}
+
+fn bind_failure(error: &BindError, event: &RowsEvent, target: &TargetTable) -> Failure {
+    if let BindError::NeitherKeyNorTransactions { .. } = error {
+        let remedy = format!(
+            "Please run ALTER TABLE {target} ENGINE=InnoDB downstream, or give it a primary key, then resume-task."
+        );
+        return Failure::new(Code::ConfigTask, format!("target table {target}: {error}"))
+            .scope(Scope::Downstream)
+            .workaround(remedy);
+    }
+    let verb = match event.kind {
+        ChangeKind::Insert => "insert",
+        ChangeKind::Update => "update",
+        ChangeKind::Delete => "delete",
+    };
+    let source = &event.layout.source;
+    let failure = Failure::new(
+        Code::ColumnCount,
+        format!("gen {verb} sqls failed, sourceTable: {source}, targetTable: {target}: {error}"),
+    );
+    match error {
+        BindError::CharsetUnknown { .. } => failure.workaround(
+            "Please set binlog_row_metadata=MINIMAL on the source, copy the table anew, and start the task behind that; \
+             or leave the table out by the block-allow-list.",
+        ),
+        _ => failure,
+    }
+}
+
+/// Whether a table has the one shape that MariaDB gives every sequence: its values in eight columns, none of them NULL.
+/// A table that looks like this by chance is taken for one only where the downstream does not have it.
+fn is_sequence(layout: &TableLayout) -> bool {
+    use ColumnKind::{BigInt, TinyInt};
+    let shape = [BigInt, BigInt, BigInt, BigInt, BigInt, BigInt, TinyInt, BigInt];
+    let columns = &layout.columns;
+    let names = ["next_not_cached_value", "minimum_value", "maximum_value", "start_value", "increment"];
+    columns.len() == shape.len()
+        && columns.iter().zip(shape).all(|(column, kind)| column.kind == kind && !column.nullable)
+        && layout.names.iter().all(|all| names.iter().zip(all.iter()).all(|(known, name)| **known == **name))
+}

@@ -1,0 +1,181 @@
+//! Statements: what is run downstream for one, and in which session.
+
+use tokio::sync::oneshot;
+
+use super::{End, Gone, Intake, place};
+use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
+use crate::decode::{RowsEvent, Statement};
+use crate::error::{Code, Failure};
+use crate::model::{BinlogPosition, Flavor, TableName, TargetTable};
+use crate::pipeline::exceptions::{Exception, Treatment};
+use crate::pipeline::item::{DdlItem, Item};
+use crate::schema::Dialect;
+use crate::transform::{ClausePart, DdlInput, DdlPlan, TargetClause, TargetStatement};
+
+impl Intake {
+    pub(super) async fn statement(&mut self, statement: Statement) -> Result<(), End> {
+        let text = &statement.text;
+        // A statement that cannot be replicated may hold rows or passwords: only its place is told.
+        let place = place(&statement.start, &statement.end, &self.open);
+        // Its transaction has nothing else: the place of either means it.
+        let exception = self.exceptions.at(&statement.start).or_else(|| self.exceptions.at(&self.open.position));
+        let exception = exception.cloned();
+        let mut targets = Vec::new();
+        if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
+            let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
+            match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
+                DdlPlan::Skip { reason } => tracing::debug!(pos = %statement.start, reason, "statement left out"),
+                DdlPlan::Run(planned) => targets = planned,
+            }
+        } else {
+            self.tell_skipped(&statement.start, "a statement");
+        }
+        let before = exception.map(|exception| exception.statements).unwrap_or_default();
+        if targets.is_empty() && before.is_empty() {
+            return Ok(());
+        }
+        let session = self.session(&statement).await;
+        let mut steps = self.steps_of(&before, statement.sql_mode, &session, &place)?;
+        steps.extend(targets.into_iter().map(|target| self.step(target, statement.sql_mode, session.clone())));
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.run_ddl(steps, &format!("{place}, origin SQL: [{text}]")).await?;
+        self.cascades.after(text);
+        Ok(())
+    }
+
+    /// Hands DDL over, and waits until it has run.
+    async fn run_ddl(&mut self, steps: Vec<DdlStep>, place: &str) -> Result<(), End> {
+        let first_step = self.ddl_steps;
+        self.ddl_steps += steps.len() as u32;
+        let (done, ran) = oneshot::channel();
+        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), done }), 0).await?;
+        // Its sender goes with the coordinator.
+        let ran = ran.await.map_err(|_| Gone)?;
+        self.bindings.clear();
+        if ran {
+            // Before it ran all lanes were moved to its start.
+            self.mappings.forget();
+        }
+        Ok(())
+    }
+
+    /// What an operator's statements come to downstream.
+    fn steps_of(
+        &mut self,
+        statements: &[String],
+        sql_mode: u64,
+        session: &DdlSession,
+        place: &str,
+    ) -> Result<Vec<DdlStep>, Failure> {
+        let mut steps = Vec::new();
+        for text in statements {
+            let input = DdlInput { schema: "", text, sql_mode };
+            match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
+                DdlPlan::Skip { reason } => tracing::warn!(reason, "an operator's statement is left out"),
+                DdlPlan::Run(targets) => {
+                    steps.extend(targets.into_iter().map(|target| self.step(target, sql_mode, session.clone())));
+                }
+            }
+            self.cascades.after(text);
+        }
+        Ok(steps)
+    }
+
+    /// Does what an operator wants at a rows event; whether the rows themselves are wanted.
+    pub(super) async fn rows_go_on(&mut self, event: &RowsEvent, exception: &Exception) -> Result<bool, End> {
+        let place = self.place(event);
+        if !exception.statements.is_empty() && !self.sent_rows {
+            let session = DdlSession { timestamp: event.timestamp, ..DdlSession::default() };
+            let steps = self.steps_of(&exception.statements, 0, &session, &place)?;
+            self.run_ddl(steps, &place).await?;
+        } else if !exception.statements.is_empty() {
+            // Lanes are at work on the rows before it, and a replay could not tell whether it has run.
+            let text = "statements can be run before the first row change of a transaction only";
+            return Err(Failure::new(Code::NotSet, text).at(&place).into());
+        }
+        if exception.treatment == Treatment::Inject {
+            return Ok(true);
+        }
+        self.tell_skipped(&event.start, &format!("row changes of {}", event.layout.source));
+        Ok(false)
+    }
+
+    fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
+        tracing::warn!(%at, "left out by an operator's order");
+        self.note(format!("{what} at {at} left out by an operator's order"));
+    }
+
+    fn step(&self, target: TargetStatement, sql_mode: u64, session: DdlSession) -> DdlStep {
+        let from = self.origin.flavor;
+        let to = match self.downstream.dialect {
+            Dialect::MariaDb => Flavor::MariaDb,
+            Dialect::MySql | Dialect::TiDb => Flavor::MySql,
+        };
+        let unsafe_with_rows = target.volatile(sql_mode, from).map(|function| {
+            format!(
+                "{function} gives each server values of its own, and the source does not log those that this statement \
+                 gives to the rows that are there"
+            )
+        });
+        let target = target.adapted(sql_mode, from, to);
+        let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
+        DdlStep {
+            sql: target.sql,
+            clauses: target.clauses.into_iter().map(clause).collect(),
+            targets: target.targets.into_iter().chain(schema).collect(),
+            session: DdlSession { sql_modes: target.sql_modes, ..session },
+            unsafe_with_rows,
+        }
+    }
+
+    /// The session that a statement ran in. The source's own time zone has no name elsewhere, and others may not be known
+    /// downstream: the source is asked how far they were from UTC.
+    async fn session(&mut self, statement: &Statement) -> DdlSession {
+        let zone = match statement.time_zone.as_deref() {
+            None => None,
+            Some(zone) if zone.starts_with(['+', '-']) => Some(Zone { name: zone.to_owned(), offset: None }),
+            Some(zone) => {
+                let found = self.origin.zone(zone, statement.timestamp).await;
+                let own = zone.eq_ignore_ascii_case("SYSTEM");
+                if own && found.is_some_and(|found| found.varies) {
+                    self.note(format!(
+                        "the statement at {} depends on the time zone of the source's machine, which changes with the \
+                         season: what it makes of times at the other season may be an hour off (a time_zone with a name \
+                         on the source makes that certain)",
+                        statement.start
+                    ));
+                }
+                let offset = found.map(|found| east(found.minutes));
+                Some(Zone { name: if own { String::new() } else { zone.to_owned() }, offset })
+            }
+        };
+        DdlSession {
+            sql_modes: Vec::new(),
+            timestamp: statement.timestamp,
+            collations: statement.charset.map(|[_, connection, server]| [connection, server]),
+            utf8mb4_collation: statement.utf8mb4_collation,
+            foreign_keys_off: statement.no_foreign_key_checks,
+            zone,
+        }
+    }
+}
+
+fn clause(TargetClause { text, condition }: TargetClause) -> DdlClause {
+    let only = condition.map(|condition| {
+        let part = match condition.part {
+            ClausePart::Column => Part::Column,
+            ClausePart::Index => Part::Index,
+            ClausePart::ForeignKey => Part::ForeignKey,
+        };
+        Only { there: condition.there, part, name: condition.name }
+    });
+    DdlClause { text, only }
+}
+
+/// Minutes to the east as the servers write them.
+fn east(minutes: i64) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+}

@@ -1,0 +1,147 @@
+//! Rows that change with others by a foreign key (ON DELETE CASCADE, ON UPDATE SET NULL, …).
+//!
+//! Most sources do not write such changes into their binlog: the engine makes them. They arrive only if the downstream
+//! makes them too, and our sessions do not check foreign keys unless the task asks for it. Invariant: a change that would
+//! have changed other tables is not applied without them; the task stops and says what to set.
+
+use std::sync::Arc;
+
+use super::{Answer, Intake, Question};
+use crate::apply::Cascade;
+use crate::decode::RowsEvent;
+use crate::error::{Code, Failure, Scope};
+use crate::model::TargetTable;
+use crate::row::{ChangeKind, ReadRow, RowImage, TableLayout};
+use crate::schema::BoundTable;
+
+/// The downstream's foreign keys that change rows; `None` where they must be read anew.
+#[derive(Debug, Default)]
+pub(super) struct Cascades {
+    known: Option<Vec<Cascade>>,
+}
+
+impl Cascades {
+    /// A statement may have changed which there are, or what their tables are called. Those that went with a statement
+    /// without these words are found out when they would matter.
+    pub(super) fn after(&mut self, statement: &str) {
+        let statement = statement.to_ascii_uppercase();
+        if ["REFERENCES", "RENAME", "FOREIGN"].iter().any(|word| statement.contains(word)) {
+            self.known = None;
+        }
+    }
+
+    fn of(&self, parent: &TargetTable) -> Vec<Cascade> {
+        let known = self.known.as_deref().unwrap_or_default();
+        known.iter().filter(|cascade| same(&cascade.parent, parent)).cloned().collect()
+    }
+}
+
+/// Servers that fold names to lower case do so here and there.
+fn same(one: &TargetTable, other: &TargetTable) -> bool {
+    one.0.schema.eq_ignore_ascii_case(&other.0.schema) && one.0.table.eq_ignore_ascii_case(&other.0.table)
+}
+
+/// When changes of a table change others.
+#[derive(Debug)]
+pub(super) struct CascadeRule {
+    target: TargetTable,
+    /// A foreign key that acts when a row goes.
+    on_delete: Option<String>,
+    /// Foreign keys that act when one of these columns of the layout changes.
+    on_update: Vec<(String, Vec<usize>)>,
+}
+
+impl Intake {
+    /// What holds for a table; `None` where nothing changes with it, or the downstream does it by itself.
+    pub(super) async fn cascade_rule(&mut self, bound: &BoundTable) -> Result<Option<Arc<CascadeRule>>, Failure> {
+        if self.downstream.checks_foreign_keys {
+            return Ok(None);
+        }
+        if self.cascades.known.is_none() {
+            self.read_cascades().await?;
+        }
+        let cascades = self.cascades.of(&bound.target);
+        if cascades.is_empty() {
+            return Ok(None);
+        }
+        let place = |name: &String| {
+            let quoted = format!("`{}`", name.replace('`', "``")).to_lowercase();
+            bound.columns.iter().position(|column| column.quoted.to_lowercase() == quoted)
+        };
+        let on_delete = cascades.iter().find(|cascade| cascade.on_delete).map(Cascade::to_string);
+        let on_update = cascades.iter().filter(|cascade| cascade.on_update);
+        let on_update = on_update.map(|cascade| {
+            (cascade.to_string(), cascade.parent_columns.iter().filter_map(place).collect::<Vec<usize>>())
+        });
+        let on_update = on_update.collect();
+        Ok(Some(Arc::new(CascadeRule { target: bound.target.clone(), on_delete, on_update })))
+    }
+
+    async fn read_cascades(&mut self) -> Result<(), Failure> {
+        if let Answer::Cascades(cascades) = self.retried(Question::Cascades).await? {
+            self.cascades.known = Some(cascades);
+        }
+        Ok(())
+    }
+
+    /// Fails where a change of these rows changed other tables on the source without a word in its binlog.
+    pub(super) async fn check_cascade(&mut self, event: &RowsEvent, rule: &CascadeRule) -> Result<(), Failure> {
+        let acting = match event.kind {
+            ChangeKind::Insert => None,
+            ChangeKind::Delete => rule.on_delete.clone(),
+            ChangeKind::Update => {
+                let changes = |columns: &[usize]| {
+                    event.rows.iter().any(|row| match (&row.before, &row.after) {
+                        (Some(before), Some(after)) => differs(&event.layout, before, after, columns),
+                        _ => false,
+                    })
+                };
+                rule.on_update.iter().find(|(_, columns)| changes(columns)).map(|(key, _)| key.clone())
+            }
+        };
+        let Some(key) = acting else { return Ok(()) };
+        match self.origin.logs_cascades().await {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => {
+                let text = format!("rows of {} change others by {key}, and the source cannot be asked", rule.target);
+                return Err(Failure::new(Code::InvalidConnection, text)
+                    .scope(Scope::Upstream)
+                    .workaround("Please make the source reachable, then resume-task."));
+            }
+        }
+        // It may be gone since it was read.
+        self.read_cascades().await?;
+        if !self.cascades.of(&rule.target).iter().any(|cascade| cascade.to_string() == key) {
+            return Ok(());
+        }
+        let text = format!(
+            "this change of {} changed rows of another table by {key}, which the source does not write into its binlog, and \
+             the task's sessions do not check foreign keys",
+            rule.target
+        );
+        Err(Failure::new(Code::ConfigTask, text).scope(Scope::Downstream).workaround(
+            "Please set `session: {foreign_key_checks: \"1\"}` in the task's target-database, so that the downstream makes \
+             these changes itself (update-task, or stop-task and start-task; everything is then applied on one lane).",
+        ))
+    }
+}
+
+/// Whether one of `columns` is another one after the change. What a small image leaves out has not changed.
+fn differs(layout: &TableLayout, before: &RowImage, after: &RowImage, columns: &[usize]) -> bool {
+    let read = |image: &RowImage| {
+        let mut found: Vec<(usize, String)> = Vec::with_capacity(columns.len());
+        let whole = image.visit(layout, |column, value| {
+            if columns.contains(&column) {
+                found.push((column, format!("{value:?}")));
+            }
+            Ok(())
+        });
+        whole.map(|()| found)
+    };
+    match (read(before), read(after)) {
+        (Ok(before), Ok(after)) => after.iter().any(|value| !before.contains(value)),
+        // What cannot be read is reported where it is used.
+        _ => true,
+    }
+}
