@@ -46,6 +46,8 @@ pub struct DdlStep {
     pub session: DdlSession,
     /// Why it must not be run where its tables hold rows: those would not become what they became on the source.
     pub unsafe_with_rows: Option<String>,
+    /// It makes one change: where its effect is there, all of it is. A dm-worker runs several one after the other.
+    pub one_change: bool,
 }
 
 impl DdlStep {
@@ -159,7 +161,9 @@ impl DdlRun<'_> {
             Ok(()) => Ok(()),
             // It may still have been at work where the server has no locks, and done by the time that ours got its turn.
             Err(Ran::Failed(failure)) if interrupted && says_one_of(&failure, &DONE_BEFORE) => Ok(()),
-            Err(Ran::Failed(failure)) if self.may_be_done && says_one_of(&failure, &DONE_BY_ANOTHER) => {
+            Err(Ran::Failed(failure))
+                if self.may_be_done && step.one_change && says_one_of(&failure, &DONE_BY_ANOTHER) =>
+            {
                 let cause = failure.raw_cause;
                 tracing::warn!(step = number, %cause, "taken for done: another worker ran it before it ended");
                 Ok(())

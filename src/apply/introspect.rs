@@ -122,10 +122,8 @@ pub struct Cascade {
     pub name: String,
     /// It acts when a row of the parent goes.
     pub on_delete: bool,
-    /// It acts when one of these columns of the parent changes.
+    /// It acts when what it refers to changes.
     pub on_update: bool,
-    /// Columns of the parent that it refers to.
-    pub parent_columns: Vec<String>,
 }
 
 impl std::fmt::Display for Cascade {
@@ -146,22 +144,49 @@ pub async fn fetch_cascades(conn: &mut Conn) -> Result<Vec<Cascade>, Failure> {
          WHERE update_rule IN {ACTIONS} OR delete_rule IN {ACTIONS}"
     );
     type Columns = (String, String, String, String, String, bool, bool);
-    let rows: Vec<Columns> = limited(conn.query(sql)).await.map_err(failed)?;
-    let mut cascades = Vec::with_capacity(rows.len());
-    for (schema, table, name, parent_schema, parent, on_update, on_delete) in rows {
-        let sql = format!(
-            "SELECT referenced_column_name FROM information_schema.key_column_usage WHERE constraint_schema={0} AND \
-             table_schema={0} AND table_name={1} AND constraint_name={2} AND referenced_column_name IS NOT NULL",
-            quote(&schema),
-            quote(&table),
-            quote(&name)
-        );
-        let parent_columns: Vec<String> = limited(conn.query(sql)).await.map_err(failed)?;
-        let child = TargetTable(TableName::new(schema, table));
-        let parent = TargetTable(TableName::new(parent_schema, parent));
-        cascades.push(Cascade { child, parent, name, on_delete, on_update, parent_columns });
-    }
-    Ok(cascades)
+    let rows: Vec<Columns> = match limited(conn.query(sql)).await {
+        Ok(rows) => rows,
+        // A server without this table, or without foreign keys, has none that act.
+        Err(mysql_async::Error::Server(error)) => {
+            tracing::warn!(error = %error.message, "the downstream does not tell its foreign keys");
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let cascade = |(schema, table, name, parent_schema, parent, on_update, on_delete): Columns| Cascade {
+        child: TargetTable(TableName::new(schema, table)),
+        parent: TargetTable(TableName::new(parent_schema, parent)),
+        name,
+        on_delete,
+        on_update,
+    };
+    Ok(rows.into_iter().map(cascade).collect())
+}
+
+/// Columns of the parent that a foreign key refers to.
+pub async fn fetch_parent_columns(conn: &mut Conn, cascade: &Cascade) -> Result<Vec<String>, Failure> {
+    let sql = format!(
+        "SELECT referenced_column_name FROM information_schema.key_column_usage WHERE constraint_schema={0} AND \
+         table_schema={0} AND table_name={1} AND constraint_name={2} AND referenced_column_name IS NOT NULL",
+        quote(&cascade.child.0.schema),
+        quote(&cascade.child.0.table),
+        quote(&cascade.name)
+    );
+    let answer = limited(conn.query(sql)).await;
+    answer.map_err(|error| structure_failure(&error, "read the foreign keys of", &cascade.child))
+}
+
+/// The default character set of a schema; `None` where there is none of that name.
+pub async fn fetch_schema_charset(conn: &mut Conn, schema: &str) -> Result<Option<String>, Failure> {
+    let sql = format!(
+        "SELECT default_character_set_name FROM information_schema.schemata WHERE schema_name={}",
+        quote(schema)
+    );
+    let answer = limited(conn.query_first(sql)).await;
+    answer.map_err(|error| {
+        let doing = format!("read the default character set of schema `{schema}`");
+        driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing)
+    })
 }
 
 /// Whether a table holds any row; one that is not there holds none.

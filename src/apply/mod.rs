@@ -26,7 +26,7 @@ pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents};
 pub use ddl_clauses::{DdlClause, Only};
 pub use ddl_lock::DdlLock;
 pub use ddl_session::{DdlSession, Zone};
-pub use introspect::{Cascade, Part, fetch_cascades, fetch_structure};
+pub use introspect::{Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
 pub use session::{Downstream, DownstreamOptions};
 pub use statement::{Shape, StatementCursor, StatementInfo};
 pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};

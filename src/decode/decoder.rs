@@ -276,6 +276,10 @@ impl Decoder {
                 out.push(Decoded::XaRollback { xid: xid_of(text), start, end });
                 Ok(())
             }
+            Some(Bracket::XaCommit) if self.ordinal == 0 => {
+                out.push(Decoded::XaCommit { xid: xid_of(text) });
+                Ok(())
+            }
             Some(_) => Ok(()),
             None if self.alter == AlterPhase::Void => Ok(()),
             None => {
@@ -300,6 +304,7 @@ fn begins_anew(header: &EventHeader) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bracket {
     XaRollback,
+    XaCommit,
     Other,
 }
 
@@ -316,12 +321,13 @@ fn bracket(text: &[u8]) -> Option<Bracket> {
     }
     match is(first, "XA") {
         true if is(second, "ROLLBACK") => Some(Bracket::XaRollback),
+        true if is(second, "COMMIT") => Some(Bracket::XaCommit),
         true => Some(Bracket::Other),
         false => None,
     }
 }
 
-/// What stands behind `XA ROLLBACK`, in one form.
+/// What stands behind `XA ROLLBACK` or `XA COMMIT`, in one form.
 fn xid_of(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let words = text.split_whitespace().skip(2).collect::<String>();

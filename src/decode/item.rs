@@ -27,6 +27,11 @@ pub enum Decoded {
         /// Its identifier, as statements about it have it.
         xid: String,
     },
+    /// A transaction that was prepared before is committed: its rows have come.
+    XaCommit {
+        /// Its identifier.
+        xid: String,
+    },
     /// A transaction that was prepared before is rolled back: what it did is to be undone.
     XaRollback {
         /// Its identifier.

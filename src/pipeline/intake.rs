@@ -24,7 +24,7 @@ use super::item::{IntakeEnd, Item, ItemSender};
 use super::mapping::TableMappings;
 use super::origin::Origin;
 use super::progress::Progress;
-use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_structure};
+use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
@@ -118,6 +118,10 @@ enum Question<'a> {
     Store(&'a str),
     /// Which foreign keys change other tables' rows.
     Cascades,
+    /// What one of them refers to.
+    ParentColumns(&'a Cascade),
+    /// The default character set of a schema.
+    SchemaCharset(&'a str),
 }
 
 /// What it answers.
@@ -125,6 +129,8 @@ enum Answer {
     Structure(TableStructure),
     Stored,
     Cascades(Vec<Cascade>),
+    ParentColumns(Vec<String>),
+    SchemaCharset(Option<String>),
 }
 
 /// Intake ended without a failure: nobody takes its items any more.
@@ -245,7 +251,8 @@ impl Intake {
             Decoded::Statement(statement) if !self.skipping => self.statement(statement).await?,
             Decoded::Prepared { xid } => self.prepared.saw(xid, &self.open),
             Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end).await?,
-            Decoded::Rows(_) | Decoded::Statement(_) | Decoded::XaRollback { .. } => {}
+            Decoded::XaCommit { xid } if !self.skipping => self.check_commit(&xid).await,
+            Decoded::Rows(_) | Decoded::Statement(_) | Decoded::XaRollback { .. } | Decoded::XaCommit { .. } => {}
             Decoded::Commit { location, timestamp } => {
                 let behind = self.done.as_ref().is_some_and(|done| !location.covers(&done.location));
                 if !std::mem::take(&mut self.skipping) && !behind {
@@ -317,6 +324,8 @@ impl Intake {
         match question {
             Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
             Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
+            Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
+            Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),
             Question::Store(sql) => {
                 let stored = self.downstream.limited(conn.query_drop(*sql)).await;
                 let doing = "store how a table's changes are dealt out";

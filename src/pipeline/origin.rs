@@ -10,7 +10,7 @@ use mysql_async::Conn;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, SourceTable};
 use crate::mysql::{Connector, Endpoint};
-use crate::upstream::{SourceColumns, ZoneOffset, logs_cascades, source_columns, zone_offset};
+use crate::upstream::{SourceColumns, ZoneOffset, logs_cascades, source_columns, source_schema_charset, zone_offset};
 
 /// Longest wait for a connection and an answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -38,6 +38,14 @@ impl Origin {
     pub async fn columns(&mut self, table: &SourceTable) -> Option<SourceColumns> {
         match self.ask(Question::Columns(table)).await {
             Some(Answer::Columns(columns)) => columns,
+            _ => None,
+        }
+    }
+
+    /// The default character set of a schema now; `None` where it is not there, or the source cannot be asked.
+    pub async fn schema_charset(&mut self, schema: &str) -> Option<String> {
+        match self.ask(Question::SchemaCharset(schema)).await {
+            Some(Answer::SchemaCharset(charset)) => charset,
             _ => None,
         }
     }
@@ -96,6 +104,9 @@ impl Origin {
             };
             let answer = match question {
                 Question::Columns(table) => Answer::Columns(source_columns(&mut conn, table).await?),
+                Question::SchemaCharset(schema) => {
+                    Answer::SchemaCharset(source_schema_charset(&mut conn, schema).await?)
+                }
                 Question::LogsCascades => Answer::LogsCascades(logs_cascades(&mut conn).await?),
                 Question::Zone(zone, at) => Answer::Zone(zone_offset(&mut conn, zone, at).await?),
             };
@@ -115,12 +126,14 @@ impl Origin {
 #[derive(Clone, Copy)]
 enum Question<'a> {
     Columns(&'a SourceTable),
+    SchemaCharset(&'a str),
     LogsCascades,
     Zone(&'a str, u32),
 }
 
 enum Answer {
     Columns(Option<SourceColumns>),
+    SchemaCharset(Option<String>),
     LogsCascades(bool),
     Zone(Option<ZoneOffset>),
 }

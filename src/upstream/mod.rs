@@ -26,4 +26,6 @@ pub use facts::{BinlogSize, ServerFacts, ServerVersion, location_now};
 pub use preflight::{Preflight, Problem, Severity, Want, failure_of};
 pub use reader::{Batch, BinlogReader, Heartbeat};
 pub use start::{StartError, find_start, gtids_at};
-pub use tables::{SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_columns, zone_offset};
+pub use tables::{
+    SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_columns, source_schema_charset, zone_offset,
+};

@@ -166,6 +166,17 @@ impl Preflight {
                 "run `SET GLOBAL binlog_row_image = 'FULL'` on the source for filters and checks on all columns".into(),
             );
         }
+        // MySQL before 8.0 has no such variable, and writes none.
+        let older = facts.flavor == Flavor::MySql && facts.version < ServerVersion::of(8, 0);
+        if older || facts.variable("binlog_row_metadata") == "NO_LOG" {
+            problems.warning(
+                Code::ConfigSource,
+                "the binlog does not say in which character sets texts are (binlog_row_metadata)".into(),
+                "run `SET GLOBAL binlog_row_metadata = 'MINIMAL'` on the source (MariaDB), or grant SELECT on its tables, so \
+                 that it can be asked"
+                    .into(),
+            );
+        }
         if facts.variable("encrypt_binlog") == "ON" {
             problems.warning(
                 Code::ConfigSource,

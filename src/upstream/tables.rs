@@ -61,6 +61,15 @@ pub async fn source_columns(conn: &mut Conn, table: &SourceTable) -> Result<Opti
     Ok(Some(SourceColumns { columns, changed }))
 }
 
+/// The default character set of a schema now; `None` where it is not there, or not for this account.
+pub async fn source_schema_charset(conn: &mut Conn, schema: &str) -> Result<Option<String>, Failure> {
+    let sql = format!(
+        "SELECT default_character_set_name FROM information_schema.schemata WHERE schema_name={}",
+        quote(schema)
+    );
+    timed(conn.query_first(sql.as_str())).await.map_err(|error| query_failure(&error, &sql))
+}
+
 /// Whether the source writes into its binlog what foreign keys do to other tables. MariaDB and InnoDB itself do not; MySQL
 /// has done it above the engine since 9.6, unless it was started otherwise.
 pub async fn logs_cascades(conn: &mut Conn) -> Result<bool, Failure> {

@@ -2,14 +2,14 @@
 
 use tokio::sync::oneshot;
 
-use super::{End, Gone, Intake, place};
+use super::{Answer, End, Gone, Intake, Question, place};
 use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
 use crate::decode::{RowsEvent, Statement};
 use crate::error::{Code, Failure};
 use crate::model::{BinlogPosition, Flavor, TableName, TargetTable};
 use crate::pipeline::exceptions::{Exception, Treatment};
 use crate::pipeline::item::{DdlItem, Item};
-use crate::schema::Dialect;
+use crate::schema::{Dialect, reads_alike};
 use crate::transform::{ClausePart, DdlInput, DdlPlan, TargetClause, TargetStatement};
 
 impl Intake {
@@ -33,6 +33,9 @@ impl Intake {
         let before = exception.map(|exception| exception.statements).unwrap_or_default();
         if targets.is_empty() && before.is_empty() {
             return Ok(());
+        }
+        for target in &targets {
+            self.compare_defaults(target, &statement).await?;
         }
         let session = self.session(&statement).await;
         let mut steps = self.steps_of(&before, statement.sql_mode, &session, &place)?;
@@ -119,6 +122,7 @@ impl Intake {
                  gives to the rows that are there"
             )
         });
+        let one_change = target.changes(sql_mode, from) <= 1;
         let target = target.adapted(sql_mode, from, to);
         let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
         DdlStep {
@@ -127,7 +131,30 @@ impl Intake {
             targets: target.targets.into_iter().chain(schema).collect(),
             session: DdlSession { sql_modes: target.sql_modes, ..session },
             unsafe_with_rows,
+            one_change,
         }
+    }
+
+    /// A table that names no character set gets its schema's. One that was made by hand downstream may have another, and
+    /// then the tables differ; what is in them does not, as long as the downstream's can hold it.
+    async fn compare_defaults(&mut self, target: &TargetStatement, statement: &Statement) -> Result<(), Failure> {
+        let (Some(from), Some(to)) = (target.sources.first(), target.targets.first()) else { return Ok(()) };
+        if !target.takes_schema_charset(statement.sql_mode, self.origin.flavor) {
+            return Ok(());
+        }
+        let (from, to) = (from.0.schema.to_string(), to.0.schema.to_string());
+        let Answer::SchemaCharset(Some(here)) = self.retried(Question::SchemaCharset(&to)).await? else {
+            return Ok(());
+        };
+        let Some(there) = self.origin.schema_charset(&from).await else { return Ok(()) };
+        if !reads_alike(&there, &here) {
+            self.note(format!(
+                "schema `{from}` has the default character set {there} on the source, and `{to}` has {here} downstream: \
+                 tables that name none differ (ALTER DATABASE `{to}` CHARACTER SET {there} downstream makes those equal \
+                 that are created from then on)"
+            ));
+        }
+        Ok(())
     }
 
     /// The session that a statement ran in. The source's own time zone has no name elsewhere, and others may not be known

@@ -69,11 +69,12 @@ impl Intake {
             bound.columns.iter().position(|column| column.quoted.to_lowercase() == quoted)
         };
         let on_delete = cascades.iter().find(|cascade| cascade.on_delete).map(Cascade::to_string);
-        let on_update = cascades.iter().filter(|cascade| cascade.on_update);
-        let on_update = on_update.map(|cascade| {
-            (cascade.to_string(), cascade.parent_columns.iter().filter_map(place).collect::<Vec<usize>>())
-        });
-        let on_update = on_update.collect();
+        let mut on_update = Vec::new();
+        for cascade in cascades.iter().filter(|cascade| cascade.on_update) {
+            if let Answer::ParentColumns(names) = self.retried(Question::ParentColumns(cascade)).await? {
+                on_update.push((cascade.to_string(), names.iter().filter_map(place).collect()));
+            }
+        }
         Ok(Some(Arc::new(CascadeRule { target: bound.target.clone(), on_delete, on_update })))
     }
 

@@ -183,6 +183,20 @@ impl Intake {
         Ok(())
     }
 
+    /// One that was prepared before the task's start and is committed behind it: its rows are on neither side of the start.
+    pub(super) async fn check_commit(&mut self, xid: &str) {
+        if self.prepared.known.contains_key(xid) {
+            return;
+        }
+        let transform = Arc::clone(&self.transform);
+        if let Ok(Found::BeforeUs) = self.prepared.find(xid, &self.open, &transform).await {
+            self.note(format!(
+                "XA transaction {xid} was prepared before the task's start and committed behind it: its rows are not \
+                 replicated (start before it, or compare the tables that it changed)"
+            ));
+        }
+    }
+
     fn not_undone(&self, xid: &str, start: &BinlogPosition, end: &BinlogPosition, why: &str) -> Failure {
         let text = format!("prepared XA transaction {xid} was rolled back, its rows were applied, and {why}");
         Failure::new(Code::StatementFormat, text).at(place(start, end, &self.open)).workaround(

@@ -71,6 +71,32 @@ impl TargetStatement {
         text.clauses(text.behind_name()).into_iter().find_map(|clause| text.volatile(clause))
     }
 
+    /// Whether it creates a table whose character set is that of its schema.
+    pub fn takes_schema_charset(&self, sql_mode: u64, flavor: Flavor) -> bool {
+        let text = Text::new(&self.sql, sql_mode, flavor);
+        let named = |at| text.is_one_of(at, &["CHARSET", "COLLATE", "LIKE"]) || text.is(at, &["CHARACTER", "SET"]);
+        let mut depth = 0_usize;
+        self.kind == DdlKind::CreateTable
+            && !(0..text.tokens.len()).any(|at| {
+                match text.of(at) {
+                    "(" => depth += 1,
+                    ")" => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                depth == 0 && named(at)
+            })
+    }
+
+    /// How many changes it makes, where each could be a statement of its own.
+    pub fn changes(&self, sql_mode: u64, flavor: Flavor) -> usize {
+        if self.kind != DdlKind::AlterTable {
+            return 1;
+        }
+        let text = Text::new(&self.sql, sql_mode, flavor);
+        let clauses = text.clauses(text.behind_name());
+        clauses.into_iter().filter(|clause| !text.is_one_of(clause.start, &["ALGORITHM", "LOCK"])).count()
+    }
+
     /// The statement as `target` takes it.
     pub fn adapted(mut self, sql_mode: u64, from: Flavor, target: Flavor) -> TargetStatement {
         if from != Flavor::MariaDb || target == Flavor::MariaDb {

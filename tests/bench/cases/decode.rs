@@ -158,7 +158,7 @@ impl<'a> Path<'a> {
                     }
                 }
                 Decoded::Begin { .. } | Decoded::Statement(_) | Decoded::Restart => {}
-                Decoded::Prepared { .. } | Decoded::XaRollback { .. } => {}
+                Decoded::Prepared { .. } | Decoded::XaCommit { .. } | Decoded::XaRollback { .. } => {}
             }
         }
         self.out = out;
