@@ -319,8 +319,8 @@ fn says_one_of(failure: &Failure, numbers: &[u16]) -> bool {
 }
 
 const BY_HAND: &str = "Make the change downstream by hand, in one statement and in a form that it takes, then resume-task: \
-                       a statement that is refused again counts as done if its tables have changed since (a changed \
-                       comment of the table will do where nothing is to be changed).";
+                       a statement that is refused again counts as done if its tables have changed since. Where nothing is \
+                       to be changed, use `binlog skip`.";
 
 const RECOMPUTED: &str = "Please give the rows downstream the values that they have on the source.";
 

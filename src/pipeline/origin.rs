@@ -10,7 +10,10 @@ use mysql_async::Conn;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, SourceTable};
 use crate::mysql::{Connector, Endpoint};
-use crate::upstream::{SourceColumns, ZoneOffset, logs_cascades, source_columns, source_schema_charset, zone_offset};
+use crate::upstream::{
+    SourceCascade, SourceColumns, ZoneOffset, logs_cascades, source_cascades, source_columns, source_schema_charset,
+    zone_offset,
+};
 
 /// Longest wait for a connection and an answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -47,6 +50,14 @@ impl Origin {
         match self.ask(Question::SchemaCharset(schema)).await {
             Some(Answer::SchemaCharset(charset)) => charset,
             _ => None,
+        }
+    }
+
+    /// Its foreign keys that act on rows; empty where it cannot be asked.
+    pub async fn cascades(&mut self) -> Vec<SourceCascade> {
+        match self.ask(Question::Cascades).await {
+            Some(Answer::Cascades(cascades)) => cascades,
+            _ => Vec::new(),
         }
     }
 
@@ -107,6 +118,7 @@ impl Origin {
                 Question::SchemaCharset(schema) => {
                     Answer::SchemaCharset(source_schema_charset(&mut conn, schema).await?)
                 }
+                Question::Cascades => Answer::Cascades(source_cascades(&mut conn).await?),
                 Question::LogsCascades => Answer::LogsCascades(logs_cascades(&mut conn).await?),
                 Question::Zone(zone, at) => Answer::Zone(zone_offset(&mut conn, zone, at).await?),
             };
@@ -128,6 +140,7 @@ enum Question<'a> {
     Columns(&'a SourceTable),
     SchemaCharset(&'a str),
     LogsCascades,
+    Cascades,
     Zone(&'a str, u32),
 }
 
@@ -135,6 +148,7 @@ enum Answer {
     Columns(Option<SourceColumns>),
     SchemaCharset(Option<String>),
     LogsCascades(bool),
+    Cascades(Vec<SourceCascade>),
     Zone(Option<ZoneOffset>),
 }
 

@@ -27,5 +27,6 @@ pub use preflight::{Preflight, Problem, Severity, Want, failure_of};
 pub use reader::{Batch, BinlogReader, Heartbeat};
 pub use start::{StartError, find_start, gtids_at};
 pub use tables::{
-    SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_columns, source_schema_charset, zone_offset,
+    SourceCascade, SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_cascades, source_columns,
+    source_schema_charset, zone_offset,
 };

@@ -9,7 +9,7 @@ use mysql_async::{Conn, Row};
 
 use super::facts::{ServerVersion, query_failure, text_at, timed};
 use crate::error::{Failure, server_error_code};
-use crate::model::SourceTable;
+use crate::model::{SourceTable, TableName};
 use crate::mysql::quote;
 
 /// Half a year, for a look at the other time of daylight saving.
@@ -86,6 +86,32 @@ pub async fn logs_cascades(conn: &mut Conn) -> Result<bool, Failure> {
         Err(error) if server_error_code(&error).is_some() => Ok(false),
         Err(error) => Err(query_failure(&error, NATIVE)),
     }
+}
+
+/// A foreign key by which changes of one table's rows change another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCascade {
+    /// The table whose rows change with it.
+    pub child: SourceTable,
+    /// The table that it refers to.
+    pub parent: SourceTable,
+    /// Its name.
+    pub name: String,
+}
+
+/// All foreign keys that act on rows, as far as this account sees them.
+pub async fn source_cascades(conn: &mut Conn) -> Result<Vec<SourceCascade>, Failure> {
+    const SQL: &str = "SELECT constraint_schema, table_name, constraint_name, unique_constraint_schema, \
+                       referenced_table_name FROM information_schema.referential_constraints WHERE update_rule IN \
+                       ('CASCADE','SET NULL','SET DEFAULT') OR delete_rule IN ('CASCADE','SET NULL','SET DEFAULT')";
+    type Columns = (String, String, String, String, String);
+    let rows: Vec<Columns> = timed(conn.query(SQL)).await.map_err(|error| query_failure(&error, SQL))?;
+    let cascade = |(schema, table, name, parent_schema, parent): Columns| SourceCascade {
+        child: SourceTable(TableName::new(schema, table)),
+        parent: SourceTable(TableName::new(parent_schema, parent)),
+        name,
+    };
+    Ok(rows.into_iter().map(cascade).collect())
 }
 
 /// How far a time zone is from UTC.

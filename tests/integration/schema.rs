@@ -166,6 +166,23 @@ async fn unlogged_cascades_stop_a_task_that_does_not_check_them() {
     link.wait_equal().await;
 }
 
+/// A target without the source's foreign keys: nobody makes these changes, and the status says so.
+#[tokio::test]
+async fn foreign_keys_that_only_the_source_has_are_named() {
+    let (source, target) = shared_pair(Kind::MariaDb, Kind::MySql).await;
+    let mut link = Link::start("nofk", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(FAMILY).await;
+    link.wait_equal().await;
+    link.pause().await;
+    let schema = link.schema.clone();
+    link.target.run(&format!("ALTER TABLE {schema}.c DROP FOREIGN KEY c_ibfk_1")).await;
+    link.resume().await;
+    link.source.run("INSERT INTO p VALUES (7, 7)").await;
+    same(&mut link, "SELECT * FROM DB.p ORDER BY id").await;
+    let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
+    assert!(notes.contains("foreign key") && notes.contains("`c`") && notes.contains("foreign_key_checks"), "{notes}");
+}
+
 /// A MySQL of now logs them: nothing is to be set.
 #[tokio::test]
 async fn logged_cascades_arrive() {
@@ -232,13 +249,15 @@ async fn a_refused_statement_is_made_by_hand() {
 #[tokio::test]
 async fn statements_run_in_the_sources_time_zone() {
     for (kind, target) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
-        let (source, target) = shared_pair(kind, target).await;
+        // Its machine is elsewhere.
+        let source = Server::start(kind, &ServerOptions { zone: "JST-9", ..ServerOptions::default() }).await;
+        let target = shared(target, &ServerOptions::default()).await;
         let mut link = Link::start("zone", &source, &target, &LinkOptions::default()).await;
         link.source
             .run_all(["CREATE TABLE t (id INT PRIMARY KEY, ts TIMESTAMP NULL)", "SET timestamp = 1700000000"])
             .await;
         link.source.run("INSERT INTO t VALUES (1, '2024-01-01 12:00:00'), (2, '2024-07-01 12:00:00')").await;
-        for (at, zone) in ["+09:00", "-03:30", "SYSTEM"].into_iter().enumerate() {
+        for (at, zone) in ["+02:00", "-03:30", "SYSTEM"].into_iter().enumerate() {
             link.source.run(&format!("SET SESSION time_zone = '{zone}'")).await;
             link.source.run(&format!("ALTER TABLE t ADD COLUMN d{at} DATETIME DEFAULT NOW()")).await;
             link.source

@@ -85,6 +85,8 @@ pub struct ServerOptions {
     pub checksum: bool,
     /// MySQL: zstd transaction payloads; MariaDB: zlib events.
     pub compression: bool,
+    /// Time zone of its machine, as `TZ` has it; empty for this one's.
+    pub zone: &'static str,
     /// Further arguments, `--name=value`.
     pub args: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Default for ServerOptions {
             row_metadata: "MINIMAL",
             checksum: true,
             compression: false,
+            zone: "",
             args: Vec::new(),
         }
     }
@@ -138,6 +141,7 @@ pub struct Server {
     /// Its own folder; `data` in it is the data directory.
     pub folder: PathBuf,
     args: Vec<String>,
+    zone: &'static str,
     /// Its process.
     pub process: Process,
 }
@@ -150,8 +154,9 @@ impl Server {
         let port = free_port();
         let mut args = base_args(kind, &folder, port);
         args.extend(options.args(kind));
-        let process = launch(kind, &folder, &args);
-        let mut server = Server { kind, port, folder, args, process };
+        let zone = options.zone;
+        let process = launch(kind, &folder, &args, zone);
+        let mut server = Server { kind, port, folder, args, zone, process };
         server.wait_until_up().await;
         server
     }
@@ -172,7 +177,7 @@ impl Server {
     /// Starts it again with the same data, port and arguments, killing it first if it runs.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = launch(self.kind, &self.folder, &self.args);
+        self.process = launch(self.kind, &self.folder, &self.args, self.zone);
         self.wait_until_up().await;
     }
 
@@ -199,8 +204,9 @@ impl Server {
     }
 }
 
-fn launch(kind: Kind, folder: &Path, args: &[String]) -> Process {
-    Process::start(kind.flavor(), &kind.program(), args, &[], &folder.join("server.log"))
+fn launch(kind: Kind, folder: &Path, args: &[String], zone: &str) -> Process {
+    let envs: Vec<(String, String)> = (!zone.is_empty()).then(|| ("TZ".into(), zone.into())).into_iter().collect();
+    Process::start(kind.flavor(), &kind.program(), args, &envs, &folder.join("server.log"))
 }
 
 fn base_args(kind: Kind, folder: &Path, port: u16) -> Vec<String> {

@@ -13,11 +13,14 @@ use crate::error::{Code, Failure, Scope};
 use crate::model::TargetTable;
 use crate::row::{ChangeKind, ReadRow, RowImage, TableLayout};
 use crate::schema::BoundTable;
+use crate::upstream::SourceCascade;
 
 /// The downstream's foreign keys that change rows; `None` where they must be read anew.
 #[derive(Debug, Default)]
 pub(super) struct Cascades {
     known: Option<Vec<Cascade>>,
+    /// The source's were compared with them.
+    compared: bool,
 }
 
 impl Cascades {
@@ -54,11 +57,14 @@ pub(super) struct CascadeRule {
 impl Intake {
     /// What holds for a table; `None` where nothing changes with it, or the downstream does it by itself.
     pub(super) async fn cascade_rule(&mut self, bound: &BoundTable) -> Result<Option<Arc<CascadeRule>>, Failure> {
-        if self.downstream.checks_foreign_keys {
-            return Ok(None);
-        }
         if self.cascades.known.is_none() {
             self.read_cascades().await?;
+        }
+        if !std::mem::replace(&mut self.cascades.compared, true) {
+            self.compare_cascades().await?;
+        }
+        if self.downstream.checks_foreign_keys {
+            return Ok(None);
         }
         let cascades = self.cascades.of(&bound.target);
         if cascades.is_empty() {
@@ -76,6 +82,28 @@ impl Intake {
             }
         }
         Ok(Some(Arc::new(CascadeRule { target: bound.target.clone(), on_delete, on_update })))
+    }
+
+    /// Says which of the source's foreign keys the downstream does not have, or whose parent's rows do not come: nobody
+    /// tells what these do. They may be younger than the place in the binlog, so this stops nothing.
+    async fn compare_cascades(&mut self) -> Result<(), Failure> {
+        let there = self.origin.cascades().await;
+        if there.is_empty() || self.origin.logs_cascades().await != Some(false) {
+            return Ok(());
+        }
+        for SourceCascade { child, parent, name } in there {
+            let Some(target) = self.transform.table(&child)? else { continue };
+            let parent_target = self.transform.table(&parent)?;
+            let known = parent_target.map(|parent| self.cascades.of(&parent)).unwrap_or_default();
+            if !known.iter().any(|cascade| same(&cascade.child, &target)) {
+                self.note(format!(
+                    "the source changes rows of {child} by foreign key `{name}` when rows of {parent} change, and does not \
+                     write that into its binlog; downstream no foreign key does it (create it there, and set \
+                     foreign_key_checks: \"1\" in the session of target-database)"
+                ));
+            }
+        }
+        Ok(())
     }
 
     async fn read_cascades(&mut self) -> Result<(), Failure> {

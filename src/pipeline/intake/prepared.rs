@@ -191,8 +191,8 @@ impl Intake {
         let transform = Arc::clone(&self.transform);
         if let Ok(Found::BeforeUs) = self.prepared.find(xid, &self.open, &transform).await {
             self.note(format!(
-                "XA transaction {xid} was prepared before the task's start and committed behind it: its rows are not \
-                 replicated (start before it, or compare the tables that it changed)"
+                "XA transaction {xid} was prepared before the task's start and committed behind it: its rows, \
+                 where they are of the task's tables, are missing (start before it, or compare the tables)"
             ));
         }
     }

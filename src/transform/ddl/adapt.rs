@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::cursor::Edit;
 use super::lex::{Dialect, Token, TokenKind, lex};
 use super::plan::edited;
-use super::{ClauseCondition, ClausePart, DdlKind, TargetClause, TargetStatement};
+use super::{ClauseCondition, ClausePart, DdlKind, ORACLE, TargetClause, TargetStatement};
 use crate::model::Flavor;
 
 /// Functions that give another value at each call, or to each server.
@@ -99,6 +99,9 @@ impl TargetStatement {
 
     /// The statement as `target` takes it.
     pub fn adapted(mut self, sql_mode: u64, from: Flavor, target: Flavor) -> TargetStatement {
+        if from != Flavor::MariaDb || target != Flavor::MariaDb {
+            self.sql_modes.retain(|mode| *mode != ORACLE);
+        }
         if from != Flavor::MariaDb || target == Flavor::MariaDb {
             return self;
         }

@@ -103,10 +103,14 @@ impl TargetStatement {
         (1 << 1, "PIPES_AS_CONCAT"),
         (lex::ANSI_QUOTES, "ANSI_QUOTES"),
         (1 << 3, "IGNORE_SPACE"),
+        (1 << 9, ORACLE),
         (lex::NO_BACKSLASH_ESCAPES, "NO_BACKSLASH_ESCAPES"),
         (1 << 29, "HIGH_NOT_PRECEDENCE"),
     ];
 }
+
+/// Another grammar, which only a MariaDB has.
+const ORACLE: &str = "ORACLE";
 
 /// Kinds of statements that are replicated. Event filters tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
