@@ -243,6 +243,12 @@ async fn a_refused_statement_is_made_by_hand() {
     // A statement that the target takes is run, whatever was changed by hand before.
     link.source.run_all(["ALTER TABLE t ADD COLUMN n INT DEFAULT 5", "INSERT INTO t VALUES (3, 'z', 3)"]).await;
     same(&mut link, "SELECT * FROM DB.t ORDER BY id").await;
+    // Refused, and nothing is to be done about it.
+    link.source.run_all(["ALTER TABLE t ADD INDEX g ((UPPER(s)))", "INSERT INTO t VALUES (4, 'q', 4)"]).await;
+    link.wait_for_error(&["UPPER", "binlog skip"]).await;
+    link.wait_for_stage("Paused").await;
+    link.agent.ctl(&["binlog", "skip", &link.task]).await.expect_success();
+    same(&mut link, "SELECT * FROM DB.t ORDER BY id").await;
 }
 
 /// Statements mean what they meant in the source's time zone: a named one, an offset, and the machine's own.

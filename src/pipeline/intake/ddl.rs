@@ -105,7 +105,7 @@ impl Intake {
         Ok(false)
     }
 
-    fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
+    pub(super) fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
         tracing::warn!(%at, "left out by an operator's order");
         self.note(format!("{what} at {at} left out by an operator's order"));
     }

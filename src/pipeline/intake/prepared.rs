@@ -13,6 +13,7 @@ use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent};
 use crate::error::{Code, Failure};
 use crate::model::{BinlogPosition, Flavor, Location};
+use crate::pipeline::exceptions::Treatment;
 use crate::relay::{ReadItem, Relay};
 use crate::row::{ChangeKind, RowPair};
 use crate::transform::Transform;
@@ -152,6 +153,11 @@ impl Search<'_> {
 impl Intake {
     /// Undoes what a prepared transaction did.
     pub(super) async fn undo(&mut self, xid: &str, start: &BinlogPosition, end: &BinlogPosition) -> Result<(), End> {
+        let exception = self.exceptions.at(start).or_else(|| self.exceptions.at(&self.open.position));
+        if exception.is_some_and(|exception| exception.treatment == Treatment::Skip) {
+            self.tell_skipped(start, "the rollback of a prepared transaction");
+            return Ok(());
+        }
         let transform = Arc::clone(&self.transform);
         let found = self.prepared.find(xid, &self.open, &transform).await;
         let whole = |events: &Vec<RowsEvent>| {
@@ -200,8 +206,7 @@ impl Intake {
     fn not_undone(&self, xid: &str, start: &BinlogPosition, end: &BinlogPosition, why: &str) -> Failure {
         let text = format!("prepared XA transaction {xid} was rolled back, its rows were applied, and {why}");
         Failure::new(Code::StatementFormat, text).at(place(start, end, &self.open)).workaround(
-            "Please undo the transaction's changes downstream and start the task behind this place; or copy its tables \
-             again.",
+            "Please undo the transaction's changes downstream, then use `binlog skip`; or copy its tables again.",
         )
     }
 }
