@@ -50,6 +50,8 @@ pub struct Claim {
     pub ledger: Arc<dyn Ledger>,
     /// Host and port of the downstream.
     pub target: String,
+    /// Another worker may take the task over, which finds nothing of what only this machine keeps.
+    pub moves: bool,
 }
 
 /// What the new owner has.
@@ -241,6 +243,15 @@ async fn claim_here(
     why: &Failure,
 ) -> Result<Claimed, Failure> {
     let seen = see_row(conn, &claim.tables).await?;
+    if claim.moves && seen == SeenRow::Hidden {
+        let text = "checkpoints cannot be kept downstream, and in a cluster the next worker must find them there";
+        let mut failure = Failure::new(Code::Checkpoint, format!("{text}: {}", why.message)).scope(Scope::Downstream);
+        failure.raw_cause.clone_from(&why.raw_cause);
+        return Err(failure.workaround(
+            "Please grant CREATE, SELECT, INSERT, UPDATE and DELETE on the task's meta-schema (dm_meta) downstream, then \
+             resume-task.",
+        ));
+    }
     let parse = |mark: &StoredMark| mark.to_mark(claim.flavor).map_err(unreadable);
     let mut next = LedgerRecord::new(Kept::Here, &claim.target);
     let (mut start, safe) = match (record.and_then(|record| Some((record, record.holds(&seen)?))), &seen) {

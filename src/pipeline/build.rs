@@ -58,6 +58,8 @@ pub struct PipelineSpec {
     pub safe_duration: Duration,
     /// What this machine keeps of its positions.
     pub ledger: Arc<dyn Ledger>,
+    /// Another worker may take the task over: its positions must be downstream.
+    pub moves: bool,
     /// Events that are treated otherwise than logged.
     pub exceptions: Arc<Exceptions>,
 }
@@ -126,6 +128,7 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         fresh_start: spec.fresh_start.clone(),
         ledger: Arc::clone(&spec.ledger),
         target: spec.target(),
+        moves: spec.moves,
     };
     let history = SourceHistory { endpoint: &spec.source, flavor: spec.flavor };
     let claimed = claim(&mut control, &request, &history).await?;

@@ -190,6 +190,7 @@ impl Recipe for StoredRecipe {
             always_safe: subtask.syncer.safe_mode,
             safe_duration: subtask.syncer.safe_mode_duration,
             ledger: Arc::new(supervisor.ledger(&subtask)),
+            moves: supervisor.inner.options.joined,
             exceptions: Arc::new(self.exceptions().await?),
         })
     }

@@ -60,7 +60,8 @@ impl Supervisor {
         if !anew {
             stored = peek(&mut conn, &tables, source.flavor).await?;
         }
-        if !anew && stored.is_none() {
+        // In a cluster the source may have been elsewhere since.
+        if !anew && stored.is_none() && !self.inner.options.joined {
             stored = kept_here(&self.ledger(subtask), &target_of(&downstream), source.flavor).await?;
         }
         let question = StartQuestion {

@@ -16,6 +16,7 @@ mod master_lease;
 mod master_life;
 mod master_move;
 mod master_port;
+mod master_tls;
 mod master_wishes;
 mod memory;
 mod options;

@@ -236,6 +236,35 @@ fn recorded(golden: &str) -> pb::CommonWorkerResponse {
     pb::CommonWorkerResponse::decode(&*bytes.expect("base64")).expect("the message")
 }
 
+/// Positions that only this machine knew would be lost when the source moves.
+#[tokio::test]
+async fn checkpoints_must_be_kept_downstream() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mmeta", &source, &target, 60).await;
+    let user = link.schema.clone();
+    let mut root = target.root().await;
+    root.run_all([
+        format!("CREATE USER {user}@'%' IDENTIFIED BY 'dmpw'"),
+        format!("GRANT ALL ON {user}.* TO {user}@'%'"),
+    ])
+    .await;
+    link.stop().await.expect_quick();
+    // Another task: of this one positions are there, and a right that is missing now is an error anyway.
+    link.task += "_2";
+    link.toml.insert("name".into(), link.task.clone().into());
+    root.run(&format!("DROP TABLE {user}.t")).await;
+    link.toml["to"].as_table_mut().expect("a table").insert("user".into(), user.clone().into());
+    let refused = link.start_task(None).await;
+    assert!(!refused.ok, "{refused:?}");
+    let error = refused.errors.first().expect("an error");
+    assert!(error.message.contains("in a cluster the next worker must find them there"), "{error:?}");
+    assert!(error.raw_cause.starts_with("Error 1") && error.workaround.contains("dm_meta"), "{error:?}");
+    root.run(&format!("GRANT ALL ON dm_meta.* TO {user}@'%'")).await;
+    link.resume().await.expect_quick();
+    link.insert(2).await;
+    link.wait_equal().await;
+}
+
 /// Compatibility tests 11 and 12, and what every other method answers.
 #[tokio::test]
 async fn every_other_method_answers() {

@@ -87,7 +87,19 @@ impl ClusterLink {
     /// Master, agent, source, task: all there, the task running, one table in the schema.
     pub async fn start(label: &str, source: &Server, target: &Server, ttl: u32) -> ClusterLink {
         let master = MiniMaster::start().await;
-        let agent = Agent::start(&joining(&master, WORKER, ttl)).await;
+        let options = joining(&master, WORKER, ttl);
+        Self::start_in(label, source, target, master, &options).await
+    }
+
+    /// The same with a master that is there.
+    pub async fn start_in(
+        label: &str,
+        source: &Server,
+        target: &Server,
+        master: MiniMaster,
+        options: &AgentOptions,
+    ) -> ClusterLink {
+        let agent = Agent::start(options).await;
         let mut source_db = source.root().await;
         let schema = fresh_schema(label);
         let source_id = format!("source-{schema}");

@@ -10,6 +10,7 @@ use dm_agent::control::proto::etcd::{
 use rustix::process::Signal;
 use tonic::transport::{Channel, Endpoint};
 
+use super::certificates::Identity;
 use super::eventually;
 use super::process::{Process, free_port, fresh_folder};
 
@@ -20,27 +21,36 @@ pub struct Etcd {
     pub port: u16,
     peer_port: u16,
     process: Process,
+    /// With TLS, whoever connects shows a certificate.
+    identity: Option<Identity>,
 }
 
 impl Etcd {
     /// Starts one on fresh data and waits until it answers.
-    pub async fn start() -> Etcd {
+    pub async fn start(identity: Option<Identity>) -> Etcd {
         let (folder, port, peer_port) = (fresh_folder("etcd"), free_port(), free_port());
-        let process = launch(&folder, port, peer_port);
-        let etcd = Etcd { folder, port, peer_port, process };
+        let process = launch(&folder, port, peer_port, identity.as_ref());
+        let etcd = Etcd { folder, port, peer_port, process, identity };
         etcd.wait_until_up().await;
         etcd
     }
 
     /// A channel to it.
     pub fn channel(&self) -> Channel {
+        if self.identity.is_some() {
+            return self.stream_channel();
+        }
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).expect("an address");
         endpoint.timeout(Duration::from_secs(10)).connect_lazy()
     }
 
     /// A channel without a limit on its calls, for streams.
     pub fn stream_channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).expect("an address").connect_lazy()
+        let address = format!("127.0.0.1:{}", self.port);
+        match &self.identity {
+            Some(identity) => identity.channel(&address),
+            None => Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy(),
+        }
     }
 
     async fn wait_until_up(&self) {
@@ -59,7 +69,7 @@ impl Etcd {
     /// Starts it again with the same data.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = launch(&self.folder, self.port, self.peer_port);
+        self.process = launch(&self.folder, self.port, self.peer_port, self.identity.as_ref());
         self.wait_until_up().await;
     }
 
@@ -110,9 +120,10 @@ pub fn delete(key: &str) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }
 }
 
-fn launch(folder: &Path, port: u16, peer_port: u16) -> Process {
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-    let args = [
+fn launch(folder: &Path, port: u16, peer_port: u16, identity: Option<&Identity>) -> Process {
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let mut args = vec![
         format!("--data-dir={}", folder.join("data").display()),
         "--name=m1".to_owned(),
         format!("--listen-client-urls={client}"),
@@ -121,5 +132,11 @@ fn launch(folder: &Path, port: u16, peer_port: u16) -> Process {
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=m1={peer}"),
     ];
+    if let Some(Identity { ca, cert, key }) = identity {
+        args.push(format!("--trusted-ca-file={}", ca.display()));
+        args.push(format!("--cert-file={}", cert.display()));
+        args.push(format!("--key-file={}", key.display()));
+        args.push("--client-cert-auth".to_owned());
+    }
     Process::start("etcd", Path::new("etcd"), &args, &[], &folder.join("etcd.log"))
 }

@@ -13,13 +13,19 @@ use dm_agent::control::proto::etcd::watch_client::WatchClient;
 use dm_agent::control::proto::etcd::{RequestOp, WatchCreateRequest, WatchRequest, event, watch_request};
 use dm_agent::control::proto::pb;
 use dm_agent::control::proto::pb::worker_client::WorkerClient;
+use dm_agent::tls::cluster_server;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, RwLock, mpsc};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::certificates::Identity;
 use super::etcd::{Etcd, delete, put};
 use super::process::free_port;
 
@@ -76,6 +82,7 @@ pub struct MiniMaster {
     pub address: String,
     state: Arc<Mutex<State>>,
     tasks: Vec<JoinHandle<()>>,
+    identity: Option<Identity>,
 }
 
 impl Drop for MiniMaster {
@@ -119,14 +126,19 @@ fn bind_ops(worker: &str, source: &str) -> Vec<RequestOp> {
 impl MiniMaster {
     /// Starts etcd and master.
     pub async fn start() -> MiniMaster {
-        let etcd = Etcd::start().await;
+        Self::start_as(None).await
+    }
+
+    /// The same, with TLS both ways where it has an identity.
+    pub async fn start_as(identity: Option<Identity>) -> MiniMaster {
+        let etcd = Etcd::start(identity.clone()).await;
         let state = Arc::new(Mutex::new(State::default()));
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("listen for workers");
-        let front = tokio::spawn(front(listener, etcd.stream_channel(), Arc::clone(&state)));
+        let front = tokio::spawn(front(listener, etcd.stream_channel(), Arc::clone(&state), identity.clone()));
         let etcd = Arc::new(RwLock::new(etcd));
         let follow = tokio::spawn(follow(Arc::clone(&etcd), Arc::clone(&state)));
-        MiniMaster { etcd, address: format!("127.0.0.1:{port}"), state, tasks: vec![front, follow] }
+        MiniMaster { etcd, address: format!("127.0.0.1:{port}"), state, tasks: vec![front, follow], identity }
     }
 
     /// The key that registrations are answered with.
@@ -177,6 +189,9 @@ impl MiniMaster {
     pub async fn worker(&self, name: &str) -> WorkerClient<Channel> {
         let address = self.state.lock().await.registered.get(name).cloned();
         let address = address.unwrap_or_else(|| panic!("worker {name} is not registered"));
+        if let Some(identity) = &self.identity {
+            return WorkerClient::new(identity.channel(&address));
+        }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         WorkerClient::new(endpoint.timeout(Duration::from_secs(30)).connect_lazy())
     }
@@ -390,7 +405,7 @@ fn reached(status: &[pb::SubTaskStatus], task: &str, stages: &[pb::Stage]) -> Op
 }
 
 /// Registrations here, everything else to etcd.
-async fn front(listener: TcpListener, etcd: Channel, state: Arc<Mutex<State>>) {
+async fn front(listener: TcpListener, etcd: Channel, state: Arc<Mutex<State>>, identity: Option<Identity>) {
     let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
         let (mut etcd, state) = (etcd.clone(), Arc::clone(&state));
         async move {
@@ -407,7 +422,18 @@ async fn front(listener: TcpListener, etcd: Channel, state: Arc<Mutex<State>>) {
             }
         }
     });
-    axum::serve(listener, router).await.expect("serve workers");
+    let Some(identity) = identity else { return axum::serve(listener, router).await.expect("serve workers") };
+    let config = cluster_server(&identity.files()).await.expect("certificates of the test");
+    loop {
+        let (stream, _) = listener.accept().await.expect("accept a worker");
+        let (acceptor, service) = (TlsAcceptor::from(config.clone()), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            // Whoever shows no certificate of the cluster is not spoken to.
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let builder = auto::Builder::new(TokioExecutor::new());
+            drop(builder.serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
 }
 
 async fn register(request: axum::extract::Request, state: Arc<Mutex<State>>) -> axum::response::Response {

@@ -4,6 +4,7 @@
 //! Nothing here knows the agent's internals: tests talk to the binaries as an operator does.
 
 pub mod agent;
+pub mod certificates;
 pub mod cluster;
 pub mod db;
 pub mod docs;
