@@ -250,7 +250,7 @@ impl Intake {
             Decoded::Rows(rows) if !self.skipping => self.rows(rows, lsn).await?,
             Decoded::Statement(statement) if !self.skipping => self.statement(statement).await?,
             Decoded::Prepared { xid } => self.prepared.saw(xid, &self.open),
-            Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end).await?,
+            Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end, lsn).await?,
             Decoded::Rows(_) | Decoded::Statement(_) | Decoded::XaRollback { .. } => {}
             Decoded::Commit { location, timestamp } => {
                 let behind = self.done.as_ref().is_some_and(|done| !location.covers(&done.location));

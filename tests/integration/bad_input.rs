@@ -124,7 +124,8 @@ async fn statements_at_run_time(kind: Kind) {
     link.wait_equal().await;
     link.agent.expect_error("was logged as a statement");
     link.source.run_all(["SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO t VALUES (1)"]).await;
-    link.wait_for_error(&["was logged as a statement", "binlog_format", "downstream by hand, then `binlog skip` it"]).await;
+    link.wait_for_error(&["was logged as a statement", "binlog_format", "downstream by hand, then `binlog skip` it"])
+        .await;
     link.source.run_all(["SET SESSION binlog_format = 'ROW'", "INSERT INTO t VALUES (2)"]).await;
     link.target.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
     link.agent.ctl(&["binlog", "skip", &link.task]).await.expect_success();

@@ -150,8 +150,14 @@ impl Search<'_> {
 }
 
 impl Intake {
-    /// Undoes what a prepared transaction did.
-    pub(super) async fn undo(&mut self, xid: &str, start: &BinlogPosition, end: &BinlogPosition) -> Result<(), End> {
+    /// Undoes what a prepared transaction did, where the relay log is read up to `lsn`.
+    pub(super) async fn undo(
+        &mut self,
+        xid: &str,
+        start: &BinlogPosition,
+        end: &BinlogPosition,
+        lsn: u64,
+    ) -> Result<(), End> {
         let transform = Arc::clone(&self.transform);
         let found = self.prepared.find(xid, &self.open, &transform).await;
         let whole = |events: &Vec<RowsEvent>| {
@@ -178,7 +184,7 @@ impl Intake {
             let back = |row: RowPair| RowPair { before: row.after, after: row.before };
             let rows = event.rows.into_iter().rev().map(back).collect();
             let (start, end) = (start.clone(), end.clone());
-            self.rows(RowsEvent { kind, rows, ordinal, start, end, ..event }).await?;
+            self.rows(RowsEvent { kind, rows, ordinal, start, end, ..event }, lsn).await?;
         }
         Ok(())
     }
