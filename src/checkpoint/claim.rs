@@ -18,7 +18,7 @@ use super::decide::{Decision, SafeWindow, decide};
 use super::ledger::{Book, Kept, Ledger, LedgerRecord, SeenRow, is_denied};
 use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::meta::{DdlIntent, DmRow, LaneRow, MetaTables, SHADOW_LANE, SafeNote, StoredMark};
-use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal, TableName, TargetTable};
+use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, TableName, TargetTable};
 
 /// Longest wait for one statement on the meta tables; a former owner's transaction may hold its rows for a while.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -350,7 +350,7 @@ async fn claim_in_transaction(
         }
     };
     let start = least(&marks);
-    let at_one_boundary = start.next == RowOrdinal::default() && marks.iter().all(|mark| *mark == start);
+    let at_one_boundary = !start.is_inside() && marks.iter().all(|mark| *mark == start);
     let free = at_one_boundary || here.is_some();
     let stored = if free { None } else { read_mapping(conn, tables, former_epoch).await? };
     let marks = if free { vec![start.clone(); claim.lanes.max(1) as usize] } else { marks };
@@ -506,6 +506,7 @@ pub async fn forget(conn: &mut Conn, tables: &MetaTables) -> Result<(), Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RowOrdinal;
 
     #[test]
     fn replay_begins_at_the_least_mark() {
@@ -514,8 +515,9 @@ mod tests {
                 BinlogPosition::parse("bin.000001", offset).unwrap(),
                 GtidSet::empty(Flavor::MySql),
             ),
-            next: RowOrdinal { event: 0, row },
+            next: RowOrdinal(row),
             open: None,
+            proof: None,
         };
         assert_eq!(least(&[at(9, 0), at(5, 7), at(5, 3), at(9, 1)]), at(5, 3));
         assert_eq!(least(&[at(5, 0)]), at(5, 0));

@@ -265,8 +265,8 @@ mod tests {
         Location::new(BinlogPosition::parse("bin.000001", offset).unwrap(), GtidSet::empty(Flavor::MySql))
     }
 
-    fn inside(offset: u64, row: u32) -> RowMark {
-        RowMark { location: location(offset), next: RowOrdinal { event: 0, row }, open: None }
+    fn inside(offset: u64, row: u64) -> RowMark {
+        RowMark { next: RowOrdinal(row), ..RowMark::at(location(offset)) }
     }
 
     #[tokio::test]

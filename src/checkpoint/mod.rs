@@ -14,4 +14,4 @@ mod save;
 pub use claim::{Claim, Claimed, History, Mapping, claim, forget, peek};
 pub use decide::{Decision, SafeWindow, decide};
 pub use ledger::{Book, Kept, Ledger, LedgerRecord, kept_here};
-pub use save::{SaveError, save};
+pub use save::{SaveError, save, void};

@@ -49,6 +49,14 @@ pub async fn save(
     Ok(())
 }
 
+/// Takes the proof from the marks inside a transaction: what is done of it is not known.
+pub async fn void(conn: &mut Conn, tables: &MetaTables, epoch: u64) -> Result<(), SaveError> {
+    match run(conn, &tables.void_marks(epoch)).await? {
+        0 => Err(SaveError::Fenced),
+        _ => Ok(()),
+    }
+}
+
 async fn run(conn: &mut Conn, sql: &str) -> Result<u64, SaveError> {
     let doing = "store the checkpoint";
     match tokio::time::timeout(LIMIT, conn.query_drop(sql)).await {

@@ -66,6 +66,8 @@ impl ConfigError {
 pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
     unknown: RefCell<Vec<String>>,
+    /// The tables that were looked into, by their full names.
+    visited: RefCell<Vec<(String, Tables)>>,
     lenient: bool,
 }
 
@@ -122,6 +124,7 @@ pub(super) fn root<'a>(tree: &'a Result<Node, SyntaxError>, tables: Tables, repo
             &[]
         }
     };
+    report.visited.borrow_mut().push((String::new(), tables));
     Section { path: String::new(), entries, tables, asked: RefCell::default(), report }
 }
 
@@ -375,13 +378,21 @@ impl<'a> Section<'a> {
             return;
         }
         for (name, _) in self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
-            let remedy = match nearest(name, &known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "remove it".to_owned(),
+            let remedy = match (self.elsewhere(name), nearest(name, &known)) {
+                (Some(place), _) => format!("it belongs {place}"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => "remove it".to_owned(),
             };
             self.problem(name, format!("is not a known key; {remedy}"));
             self.report.unknown.borrow_mut().push(self.path_of(name));
         }
+    }
+
+    /// Where a key that is none in here is one.
+    fn elsewhere(&self, name: &str) -> Option<String> {
+        let visited = self.report.visited.borrow();
+        let (path, _) = visited.iter().find(|(_, tables)| find(tables, name).is_some())?;
+        Some(if path.is_empty() { "to the top level of the file".to_owned() } else { format!("in `{path}`") })
     }
 
     fn table_entries(&self, key: &'static str) -> Option<&'a [(String, Node)]> {
@@ -395,6 +406,7 @@ impl<'a> Section<'a> {
     }
 
     fn child(&self, path: String, tables: Tables, entries: &'a [(String, Node)]) -> Section<'a> {
+        self.report.visited.borrow_mut().push((path.clone(), tables));
         Section { path, entries, tables, asked: RefCell::default(), report: self.report }
     }
 
@@ -405,7 +417,11 @@ impl<'a> Section<'a> {
             Node::Float(number) => number.to_string(),
             other => other.kind().to_owned(),
         };
-        self.problem(key, format!("{value} is not {wanted}; {remedy}"));
+        // A key may be read twice, for what it does and for how it is printed again.
+        let known = |problem: &Problem| problem.key == self.path_of(key);
+        if !self.report.problems.borrow().iter().any(known) {
+            self.problem(key, format!("{value} is not {wanted}; {remedy}"));
+        }
     }
 }
 

@@ -139,6 +139,19 @@ fn everything_wrong_is_said_below() {
     );
 }
 
+/// What stands behind `[agent]` is in that table, whatever it was meant for.
+#[test]
+fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
+    let error = run_file("state-dir = '/x'\n[agent]\njoin = '127.0.0.1:8261'\n", "").unwrap_err();
+    assert_eq!(
+        error.stdout.lines().skip(1).collect::<Vec<_>>(),
+        [
+            "  agent.join: is not a known key; it belongs to the top level of the file",
+            "  state-dir: is not a known key; it belongs in `agent`",
+        ]
+    );
+}
+
 #[test]
 fn limits_and_missing_homes_are_named() {
     let error = run_file("[agent]\nrelay-budget = '1MiB'\npause-drain-limit = '2h'\n", "").unwrap_err();

@@ -221,7 +221,7 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
     };
     page.row("applied", &format!("{}, {lag}", place(task.applied.as_ref(), "nothing yet")));
     if let Some(row) = &task.inside_transaction {
-        page.row("", &format!("inside a large transaction, at its row {} of event {}", row.row, row.event));
+        page.row("", &format!("inside a large transaction, {} of its rows are applied", row.row));
     }
     page.row("checkpoint", &place(task.flushed.as_ref(), "none yet"));
     let backlog = task.backlog_bytes.map_or("unknown".to_owned(), size);

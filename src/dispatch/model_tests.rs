@@ -220,10 +220,7 @@ impl Writer {
         self.server.change(&change);
         self.history.changes.push((self.transaction, change));
         self.history.cuts.push(false);
-        self.ordinal = match draft.v {
-            0 => RowOrdinal { event: self.ordinal.event + 1, row: 0 },
-            _ => self.ordinal.next(),
-        };
+        self.ordinal = self.ordinal.next();
     }
 
     fn take(&mut self, draft: &Draft) {
@@ -477,7 +474,7 @@ fn a_lane_whose_changes_undo_each_other_passes_them() {
     let row = [Some(Some(1)), Some(None), Some(Some(0))];
     let mut builder = GroupBuilder::new(4, 2, false, SafeMode::Off);
     for (number, (before, after)) in [(None, Some(row)), (Some(row), None)].into_iter().enumerate() {
-        let ordinal = RowOrdinal { event: number as u32, row: 0 };
+        let ordinal = RowOrdinal(number as u64);
         builder.push(change(&table, before, after, ordinal), &[]).expect("push a change");
     }
     let shares = builder.finish(no_mark(), no_mark(), 0, 0).shares;

@@ -128,7 +128,7 @@ catalogue! {
     /// A text or option of purge-relay is wrong.
     PurgeArguments = 30042, RelayUnit, Internal, High, "";
     /// A statement-format change was found in the binlog.
-    StatementFormat = 36014, SyncUnit, Internal, High, "Please set `binlog_format` to ROW on the upstream.";
+    StatementFormat = 36014, SyncUnit, Internal, High, "Please set `binlog_format` to ROW on the upstream. What it logged as statements before stays in its binlog: make each of these changes downstream by hand, then `binlog skip` it.";
     /// A statement to be run in place of an event names no schema.
     NoSchemaName = 36024, SyncUnit, Internal, Low, "";
     /// A statement to be run in place of an event is no DDL.

@@ -1,6 +1,6 @@
 //! Table names, definitions and statements for one task and source.
 
-use super::rows::{DdlIntent, DmRow, SHADOW_LANE, SafeNote, StoredMark};
+use super::rows::{DdlIntent, DmRow, PROOF, SHADOW_LANE, SafeNote, StoredMark};
 use crate::mysql::quote;
 
 /// The tables of one task, for one source.
@@ -302,6 +302,17 @@ impl MetaTables {
     /// Moves all lanes to `mark`, for the owner of `epoch` only. No row matched means fenced off.
     pub fn move_all_lanes(&self, epoch: u64, mark: &StoredMark) -> String {
         self.move_where(&format!("lane>{SHADOW_LANE}"), epoch, mark)
+    }
+
+    /// Takes the proof from every mark inside a transaction, for the owner of `epoch` only: what is done of it is then
+    /// applied again in safe mode. No row matched means fenced off.
+    pub fn void_marks(&self, epoch: u64) -> String {
+        format!(
+            "UPDATE {} SET open_gtid=SUBSTRING_INDEX(open_gtid,'{PROOF}',1) WHERE id={} AND lane>{SHADOW_LANE} AND \
+             epoch={epoch}",
+            self.lane(),
+            quote(&self.source)
+        )
     }
 
     fn move_where(&self, which: &str, epoch: u64, mark: &StoredMark) -> String {

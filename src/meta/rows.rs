@@ -7,7 +7,7 @@ use crate::model::{BinlogFile, BinlogPosition, Flavor, Gtid, GtidSet, Location, 
 /// The lane number under which the copy of DM's row is kept.
 pub const SHADOW_LANE: i32 = -1;
 
-/// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal, the open transaction's GTID.
+/// A [`RowMark`] as it is stored: file, offset, GTID set, ordinal, and what the open transaction is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoredMark {
     /// `binlog_name`.
@@ -18,7 +18,8 @@ pub struct StoredMark {
     pub gtids: String,
     /// `row_ordinal`.
     pub ordinal: u64,
-    /// `open_gtid`; empty for none, as in records of earlier versions.
+    /// `open_gtid`: the open transaction's GTID (empty for none), and behind a `#` the mark's proof in hexadecimal. One
+    /// without a proof, as earlier versions wrote it, does not hold: the transaction is applied again in safe mode.
     #[serde(default)]
     pub open: String,
 }
@@ -29,9 +30,20 @@ impl From<&RowMark> for StoredMark {
             file: mark.location.position.file.name().to_owned(),
             offset: mark.location.position.offset,
             gtids: mark.location.gtids.to_string(),
-            ordinal: mark.next.to_u64(),
-            open: mark.open.as_ref().map(Gtid::to_string).unwrap_or_default(),
+            ordinal: mark.next.0,
+            open: open_text(mark),
         }
+    }
+}
+
+/// Between the open transaction's GTID and the proof: a character that no GTID has.
+pub(super) const PROOF: char = '#';
+
+fn open_text(mark: &RowMark) -> String {
+    let gtid = mark.open.as_ref().map(Gtid::to_string).unwrap_or_default();
+    match mark.proof {
+        Some(proof) => format!("{gtid}{PROOF}{proof:016x}"),
+        None => gtid,
     }
 }
 
@@ -55,11 +67,18 @@ impl StoredMark {
         };
         let gtids = GtidSet::parse(flavor, &self.gtids).map_err(|error| format!("binlog_gtid: {error}"))?;
         let location = Location::new(BinlogPosition::new(file, self.offset), gtids);
-        let open = match self.open.as_str() {
+        let (gtid, proof) = match self.open.split_once(PROOF) {
+            Some((gtid, proof)) => {
+                let number = u64::from_str_radix(proof, 16);
+                (gtid, Some(number.map_err(|error| format!("open_gtid: '{proof}' is no proof: {error}"))?))
+            }
+            None => (self.open.as_str(), None),
+        };
+        let open = match gtid {
             "" => None,
             gtid => Some(Gtid::parse(flavor, gtid).map_err(|error| format!("open_gtid: {error}"))?),
         };
-        Ok(RowMark { location, next: RowOrdinal::from_u64(self.ordinal), open })
+        Ok(RowMark { location, next: RowOrdinal(self.ordinal), open, proof })
     }
 }
 
@@ -180,16 +199,25 @@ mod tests {
             let location =
                 Location::new(BinlogPosition::parse("bin.000001", 900).unwrap(), GtidSet::parse(flavor, set).unwrap());
             let open = Some(Gtid::parse(flavor, open).unwrap());
-            let mark = RowMark { location, next: RowOrdinal { event: 3, row: 7 }, open };
-            assert_eq!(StoredMark::from(&mark).to_mark(flavor), Ok(mark));
+            for (open, proof) in [(open.clone(), Some(0xfeed)), (open, None), (None, Some(u64::MAX)), (None, None)] {
+                let mark = RowMark { location: location.clone(), next: RowOrdinal(7), open, proof };
+                assert_eq!(StoredMark::from(&mark).to_mark(flavor), Ok(mark));
+            }
         }
+    }
+
+    #[test]
+    fn a_proof_that_is_none_is_an_error_and_not_a_mark_without_one() {
+        let mark = StoredMark { open: "#soon".into(), ordinal: 7, ..StoredMark::none() };
+        assert!(mark.to_mark(Flavor::MySql).unwrap_err().contains("'soon'"));
     }
 
     #[test]
     fn records_of_earlier_versions_load() {
         let old = r#"{"file": "bin.000001", "offset": 900, "gtids": "", "ordinal": 12884901895}"#;
         let mark = serde_json::from_str::<StoredMark>(old).unwrap().to_mark(Flavor::MySql).unwrap();
-        assert_eq!((mark.next, mark.open), (RowOrdinal { event: 3, row: 7 }, None));
+        // It counted otherwise, and has no proof: it only says that something is done.
+        assert_eq!((mark.is_inside(), mark.open, mark.proof), (true, None, None));
     }
 
     #[test]

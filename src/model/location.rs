@@ -59,32 +59,24 @@ impl fmt::Display for Location {
     }
 }
 
-/// The number of a row change in its source transaction: which rows event, and which row in it.
+/// The number of a row change among those of its source transaction that the task applies, from 0 in source order.
 ///
-/// Rows events count from 0 in source order, those of filtered tables included, so that the number means the same
-/// whatever the task's rules are. Stored as one integer: `event << 32 | row`.
+/// Rows are counted, not rows events: another server of the same topology may log the same rows in other events. The
+/// task's rules for names do not change inside a transaction, so that the number means the same in a replay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct RowOrdinal {
-    /// Rows event in the transaction.
-    pub event: u32,
-    /// Row in the event.
-    pub row: u32,
-}
+pub struct RowOrdinal(pub u64);
 
 impl RowOrdinal {
-    /// As it is stored.
-    pub fn to_u64(self) -> u64 {
-        u64::from(self.event) << 32 | u64::from(self.row)
-    }
-
-    /// From what was stored.
-    pub fn from_u64(raw: u64) -> Self {
-        RowOrdinal { event: (raw >> 32) as u32, row: raw as u32 }
-    }
-
-    /// The number behind it in the same event.
+    /// The number behind it.
     pub fn next(self) -> Self {
-        RowOrdinal { event: self.event, row: self.row.saturating_add(1) }
+        RowOrdinal(self.0.saturating_add(1))
+    }
+
+    /// Gives the number, and moves on to the next one.
+    pub fn take(&mut self) -> Self {
+        let taken = *self;
+        *self = taken.next();
+        taken
     }
 }
 
@@ -96,21 +88,35 @@ pub struct RowMark {
     /// First row change not done of the next transaction; zero except where a transaction too large for one group
     /// was cut.
     pub next: RowOrdinal,
-    /// GTID of that transaction, by which it is known again where files have other names. `None` at a boundary, on a
-    /// source without GTIDs, and in what an earlier version stored.
+    /// GTID of that transaction, by which it is known again where files have other names. `None` at a boundary, and on a
+    /// source without GTIDs.
     pub open: Option<Gtid>,
+    /// Hash of the row changes before `next`. Only where the transaction comes again with these very rows in front does
+    /// `next` say what is done of it. `None` at a boundary, and where it is only known that something of the transaction
+    /// is done: then it must be applied once more from its start, in safe mode.
+    pub proof: Option<u64>,
 }
 
 impl RowMark {
     /// A mark at a transaction boundary.
     pub fn at(location: Location) -> Self {
-        RowMark { location, next: RowOrdinal::default(), open: None }
+        RowMark { location, next: RowOrdinal::default(), open: None, proof: None }
+    }
+
+    /// Whether it lies inside a transaction.
+    pub fn is_inside(&self) -> bool {
+        self.next != RowOrdinal::default()
     }
 
     /// Whether everything up to `other` is also up to here.
     pub fn has_reached(&self, other: &RowMark) -> bool {
         let same = self.location == other.location;
         self.location.covers(&other.location) && (!same || self.next >= other.next)
+    }
+
+    /// Whether the transaction that `other` may lie in is passed whole, in whatever order its rows came.
+    pub fn has_passed(&self, other: &RowMark) -> bool {
+        self.has_reached(other) && (!other.is_inside() || self.location != other.location)
     }
 }
 
@@ -151,9 +157,12 @@ mod tests {
 
     #[test]
     fn marks_reach_by_location_and_then_by_row() {
-        let mark = |offset, row| RowMark { next: RowOrdinal { event: 0, row }, ..RowMark::at(at(offset, "")) };
+        let mark = |offset, row| RowMark { next: RowOrdinal(row), ..RowMark::at(at(offset, "")) };
         assert!(mark(9, 0).has_reached(&mark(5, 7)) && mark(5, 7).has_reached(&mark(5, 7)));
         assert!(!mark(5, 6).has_reached(&mark(5, 7)) && !mark(5, 7).has_reached(&mark(9, 0)));
+        // A number inside a transaction counts only where its rows come in the same order.
+        assert!(mark(9, 0).has_passed(&mark(5, 7)) && !mark(5, 9).has_passed(&mark(5, 7)));
+        assert!(mark(5, 0).has_passed(&mark(5, 0)) && mark(5, 3).has_passed(&mark(5, 0)));
     }
 
     #[test]

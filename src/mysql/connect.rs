@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, Error, IoError, OptsBuilder, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, OptsBuilder, SslOpts};
 
 use super::endpoint::Endpoint;
 use crate::error::{Code, Failure, Scope, driver_failure};
-use crate::tls::{Pem, TlsFiles};
+use crate::tls::{Pem, TlsFiles, client_config};
 
 /// Longest wait for a connection to be ready for statements.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,9 +59,23 @@ impl Connector {
         let doing = format!("connect to {}", self.endpoint.label());
         if is_certificate(error) {
             // A lost connection heals by itself, a certificate that does not fit never does.
-            return Failure::new(Code::DriverError, doing).scope(scope).cause(error.to_string());
+            return Failure::new(Code::DriverError, doing)
+                .scope(scope)
+                .cause(error.to_string())
+                .workaround(certificate_remedy(error, &self.endpoint.host));
         }
-        driver_failure(error, Code::DriverError, scope, &doing)
+        if let Error::Other(settings) = error {
+            // What our own settings lack, with the file that it is about.
+            return Failure::new(Code::DriverError, doing)
+                .scope(scope)
+                .cause(chain(settings.as_ref()))
+                .workaround("Please correct `security` or `session` of the server's configuration.");
+        }
+        let failure = driver_failure(error, Code::DriverError, scope, &doing);
+        match login_remedy(error, scope) {
+            Some(remedy) => failure.workaround(remedy),
+            None => failure,
+        }
     }
 
     async fn login(&self) -> Result<Conn, Error> {
@@ -70,7 +84,8 @@ impl Connector {
         let names = match &self.endpoint.tls {
             None => &[][..],
             Some(files) => {
-                files.validate().map_err(|error| other(error.into()))?;
+                // The driver would read them too, and not say which one it cannot use.
+                client_config(files).await.map_err(|error| other(error.into()))?;
                 &files.allowed_cn[..]
             }
         };
@@ -130,6 +145,67 @@ fn ssl_opts(files: &TlsFiles, name: Option<&str>) -> SslOpts {
             opts.with_danger_tls_hostname_override(name.map(str::to_owned))
         }
     }
+}
+
+/// What to do where the server does not let the account in.
+fn login_remedy(error: &Error, scope: Scope) -> Option<String> {
+    let place = match scope {
+        Scope::Upstream => "`user` and `password` of the source's `from` (`operate-source update` gives new ones)",
+        _ => "`user` and `password` of the task's `target-database` (`update-task` gives new ones)",
+    };
+    match error {
+        Error::Server(server) if matches!(server.code, 1044 | 1045 | 1130 | 1698 | 3118 | 4151) => Some(format!(
+            "Please check {place}, that the account may log in from this machine, and `security`, where it REQUIREs TLS."
+        )),
+        // MySQL asks so where there is no such account, so as not to tell.
+        Error::Driver(DriverError::UnknownAuthPlugin { .. }) => Some(format!(
+            "Please check {place}: MySQL asks in this way for the password of an account that it does not have. One that is \
+             there needs another plugin: ALTER USER … IDENTIFIED WITH caching_sha2_password BY …"
+        )),
+        _ => None,
+    }
+}
+
+/// What to do about a certificate that does not fit.
+fn certificate_remedy(error: &Error, host: &str) -> String {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
+        UnknownIssuer,
+    };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+            return match why {
+                UnknownIssuer => "Please give the authority that signed the server's certificate as `ssl-ca`.".to_owned(),
+                NotValidForName | NotValidForNameContext { .. } => format!(
+                    "Please give a name that is in the server's certificate as `cert-allowed-cn`, or the server a certificate \
+                     with the name {host}."
+                ),
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+                    "Please renew the server's certificate: it is expired or not valid yet; or set this machine's clock."
+                        .to_owned()
+                }
+                _ => "Please look at the server's certificate, and at `ssl-ca`.".to_owned(),
+            };
+        }
+        // What an I/O error holds is not its source, but itself.
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    "Please check `security`, and the server's TLS settings.".to_owned()
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether TLS failed over a certificate rather than over the network.

@@ -28,7 +28,7 @@ use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
 use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
-use crate::model::{Location, RowMark, RowOrdinal};
+use crate::model::{Location, RowMark};
 
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,6 +64,8 @@ enum Ended {
     Fenced,
     /// A stop interrupted a DDL statement that had not begun.
     Interrupted,
+    /// The transaction behind this place came otherwise than it was applied: it must be applied once more.
+    OtherRows(Box<Location>),
 }
 
 impl From<ApplyError> for Ended {
@@ -72,6 +74,15 @@ impl From<ApplyError> for Ended {
             ApplyError::Failed(failure) => Ended::Failed(failure),
             ApplyError::Fenced(_) => Ended::Fenced,
             ApplyError::Interrupted => Ended::Interrupted,
+        }
+    }
+}
+
+impl From<FormError> for Ended {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::OtherRows { at } => Ended::OtherRows(at),
+            other => Ended::Failed(form_failure(&other)),
         }
     }
 }
@@ -102,6 +113,8 @@ struct Ready {
     group: Group,
     lsn: Option<u64>,
     room: Vec<OwnedSemaphorePermit>,
+    /// It is of a transaction that is applied once more.
+    again: bool,
 }
 
 /// The loop's state.
@@ -126,6 +139,8 @@ pub struct Coordinator {
     flushed: Location,
     pace: Pace,
     safe_until: Option<Safe>,
+    /// What is being applied is a transaction that is applied once more, in safe mode.
+    again: bool,
     /// Up to here tables without transactions may be ahead of the lanes' marks.
     loose_until: Option<RowMark>,
     /// What this machine keeps.
@@ -202,6 +217,7 @@ impl Coordinator {
             last_flush: now,
             flushed: claimed.flushed.clone(),
             safe_until,
+            again: false,
             loose_until: loose.cloned(),
             book,
             intent: claimed.intent.clone(),
@@ -213,8 +229,9 @@ impl Coordinator {
         }
     }
 
-    /// Runs until a stop or a failure. `None` where lanes that were left apart stand together again, and that is stored:
-    /// the next pipeline deals changes out as the task wants it now.
+    /// Runs until a stop or a failure. `None` where the next pipeline is to go on at once: lanes that were left apart stand
+    /// together again, and changes are dealt out as the task wants it now; or a transaction that was applied in part must
+    /// be applied once more from its start. Both is stored.
     pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Option<Outcome> {
         self.publish();
         loop {
@@ -235,6 +252,12 @@ impl Coordinator {
                 Err(Ended::Interrupted) => {
                     self.former_is_void();
                     continue;
+                }
+                Err(Ended::OtherRows(at)) => {
+                    return match self.end(Ended::OtherRows(at)).await {
+                        Outcome::Parked(_) => None,
+                        failed => Some(failed),
+                    };
                 }
                 Err(ended) => return Some(self.end(ended).await),
             }
@@ -275,10 +298,7 @@ impl Coordinator {
 
     /// Whether no lane is at work or ahead, and no transaction partly done.
     fn at_one_boundary(&self) -> bool {
-        self.at_work.is_none()
-            && self.ahead.is_empty()
-            && self.applied.next == RowOrdinal::default()
-            && self.ddl_start.is_none()
+        self.at_work.is_none() && self.ahead.is_empty() && !self.applied.is_inside() && self.ddl_start.is_none()
     }
 
     fn take(&mut self, queued: Option<Queued>) {
@@ -329,17 +349,17 @@ impl Coordinator {
             (None, Some(_)) => SafeMode::Loose,
             (None, None) => SafeMode::Off,
         };
-        let formed = self.former.form(size, want, safe);
-        match formed.map_err(|error| form_failure(&error))? {
-            Formed::Group { group, lsn, room } => self.ready = Some(Ready { size, group, lsn, room }),
+        match self.former.form(size, want, safe)? {
+            Formed::Group { group, lsn, room, again } => self.ready = Some(Ready { size, group, lsn, room, again }),
             Formed::Ddl(ddl) => return Ok(Some(ddl)),
             Formed::Nothing => {}
         }
         Ok(None)
     }
 
-    async fn deal_out(&mut self, Ready { size, group, lsn, room }: Ready) -> Result<(), Ended> {
-        let safe = self.safe_mode(&group.start);
+    async fn deal_out(&mut self, Ready { size, group, lsn, room, again }: Ready) -> Result<(), Ended> {
+        let safe = self.safe_mode(&group.start).max(if again { SafeMode::All } else { SafeMode::Off });
+        self.again = again;
         if self.book.kept() == Kept::Here || group.loose().next().is_some() {
             // Before anything of it goes out: after a crash nobody could tell how far it came.
             self.book.cover(&group.end, (self.options.received)()).await?;
@@ -381,7 +401,7 @@ impl Coordinator {
         }
         let over = match &self.safe_until {
             None | Some(Safe::Always | Safe::For(_)) => false,
-            Some(Safe::At(mark)) => start.has_reached(mark),
+            Some(Safe::At(mark)) => start.has_passed(mark),
             Some(Safe::When(at)) => Instant::now() >= *at,
         };
         if over {
@@ -438,6 +458,11 @@ impl Coordinator {
             Safe::For(_) | Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
         });
         let safe_mode = safe_mode.or_else(|| {
+            let why =
+                "the transaction at work was applied in part as another server logged it, and is applied once more";
+            self.again.then(|| why.to_owned())
+        });
+        let safe_mode = safe_mode.or_else(|| {
             let until = &self.loose_until.as_ref()?.location;
             Some(format!(
                 "for tables without transactions, replaying what may have been applied already, until {until}"
@@ -463,6 +488,15 @@ fn form_failure(error: &FormError) -> Failure {
                 other.at
             ))
         }
+        FormError::Keyless { at, .. } => {
+            Failure::new(Code::BinlogPosition, error.to_string()).workaround(format!(
+                "Please let the source be the former server until the task has passed that transaction, then resume-task. \
+                 If it is gone for good, remove that transaction's rows downstream and start the task anew with --remove-meta \
+                 behind {at}."
+            ))
+        }
+        // Not a failure where it is met: the transaction is begun anew.
+        FormError::OtherRows { .. } => Failure::new(Code::BinlogPosition, error.to_string()),
     }
 }
 

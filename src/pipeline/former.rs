@@ -3,6 +3,13 @@
 //! Synchronous and without I/O, so that tests drive it directly. Invariant: groups come out in source order, each starts
 //! where the one before ended, and every change that went in is in exactly one group, unless its lane had it already.
 //! A transaction that was cut is known again by its GTID; where another one comes in its place, nothing is guessed.
+//!
+//! What lanes have done of a cut transaction is told by marks, and a mark holds where the transaction begins with the very
+//! rows that the mark was made behind (its proof). Where it does not, or has no proof, something of the transaction is
+//! done and nobody knows what: its lanes apply it once more from its start, in safe mode, and until its end no mark made
+//! of it has a proof. So a crash on the way comes back to the same. Before marks lose their proof the transaction is looked
+//! through to its end: where it has rows that cannot be applied twice, the marks stay as they are, and hold again when the
+//! source is the former server.
 
 use std::collections::VecDeque;
 
@@ -10,8 +17,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlItem, Item, Queued};
 use super::pace::Size;
+use super::trail::Trail;
 use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
-use crate::model::{Gtid, Location, RowMark, RowOrdinal};
+use crate::model::{Gtid, Location, RowMark, RowOrdinal, TargetTable};
 
 /// Bytes of row images a group at most, about.
 const GROUP_BYTES: usize = 3 << 20;
@@ -38,6 +46,24 @@ pub enum FormError {
     /// See there.
     #[error(transparent)]
     OtherTransaction(#[from] OtherTransaction),
+    /// A mark inside this transaction does not hold: its rows came otherwise. The marks must be stored without their
+    /// proof, and the transaction be begun anew.
+    #[error("the rows of the transaction behind {at} are not those that were applied of it")]
+    OtherRows {
+        /// End of the one before it.
+        at: Box<Location>,
+    },
+    /// A transaction must be applied once more, and some of its rows cannot be.
+    #[error(
+        "the transaction behind {at} was applied in part as another server logged it, and must be applied once more from \
+         its start; but target table {table} has no key, and its rows would come twice"
+    )]
+    Keyless {
+        /// End of the one before it.
+        at: Box<Location>,
+        /// The table.
+        table: TargetTable,
+    },
 }
 
 /// A lane stands inside a transaction, and the source goes on with another one.
@@ -62,10 +88,12 @@ pub enum Formed {
     Group {
         /// The group.
         group: Group,
-        /// Relay log up to its end, where it ends with a transaction.
+        /// Relay log up to its end, or to some place before that inside a large event.
         lsn: Option<u64>,
         /// Room to be given back when it is done.
         room: Vec<OwnedSemaphorePermit>,
+        /// It is of a transaction that is applied once more, in safe mode.
+        again: bool,
     },
     /// DDL, alone, with everything before it formed.
     Ddl(DdlItem),
@@ -83,6 +111,8 @@ pub struct Former {
     commits: usize,
     /// Changes of the item at the front that was taken apart.
     front: VecDeque<Change>,
+    /// Relay log up to the end of that item.
+    front_lsn: u64,
     /// The transaction that is being formed.
     open: Option<Open>,
     /// Where lanes stood at the start, until all of them are passed.
@@ -105,10 +135,72 @@ struct Open {
     gtid: Option<Gtid>,
     /// What each lane has done of it already; empty where none has.
     skips: Vec<LaneSkip>,
-    /// All lanes have done what is below.
-    floor: RowOrdinal,
-    /// Some of it was formed: the former stands inside of it.
+    /// All lanes have done what is below: the least mark inside it, with its proof.
+    floor: (RowOrdinal, Option<u64>),
+    /// Rows of it that came.
+    trail: Trail,
+    /// Marks inside it that must still be shown to hold, the furthest first: the row, and the proof.
+    unproven: Vec<(RowOrdinal, u64)>,
+    /// Something of it is done and nobody knows what: it is applied again, in safe mode.
+    again: bool,
+    /// A mark does not hold: nothing more of it is formed.
+    other: bool,
+    /// A table without a key that it changes.
+    keyless: Option<TargetTable>,
+    /// Some of it was formed, so that the former's place lies inside it.
     entered: bool,
+}
+
+impl Open {
+    /// With what lanes at these marks have done of it; `marks` is empty where none has done anything.
+    fn new(start: Location, gtid: Option<Gtid>, mut skips: Vec<LaneSkip>, marks: &[RowMark]) -> Self {
+        let (mut unproven, mut again) = (Vec::new(), false);
+        for (skip, mark) in skips.iter_mut().zip(marks) {
+            match (&skip, mark.proof) {
+                (LaneSkip::Below(next), Some(proof)) => unproven.push((*next, proof)),
+                (LaneSkip::Below(_), None) => (*skip, again) = (LaneSkip::Nothing, true),
+                (LaneSkip::Nothing | LaneSkip::All, _) => {}
+            }
+        }
+        unproven.sort_unstable_by(|a, b| b.cmp(a));
+        let one_has_nothing = skips.contains(&LaneSkip::Nothing);
+        let floor = unproven.last().filter(|_| !one_has_nothing).map(|(row, proof)| (*row, Some(*proof)));
+        let floor = floor.unwrap_or_default();
+        Open {
+            start,
+            gtid,
+            skips,
+            floor,
+            trail: Trail::default(),
+            unproven,
+            again,
+            other: false,
+            keyless: None,
+            entered: false,
+        }
+    }
+
+    /// One row more came, which may show that a mark does not hold.
+    fn take(&mut self, change: &Change) {
+        if self.keyless.is_none() && change.table.is_ordered() {
+            self.keyless = Some(change.table.target.clone());
+        }
+        self.trail.add(change);
+        let next = change.ordinal.next();
+        while let Some((row, proof)) = self.unproven.pop_if(|(row, _)| *row <= next) {
+            self.other |= row != next || proof != self.trail.proof();
+        }
+    }
+
+    /// What it means where a mark did not hold, or cannot hold behind its last row.
+    fn verdict(&self) -> Result<(), FormError> {
+        let at = || Box::new(self.start.clone());
+        match &self.keyless {
+            _ if !self.other && self.unproven.is_empty() => Ok(()),
+            Some(table) => Err(FormError::Keyless { at: at(), table: table.clone() }),
+            None => Err(FormError::OtherRows { at: at() }),
+        }
+    }
 }
 
 impl Former {
@@ -122,6 +214,7 @@ impl Former {
             bytes: 0,
             commits: 0,
             front: VecDeque::new(),
+            front_lsn: 0,
             open: None,
             marks: Some(marks),
             at: start,
@@ -174,7 +267,7 @@ impl Former {
         {
             self.front.clear();
             let mut marks = self.marks.take().unwrap_or_else(|| vec![self.at.clone(); self.lanes]);
-            for (lane, mark) in marks.iter_mut().enumerate() {
+            for (lane, mark) in marks.iter_mut().enumerate().filter(|_| open.entered) {
                 // A lane that was ahead of what is formed still is.
                 let ahead = open.skips.get(lane).is_some_and(|skip| skip.covers(self.at.next));
                 if !ahead {
@@ -185,15 +278,28 @@ impl Former {
         }
     }
 
+    /// Whether the open transaction is applied once more.
+    fn is_again(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.again)
+    }
+
     /// Forms the next group of about that size, whole transactions while they fit.
     pub fn form(&mut self, size: Size, want: Want, safe: SafeMode) -> Result<Formed, FormError> {
         let rows = size.rows;
-        let mut builder = GroupBuilder::new(self.lanes, size.shares, self.one_sequence, safe);
+        let (lanes, one_sequence) = (self.lanes, self.one_sequence);
+        let begin = |again: bool| {
+            let safe = if again { SafeMode::All } else { safe };
+            GroupBuilder::new(lanes, size.shares, one_sequence, safe)
+        };
+        // A group is applied in safe mode as a whole, so nothing else is in one with a transaction that comes again.
+        let mut again = self.is_again();
+        let mut builder = begin(again);
         let start = self.at.clone();
         let (mut transactions, mut timestamp, mut lsn, mut room) = (0, 0, None, Vec::new());
         let mut moved = false;
         // A transaction that does not fit is cut, and once it is, whatever there is of it may go.
-        let may_cut = self.is_full() || self.at.next != RowOrdinal::default();
+        let looked_through = self.open.as_ref().is_some_and(|open| open.other);
+        let may_cut = self.is_full() || self.at.is_inside() || looked_through;
         loop {
             if let Some(change) = self.front.pop_front() {
                 let alone = change.must_stand_alone();
@@ -201,17 +307,18 @@ impl Former {
                     self.front.push_front(change);
                     break;
                 }
-                let (next, open) = (change.ordinal.next(), self.open.as_mut());
-                if let Some(open) = open {
-                    if !std::mem::replace(&mut open.entered, true) {
-                        let (location, gtid) = (open.start.clone(), open.gtid.clone());
-                        self.at = RowMark { location, next, open: gtid };
+                if !self.pass_row(&change)? {
+                    if moved {
+                        break;
                     }
-                    self.at.next = next.max(open.floor);
+                    continue;
                 }
                 let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
                 builder.push(change, skips)?;
-                (moved, lsn) = (true, None);
+                moved = true;
+                if self.front.is_empty() {
+                    lsn = Some(self.front_lsn);
+                }
                 if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
                     break;
                 }
@@ -221,6 +328,13 @@ impl Former {
                 break;
             }
             match self.pop(builder.rows() > 0, moved, want)? {
+                Some(Popped::Mark) if self.is_again() != again => {
+                    if moved {
+                        break;
+                    }
+                    again = self.is_again();
+                    builder = begin(again);
+                }
                 Some(Popped::Mark) => {}
                 Some(Popped::Changes(held)) => room.extend(held),
                 Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
@@ -231,6 +345,7 @@ impl Former {
                     if want == Want::OnlyOpen
                         || std::mem::take(&mut self.after_ddl)
                         || together
+                        || again
                         || builder.rows() >= rows
                         || builder.bytes() >= GROUP_BYTES
                     {
@@ -244,16 +359,36 @@ impl Former {
             return Ok(Formed::Nothing);
         }
         let group = builder.finish(start, self.at.clone(), transactions, timestamp);
-        Ok(Formed::Group { group, lsn, room })
+        Ok(Formed::Group { group, lsn, room, again })
+    }
+
+    /// Moves the place behind a row of the open transaction. False where it is not to be formed.
+    fn pass_row(&mut self, change: &Change) -> Result<bool, FormError> {
+        let Some(open) = &mut self.open else { return Ok(true) };
+        open.take(change);
+        if let (true, Some(table)) = (open.again, &open.keyless) {
+            return Err(FormError::Keyless { at: Box::new(open.start.clone()), table: table.clone() });
+        }
+        if open.other {
+            return Ok(false);
+        }
+        if !std::mem::replace(&mut open.entered, true) {
+            self.at = RowMark { open: open.gtid.clone(), ..RowMark::at(open.start.clone()) };
+        }
+        let next = change.ordinal.next();
+        (self.at.next, self.at.proof) = match open.floor {
+            _ if open.again => (next, None),
+            (row, proof) if row > next => (row, proof),
+            _ => (next, Some(open.trail.proof())),
+        };
+        Ok(true)
     }
 
     /// Whether a group must end before the next item, or there is none.
     fn ends_before_next(&self, has_rows: bool, moved: bool, want: Want) -> bool {
         match self.queue.front().map(|queued| &queued.item) {
             // With something of a transaction done and none open, the next one is that, come again.
-            Some(Ok(Item::Begin { .. })) if want == Want::OnlyOpen && self.open.is_none() => {
-                self.at.next == RowOrdinal::default()
-            }
+            Some(Ok(Item::Begin { .. })) if want == Want::OnlyOpen && self.open.is_none() => !self.at.is_inside(),
             // A group ends with a transaction rather than inside the next one.
             Some(Ok(Item::Begin { .. })) => has_rows && self.commits == 0,
             // What is before it must be applied, were it only a location: its own start is stored with it.
@@ -264,7 +399,7 @@ impl Former {
     }
 
     /// Takes the next item off the queue; `None` where a group must end before it.
-    fn pop(&mut self, has_rows: bool, moved: bool, want: Want) -> Result<Option<Popped>, OtherTransaction> {
+    fn pop(&mut self, has_rows: bool, moved: bool, want: Want) -> Result<Option<Popped>, FormError> {
         if self.ends_before_next(has_rows, moved, want) {
             return Ok(None);
         }
@@ -274,22 +409,17 @@ impl Former {
         Ok(Some(match queued.item {
             Ok(Item::Begin { gtid, start }) => {
                 let skips = self.skips(gtid.as_ref(), &start)?;
-                let done = |skip: &LaneSkip| match skip {
-                    LaneSkip::Nothing => Some(RowOrdinal::default()),
-                    LaneSkip::Below(next) => Some(*next),
-                    LaneSkip::All => None,
-                };
-                let floor = skips.iter().filter_map(done).min().unwrap_or_default();
-                self.open = Some(Open { start, gtid, skips, floor, entered: false });
+                let marks = self.marks.as_deref().unwrap_or_default();
+                self.open = Some(Open::new(start, gtid, skips, marks));
                 Popped::Mark
             }
-            Ok(Item::Changes(changes)) => {
-                self.front = changes.into();
+            Ok(Item::Changes { changes, lsn }) => {
+                (self.front, self.front_lsn) = (changes.into(), lsn);
                 Popped::Changes(queued.room)
             }
             Ok(Item::Ddl(ddl)) => {
                 self.ddls -= 1;
-                if self.at.next != RowOrdinal::default() {
+                if self.at.is_inside() || self.open.as_ref().is_some_and(|open| open.other) {
                     // Rows behind it are applied already: this is a replay of a transaction that was cut.
                     let _ = ddl.done.send(false);
                     return Ok(Some(Popped::Mark));
@@ -301,7 +431,8 @@ impl Former {
                 self.commits -= 1;
                 let open = self.open.take();
                 let whole = open.is_some();
-                if !whole && self.at.next != RowOrdinal::default() {
+                open.as_ref().map_or(Ok(()), Open::verdict)?;
+                if !whole && self.at.is_inside() {
                     // A location on the way to the replay of what is partly done.
                     return Ok(Some(Popped::Mark));
                 }
@@ -315,10 +446,10 @@ impl Former {
         }))
     }
 
-    /// Lanes that stood inside a transaction whose end was formed stand behind it.
+    /// Lanes that stood before or inside a transaction whose end was formed stand behind it.
     fn pass(&mut self, open: &Open) {
         for (mark, skip) in self.marks.iter_mut().flatten().zip(&open.skips) {
-            if matches!(skip, LaneSkip::Below(_)) {
+            if *skip != LaneSkip::All {
                 *mark = self.at.clone();
             }
         }
@@ -345,7 +476,7 @@ fn furthest(marks: &[RowMark], start: &RowMark) -> Option<RowMark> {
 
 fn rows_of(queued: &Queued) -> u64 {
     match &queued.item {
-        Ok(Item::Changes(changes)) => changes.len() as u64,
+        Ok(Item::Changes { changes, .. }) => changes.len() as u64,
         _ => 0,
     }
 }
@@ -372,7 +503,7 @@ pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> Result<Lan
     if done {
         return Ok(LaneSkip::All);
     }
-    if mark.next == RowOrdinal::default() {
+    if !mark.is_inside() {
         return Ok(LaneSkip::Nothing);
     }
     if let Some(open) = &mark.open {

@@ -21,8 +21,9 @@ const SOURCE: uuid::Uuid = uuid::Uuid::from_u128(7);
 /// As large as makes the queue full.
 const LARGE: usize = 9 << 20;
 
-fn ordinal(event: u32, row: u32) -> RowOrdinal {
-    RowOrdinal { event, row }
+/// What the source inserts under this key.
+fn row(id: i32) -> [Option<Option<i32>>; 3] {
+    [Some(Some(id)), Some(None), Some(Some(0))]
 }
 
 /// `bin.00000<file>` at `offset`, after `gtids` transactions; 0 for a source without GTIDs.
@@ -36,12 +37,27 @@ fn gtid(number: u64) -> Gtid {
     Gtid::MySql(MysqlGtid { sid: SOURCE, tag: String::new(), number })
 }
 
-fn mark(location: Location, event: u32, row: u32) -> RowMark {
-    RowMark { location, next: ordinal(event, row), open: None }
+/// A mark behind so many inserts of a transaction, of the keys from `first` on.
+fn mark_behind(location: Location, first: i32, rows: u64) -> RowMark {
+    let mut trail = Trail::default();
+    let inserts = (first..).take(rows as usize);
+    inserts.for_each(|id| trail.add(&change(&keyed(), None, Some(row(id)), RowOrdinal::default())));
+    RowMark { next: RowOrdinal(rows), proof: Some(trail.proof()), ..RowMark::at(location) }
+}
+
+/// The same for keys from 0 on.
+fn mark(location: Location, rows: u64) -> RowMark {
+    mark_behind(location, 0, rows)
 }
 
 fn queued(item: Item, bytes: usize) -> Queued {
     Queued { item: Ok(item), bytes, room: None }
+}
+
+/// Changes of an event that ends 1000 bytes of relay log for each row of the transaction so far.
+fn changes(changes: Vec<Change>, bytes: usize) -> Queued {
+    let lsn = changes.last().map_or(0, |last| 1000 * last.ordinal.next().0);
+    queued(Item::Changes { changes, lsn }, bytes)
 }
 
 fn begin(start: Location) -> Queued {
@@ -58,12 +74,10 @@ fn ddl() -> (Queued, oneshot::Receiver<bool>) {
     (queued(Item::Ddl(DdlItem { steps: Vec::new(), first_step: 0, place: "here".into(), done }), 0), ran)
 }
 
-/// A rows event that inserts these keys.
-fn inserts(table: &Arc<BoundTable>, event: u32, ids: std::ops::Range<i32>, bytes: usize) -> Queued {
-    let insert = |(row, id): (u32, i32)| {
-        change(table, None, Some([Some(Some(id)), Some(None), Some(Some(0))]), ordinal(event, row))
-    };
-    queued(Item::Changes((0..).zip(ids).map(insert).collect()), bytes)
+/// Inserts of these keys, the first of which is this row of its transaction.
+fn inserts(table: &Arc<BoundTable>, first: u64, ids: std::ops::Range<i32>, bytes: usize) -> Queued {
+    let insert = |(at, id): (u64, i32)| change(table, None, Some(row(id)), RowOrdinal(at));
+    changes((first..).zip(ids).map(insert).collect(), bytes)
 }
 
 fn keyed() -> Arc<BoundTable> {
@@ -161,20 +175,22 @@ fn a_transaction_too_large_is_cut_to_the_row() {
     let (table, mut former) = (keyed(), fresh(2));
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..5, LARGE / 2));
-    former.take(inserts(&table, 3, 5..8, LARGE));
+    former.take(inserts(&table, 5, 5..8, LARGE));
     assert!(former.is_full());
     let mut from = RowMark::at(at(1, 4, 0));
-    for (keys, next) in [(0..4, ordinal(0, 4)), (4..8, ordinal(3, 3))] {
+    // How far it is in the relay log is known at the end of each event.
+    for (keys, passed) in [(0..4, None), (4..8, Some(8000))] {
         let (part, lsn) = group(former.form(size(2), Want::Next, SafeMode::Off));
-        assert_eq!((all_keys(&part), lsn, part.transactions), (keys.collect(), None, 0));
-        assert_eq!((part.start, &part.end), (from, &RowMark { location: at(1, 4, 0), next, open: None }));
+        let end = mark(at(1, 4, 0), keys.end as u64);
+        assert_eq!((all_keys(&part), lsn, part.transactions), (keys.collect(), passed, 0));
+        assert_eq!((part.start, &part.end), (from, &end));
         from = part.end;
     }
     assert!(!former.is_full() && is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
     // What is left goes as it comes.
-    former.take(inserts(&table, 4, 8..9, 10));
+    former.take(inserts(&table, 8, 8..9, 10));
     let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
-    assert_eq!((all_keys(&part), part.end), (vec![8], mark(at(1, 4, 0), 4, 1)));
+    assert_eq!((all_keys(&part), part.end), (vec![8], mark(at(1, 4, 0), 9)));
     former.take(commit(at(1, 9, 0)));
     let (last, lsn) = group(former.form(size(2), Want::Next, SafeMode::Off));
     assert_eq!((last.rows, last.end, last.transactions, lsn), (0, RowMark::at(at(1, 9, 0)), 1, Some(9)));
@@ -210,18 +226,17 @@ fn ddl_goes_alone_behind_all_that_is_before_it() {
 #[test]
 fn a_change_that_must_stand_alone_does() {
     let (table, mut former) = (keyed(), fresh(2));
-    let moves = change(&table, Some([Some(Some(2)), None, None]), Some([Some(Some(9)), None, None]), ordinal(1, 0));
+    let moves = change(&table, Some([Some(Some(2)), None, None]), Some([Some(Some(9)), None, None]), RowOrdinal(2));
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..2, 10));
-    former.take(queued(Item::Changes(vec![moves.clone(), Change { ordinal: ordinal(1, 1), ..moves }]), 10));
-    former.take(inserts(&table, 2, 4..6, 10));
+    former.take(changes(vec![moves.clone(), Change { ordinal: RowOrdinal(3), ..moves }], 10));
+    former.take(inserts(&table, 4, 4..6, 10));
     former.take(commit(at(1, 5, 0)));
-    let ends =
-        [ordinal(0, 2), ordinal(1, 1), ordinal(1, 2)].map(|next| RowMark { location: at(1, 4, 0), next, open: None });
-    for (rows, end) in [2, 1, 1, 2].into_iter().zip(ends.into_iter().chain([RowMark::at(at(1, 5, 0))])) {
+    for (rows, next) in [(2, 2), (1, 3), (1, 4), (2, 0)] {
         let (part, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
-        assert_eq!((part.rows, part.end), (rows, end));
+        assert_eq!((part.rows, part.end.next), (rows, RowOrdinal(next)));
     }
+    assert_eq!(former.at, RowMark::at(at(1, 5, 0)));
 }
 
 #[test]
@@ -248,7 +263,7 @@ fn cut_in_the_middle(former: &mut Former, table: &Arc<BoundTable>, start: &Locat
     former.take(begin(start.clone()));
     former.take(inserts(table, 0, 0..6, LARGE));
     let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
-    assert_eq!(part.end, mark(start.clone(), 0, 4));
+    assert_eq!(part.end, mark(start.clone(), 4));
     part
 }
 
@@ -269,7 +284,7 @@ fn what_was_formed_before_a_restart_is_skipped_in_its_replay() {
     former.take(inserts(&table, 0, 0..6, 10));
     former.take(commit(at(1, 9, 0)));
     let (rest, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
-    assert_eq!((all_keys(&rest), &rest.start.next), (vec![4, 5], &ordinal(0, 4)));
+    assert_eq!((all_keys(&rest), &rest.start.next), (vec![4, 5], &RowOrdinal(4)));
     assert_eq!(rest.end, RowMark::at(at(1, 9, 0)));
 }
 
@@ -278,7 +293,7 @@ fn a_restart_does_not_forget_that_some_lanes_are_ahead() {
     let table = keyed();
     let start = RowMark::at(at(1, 4, 0));
     // Lane 0 has done this transaction and the next before a crash, lane 1 some more of it than will be formed.
-    let marks = vec![RowMark::at(at(1, 12, 0)), mark(at(1, 4, 0), 0, 5), start.clone()];
+    let marks = vec![RowMark::at(at(1, 12, 0)), mark(at(1, 4, 0), 5), start.clone()];
     let mut former = Former::new(marks, start.clone(), false);
     let first = cut_in_the_middle(&mut former, &table, &start.location);
     former.take(queued(Item::Restart, 0));
@@ -322,7 +337,7 @@ fn only_what_is_open_goes_on() {
 #[test]
 fn a_mark_tells_what_is_done() {
     use LaneSkip::{All, Below, Nothing};
-    let (inside, next) = (ordinal(2, 7), |location| mark(location, 2, 7));
+    let (inside, next) = (RowOrdinal(7), |location| mark(location, 7));
     let cases = [
         // By GTID: what is in the set is done, whatever the positions are.
         (RowMark::at(at(1, 50, 3)), Some(3), at(1, 40, 2), All),
@@ -353,15 +368,15 @@ fn a_mark_tells_what_is_done() {
 
 /// A mark inside the fourth transaction, which is known by its GTID.
 fn inside_the_fourth() -> RowMark {
-    RowMark { open: Some(gtid(4)), ..mark(at(1, 50, 3), 2, 7) }
+    RowMark { open: Some(gtid(4)), ..mark_behind(at(1, 50, 3), 40, 7) }
 }
 
 #[test]
 fn a_cut_transaction_is_known_by_its_gtid_in_other_files() {
     let there = |number, start| skip(&inside_the_fourth(), Some(&gtid(number)), &start);
     assert_eq!(there(3, at(7, 900, 2)), Ok(LaneSkip::All));
-    assert_eq!(there(4, at(7, 950, 3)), Ok(LaneSkip::Below(ordinal(2, 7))));
-    assert_eq!(there(4, at(1, 50, 3)), Ok(LaneSkip::Below(ordinal(2, 7))));
+    assert_eq!(there(4, at(7, 950, 3)), Ok(LaneSkip::Below(RowOrdinal(7))));
+    assert_eq!(there(4, at(1, 50, 3)), Ok(LaneSkip::Below(RowOrdinal(7))));
 }
 
 #[test]
@@ -387,7 +402,7 @@ fn a_cut_writes_down_the_gtid_and_a_restart_asks_for_it() {
     former.take(queued(Item::Begin { gtid: Some(gtid(4)), start: at(1, 50, 3) }, 0));
     former.take(inserts(&table, 0, 0..6, LARGE));
     let (part, _) = group(former.form(size(2), Want::Next, SafeMode::Off));
-    assert_eq!(part.end, RowMark { open: Some(gtid(4)), ..mark(at(1, 50, 3), 0, 4) });
+    assert_eq!(part.end, RowMark { open: Some(gtid(4)), ..mark(at(1, 50, 3), 4) });
     former.take(queued(Item::Restart, 0));
     assert!(is_nothing(former.form(size(2), Want::Next, SafeMode::Off)));
     // Another server sends it again, from a file of another name.
@@ -398,9 +413,119 @@ fn a_cut_writes_down_the_gtid_and_a_restart_asks_for_it() {
     assert_eq!((all_keys(&rest), rest.end), (vec![4, 5], RowMark::at(at(9, 900, 4))));
 }
 
+/// A transaction as another server sends it: these keys.
+fn sent_by_another(former: &mut Former, table: &Arc<BoundTable>, [start, end]: [u64; 2], ids: std::ops::Range<i32>) {
+    former.take(begin(at(1, start, 0)));
+    former.take(inserts(table, 0, ids, 10));
+    former.take(commit(at(1, end, 0)));
+}
+
+/// Forms what can be formed, until something cannot.
+fn refusal(former: &mut Former) -> FormError {
+    loop {
+        match former.form(size(100), Want::Next, SafeMode::Off) {
+            Ok(Formed::Group { .. }) => {}
+            Ok(_) => panic!("not refused"),
+            Err(error) => return error,
+        }
+    }
+}
+
+#[test]
+fn the_same_rows_in_other_events_go_on_at_the_row() {
+    let (table, start) = (keyed(), at(1, 4, 0));
+    let mut former = Former::new(vec![mark(start.clone(), 3), mark(start.clone(), 5)], mark(start.clone(), 3), false);
+    former.take(begin(start));
+    for id in 0..8 {
+        former.take(inserts(&table, id as u64, id..id + 1, 10));
+    }
+    former.take(commit(at(1, 90, 0)));
+    let Ok(Formed::Group { group, again, .. }) = former.form(size(100), Want::Next, SafeMode::Off) else {
+        panic!("no group")
+    };
+    assert!(!again && all_keys(&group).contains(&7) && !all_keys(&group).contains(&2));
+    assert_eq!(group.end, RowMark::at(at(1, 90, 0)));
+}
+
+#[test]
+fn other_rows_void_the_mark_and_without_a_proof_all_comes_again_in_safe_mode() {
+    let (table, start) = (keyed(), at(1, 4, 0));
+    let inside = mark(start.clone(), 5);
+    for ids in [1..9, 0..4] {
+        // Other rows before the mark, and too few of them.
+        let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
+        sent_by_another(&mut former, &table, [4, 90], ids);
+        assert!(matches!(refusal(&mut former), FormError::OtherRows { at } if *at == start));
+    }
+    let void = RowMark { proof: None, ..inside };
+    let elsewhere = RowMark::at(at(1, 200, 0));
+    let mut former = Former::new(vec![void.clone(), elsewhere, void.clone()], void, false);
+    // It is alone in its groups, and none of its marks has a proof.
+    former.take(commit(at(1, 4, 0)));
+    sent_by_another(&mut former, &table, [4, 90], 1..9);
+    sent_by_another(&mut former, &table, [90, 95], 20..21);
+    let (mut seen, mut ends) = (Vec::new(), Vec::new());
+    while let Ok(Formed::Group { group, again, .. }) = former.form(size(2), Want::Next, SafeMode::Off) {
+        let last = all_keys(&group).contains(&20) || group.start == RowMark::at(at(1, 90, 0));
+        assert_eq!(again, !last, "{group:?}");
+        seen.extend(all_keys(&group));
+        ends.push(group.end);
+    }
+    // The lane that is behind it already has done its part.
+    let whole = fresh(3);
+    let done = of_lane(&formed_at_once(whole, &table), 1);
+    assert_eq!(seen, (1..9).chain(20..21).filter(|key| !done.contains(key)).collect::<Vec<_>>());
+    assert!(ends.iter().all(|end| end.proof.is_none()), "{ends:?}");
+    assert_eq!((ends[0].next, ends.last()), (RowOrdinal(4), Some(&RowMark::at(at(1, 95, 0)))));
+}
+
+#[test]
+fn a_restart_before_the_first_row_keeps_what_is_not_known() {
+    let (table, start) = (keyed(), at(1, 4, 0));
+    let void = RowMark { proof: None, ..mark(start.clone(), 5) };
+    let mut former = Former::new(vec![void, mark(start.clone(), 2)], mark(start.clone(), 2), false);
+    former.take(begin(start.clone()));
+    former.take(queued(Item::Restart, 0));
+    assert!(is_nothing(former.form(size(100), Want::Next, SafeMode::Off)));
+    sent_by_another(&mut former, &table, [4, 90], 0..9);
+    let formed = former.form(size(100), Want::Next, SafeMode::Off);
+    assert!(matches!(formed, Ok(Formed::Group { again: true, .. })));
+}
+
+#[test]
+fn a_table_without_a_key_cannot_come_again() {
+    let (table, inside) = (table("t", "t", &[]), mark(at(1, 4, 0), 5));
+    let void = RowMark { proof: None, ..inside.clone() };
+    // Where a mark does not hold, it is told before the mark loses its proof.
+    for at in [void, inside] {
+        let mut former = Former::new(vec![at.clone(); 2], at, false);
+        sent_by_another(&mut former, &table, [4, 90], 1..9);
+        let error = refusal(&mut former);
+        assert!(error.to_string().contains("`t` has no key"), "{error}");
+    }
+}
+
+#[test]
+fn a_transaction_that_comes_otherwise_is_looked_through_to_its_end() {
+    let (table, start) = (keyed(), at(1, 4, 0));
+    let ahead = mark(start.clone(), 5);
+    let mut former = Former::new(vec![ahead, RowMark::at(start.clone())], RowMark::at(start.clone()), false);
+    former.take(begin(start.clone()));
+    former.take(inserts(&table, 0, 0..3, 10));
+    former.take(inserts(&table, 3, 30..33, LARGE));
+    // What stands before the row that tells is formed, the rest only looked at.
+    let (part, _) = group(former.form(size(100), Want::Next, SafeMode::Off));
+    assert_eq!(part.end.next, RowOrdinal(4));
+    assert!(is_nothing(former.form(size(100), Want::Next, SafeMode::Off)) && !former.is_full());
+    former.take(inserts(&table, 6, 33..90, LARGE));
+    assert!(is_nothing(former.form(size(1), Want::Next, SafeMode::Off)) && !former.is_full());
+    former.take(commit(at(1, 90, 0)));
+    assert!(matches!(former.form(size(1), Want::Next, SafeMode::Off), Err(FormError::OtherRows { .. })));
+}
+
 #[test]
 fn a_drain_after_a_restart_goes_on_to_the_end_of_the_transaction() {
-    let (table, inside) = (keyed(), mark(at(2, 126, 0), 0, 4));
+    let (table, inside) = (keyed(), mark(at(2, 126, 0), 4));
     let mut former = Former::new(vec![inside.clone(); 2], inside, false);
     // A location on the way, then the transaction, come again from its start; then another one.
     former.take(commit(at(2, 126, 0)));
@@ -449,7 +574,7 @@ fn behind_a_cut_transaction_any_other_may_come() {
 #[test]
 fn a_location_told_again_does_not_undo_the_rows_behind_it() {
     // A mark inside the first transaction of a file: the events before it move the location to where it is.
-    let (table, inside) = (keyed(), mark(at(2, 126, 0), 0, 4));
+    let (table, inside) = (keyed(), mark(at(2, 126, 0), 4));
     let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
     former.take(commit(at(2, 126, 0)));
     match former.form(size(1), Want::Next, SafeMode::Off).expect("form") {
@@ -466,7 +591,7 @@ fn a_location_told_again_does_not_undo_the_rows_behind_it() {
 
 #[test]
 fn a_group_of_skipped_rows_does_not_go_back() {
-    let (table, inside) = (keyed(), mark(at(1, 4, 0), 0, 50));
+    let (table, inside) = (keyed(), mark(at(1, 4, 0), 50));
     let mut former = Former::new(vec![inside.clone(); 2], inside.clone(), false);
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..60, LARGE));
@@ -505,22 +630,40 @@ fn history(drafts: &[(u8, Vec<u8>)], gtids: bool) -> (Vec<Past>, i32, usize) {
             ddls += 1;
             continue;
         }
-        let events = (0..).zip(sizes).map(|(event, &size)| {
-            let row = |row: u32| {
+        let mut ordinal = RowOrdinal::default();
+        let events = sizes.iter().map(|&size| {
+            let change = |_| {
                 id += 1;
-                let (key, new) = ([Some(Some(id - 1)), None, None], [Some(Some(id - 1)), Some(None), Some(Some(0))]);
+                let ordinal = ordinal.take();
                 match size {
                     // It moves its row to another key, and must stand alone.
-                    7 => change(&table, Some(key), Some([Some(Some(-id)), None, None]), ordinal(event, row)),
-                    _ => change(&table, None, Some(new), ordinal(event, row)),
+                    7 => {
+                        let key = [Some(Some(id - 1)), None, None];
+                        change(&table, Some(key), Some([Some(Some(-id)), None, None]), ordinal)
+                    }
+                    _ => change(&table, None, Some(row(id - 1)), ordinal),
                 }
             };
-            (0..u32::from(size)).map(row).collect()
+            (0..size).map(change).collect()
         });
         let events = events.collect();
         past.push(Past::Rows { gtid, start, end, events });
     }
     (past, id, ddls)
+}
+
+/// The same history as another server logs it: the rows of each transaction in the reverse order.
+fn reversed(past: &[Past]) -> Vec<Past> {
+    let reverse = |step: &Past| match step {
+        Past::Rows { gtid, start, end, events } => {
+            let mut ordinal = RowOrdinal::default();
+            let mut number = |change: &Change| Change { ordinal: ordinal.take(), ..change.clone() };
+            let events = events.iter().rev().map(|rows| rows.iter().rev().map(&mut number).collect()).collect();
+            Past::Rows { gtid: gtid.clone(), start: start.clone(), end: end.clone(), events }
+        }
+        other => other.clone(),
+    };
+    past.iter().map(reverse).collect()
 }
 
 /// Items as intake makes them for a start at `start`, as (step of the history, item in it).
@@ -558,7 +701,9 @@ fn item(past: &Past, number: usize) -> Item {
         (Past::Rows { gtid, start, .. } | Past::Ddl { gtid, start, .. }, 0) => {
             Item::Begin { gtid: gtid.clone(), start: start.clone() }
         }
-        (Past::Rows { events, .. }, number) if number <= events.len() => Item::Changes(events[number - 1].clone()),
+        (Past::Rows { events, .. }, number) if number <= events.len() => {
+            Item::Changes { changes: events[number - 1].clone(), lsn: 1 }
+        }
         (Past::Ddl { number, .. }, 1) => {
             let (done, _) = oneshot::channel();
             Item::Ddl(DdlItem { steps: Vec::new(), first_step: *number as u32, place: "".into(), done })
@@ -579,17 +724,25 @@ struct Downstream {
 }
 
 impl Downstream {
-    fn apply(&mut self, group: &Group, mut shares: impl FnMut() -> bool) {
+    /// In safe mode (`again`) a row may meet its own effect.
+    fn apply(&mut self, group: &Group, again: bool, mut shares: impl FnMut() -> bool) {
         for (share, keys) in group.shares.iter().zip(keys(group)) {
             if shares() {
-                keys.into_iter().for_each(|key| *self.rows.entry(key).or_default() += 1);
+                for key in keys {
+                    let times = self.rows.entry(key).or_default();
+                    *times = if again { 1 } else { *times + 1 };
+                }
                 for &lane in &share.lanes {
                     let mark = &mut self.marks[lane as usize];
-                    assert!(order(mark) <= order(&group.end), "a lane goes back");
+                    assert!(again || order(mark) <= order(&group.end), "a lane goes back");
                     *mark = group.end.clone();
                 }
             }
         }
+    }
+
+    fn void(&mut self) {
+        self.marks.iter_mut().for_each(|mark| mark.proof = None);
     }
 
     /// Moves idle lanes along; never back.
@@ -602,8 +755,10 @@ impl Downstream {
     }
 }
 
-/// One run from the stored marks, which a crash ends where `crashes`; else it comes to the end of the history.
-fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool) {
+/// One run from the stored marks, which a crash ends where `crashes`; else it comes to the end of the history, or to a
+/// transaction that must be applied once more (`false`). Each connection leads to any of the `servers`.
+fn live(servers: &[Vec<Past>], down: &mut Downstream, random: &mut StdRng, crashes: bool) -> bool {
+    let mut past = &servers[random.random_range(0..servers.len())];
     let start = down.marks.iter().min_by_key(|mark| order(mark)).expect("a lane").clone();
     let passed = |step: &Past| match step {
         Past::Rows { end, .. } | Past::Ddl { end, .. } | Past::Moved { end } => end.position <= start.location.position,
@@ -619,11 +774,12 @@ fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool
             if number > 0 && matches!(past[step], Past::Rows { .. }) && restarts < 6 && random.random_bool(0.2) {
                 former.take(queued(Item::Restart, 0));
                 (next, restarts) = (next - number, restarts + 1);
+                past = &servers[random.random_range(0..servers.len())];
                 break;
             }
             let item = item(&past[step], number);
             wait_for_ddl = matches!(item, Item::Ddl(_));
-            let bytes = if matches!(item, Item::Changes(_)) { random.random_range(0..LARGE) } else { 0 };
+            let bytes = if matches!(item, Item::Changes { .. }) { random.random_range(0..LARGE) } else { 0 };
             former.take(queued(item, bytes));
             (next, idle) = (next + 1, 0);
         }
@@ -634,16 +790,25 @@ fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool
             _ => (Want::Next, random.random_range(1..8)),
         };
         let shares = random.random_range(1..=down.marks.len());
-        match former.form(Size { rows, shares }, want, SafeMode::Off).expect("form") {
-            Formed::Group { group, .. } => {
+        let formed = match former.form(Size { rows, shares }, want, SafeMode::Off) {
+            Err(FormError::OtherRows { .. }) if servers.len() > 1 => {
+                down.void();
+                return false;
+            }
+            formed => formed.expect("form"),
+        };
+        match formed {
+            Formed::Group { group, again, .. } => {
                 assert_eq!(group.start, applied, "a gap between groups");
-                assert!(order(&group.end) >= order(&group.start), "{:?} to {:?}", group.start, group.end);
+                assert!(again || order(&group.end) >= order(&group.start), "{:?} to {:?}", group.start, group.end);
+                assert!(!again || servers.len() > 1);
                 assert!(group.rows <= 2 * rows);
                 assert!(want != Want::OnlyOpen || group.transactions <= 1);
                 if crashes && random.random_bool(0.1) {
-                    return down.apply(&group, || random.random());
+                    down.apply(&group, again, || random.random());
+                    return false;
                 }
-                down.apply(&group, || true);
+                down.apply(&group, again, || true);
                 applied = group.end;
                 if std::mem::take(&mut ddl_ran) || random.random_bool(0.1) {
                     down.store(&applied);
@@ -669,6 +834,7 @@ fn live(past: &[Past], down: &mut Downstream, random: &mut StdRng, crashes: bool
         }
     }
     down.store(&applied);
+    true
 }
 
 proptest! {
@@ -677,17 +843,23 @@ proptest! {
     #[test]
     fn no_change_is_lost_or_doubled(
         drafts in prop::collection::vec((0..10u8, prop::collection::vec(0..8u8, 0..4)), 0..12),
-        (gtids, lanes, crashes) in (any::<bool>(), 1..=4usize, 0..4usize),
+        (gtids, two_servers, lanes, crashes) in (any::<bool>(), any::<bool>(), 1..=4usize, 0..4usize),
         seed in any::<u64>(),
     ) {
         let (past, changes, ddls) = history(&drafts, gtids);
         let mut random = StdRng::seed_from_u64(seed);
         let marks = vec![RowMark::at(at(1, 4, 0)); lanes];
         let mut down = Downstream { marks, rows: BTreeMap::new(), ddls: BTreeMap::new() };
+        let other = reversed(&past);
+        let servers = if two_servers { vec![past.clone(), other] } else { vec![past.clone()] };
         for _ in 0..crashes {
-            live(&past, &mut down, &mut random, true);
+            live(&servers, &mut down, &mut random, true);
         }
-        live(&past, &mut down, &mut random, false);
+        let mut lives = 0;
+        while !live(&servers, &mut down, &mut random, false) {
+            lives += 1;
+            prop_assert!(lives < 100, "it comes to no end");
+        }
         for key in 0..changes {
             prop_assert_eq!(down.rows.get(&key), Some(&1), "key {}", key);
         }

@@ -62,6 +62,8 @@ pub struct Intake {
     skipping: bool,
     open: Location,
     ddl_steps: u32,
+    /// Number of the next row of the open transaction.
+    row: RowOrdinal,
     progress: watch::Sender<Progress>,
     items: ItemSender,
     mappings: TableMappings,
@@ -173,6 +175,7 @@ impl Intake {
             skipping: false,
             open,
             ddl_steps: 0,
+            row: RowOrdinal::default(),
             progress,
             items,
             mappings,
@@ -207,12 +210,15 @@ impl Intake {
         let mut lsn = end_lsn - total as u64;
         let mut out = Vec::new();
         for event in events {
+            let begin = lsn;
             lsn += event.len() as u64;
             let failure = |error: crate::decode::DecodeError| End::from(error.failure());
             let mut state = self.decoder.feed(event, &Wanted(transform), &mut out).map_err(failure)?;
             loop {
+                // Of a compressed transaction nothing is behind us before all of it is.
+                let passed = if state == Decoding::Done { lsn } else { begin };
                 for decoded in out.drain(..) {
-                    self.take(decoded, lsn).await?;
+                    self.take(decoded, passed).await?;
                 }
                 if state == Decoding::Done {
                     break;
@@ -243,14 +249,14 @@ impl Intake {
                 self.open = start.clone();
                 if !self.skipping {
                     self.done = None;
-                    (self.ddl_steps, self.sent_rows) = (0, false);
+                    (self.ddl_steps, self.sent_rows, self.row) = (0, false, RowOrdinal::default());
                     self.send(Item::Begin { gtid, start }, 0).await?;
                 }
             }
-            Decoded::Rows(rows) if !self.skipping => self.rows(rows).await?,
+            Decoded::Rows(rows) if !self.skipping => self.rows(rows, lsn).await?,
             Decoded::Statement(statement) if !self.skipping => self.statement(statement).await?,
             Decoded::Prepared { xid } => self.prepared.saw(xid, &self.open),
-            Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end).await?,
+            Decoded::XaRollback { xid, start, end } if !self.skipping => self.undo(&xid, &start, &end, lsn).await?,
             Decoded::XaCommit { xid } if !self.skipping => self.check_commit(&xid).await,
             Decoded::Rows(_) | Decoded::Statement(_) | Decoded::XaRollback { .. } | Decoded::XaCommit { .. } => {}
             Decoded::Commit { location, timestamp } => {
@@ -271,7 +277,7 @@ impl Intake {
         if self.items.send(Ok(item), bytes).await { Ok(()) } else { Err(Gone) }
     }
 
-    async fn rows(&mut self, event: RowsEvent) -> Result<(), End> {
+    async fn rows(&mut self, event: RowsEvent, lsn: u64) -> Result<(), End> {
         if let Some(exception) = self.exceptions.at(&event.start).cloned()
             && !self.rows_go_on(&event, &exception).await?
         {
@@ -283,19 +289,12 @@ impl Intake {
         }
         let span = Arc::new(EventSpan { start: event.start, end: event.end });
         let kind: ChangeKind = event.kind;
-        let changes: Vec<Change> = (0u32..)
-            .zip(event.rows)
-            .map(|(row, rows)| Change {
-                table: Arc::clone(&table),
-                kind,
-                rows,
-                ordinal: RowOrdinal { event: event.ordinal, row },
-                span: Arc::clone(&span),
-            })
-            .collect();
+        let mut change =
+            |rows| Change { table: Arc::clone(&table), kind, rows, ordinal: self.row.take(), span: Arc::clone(&span) };
+        let changes: Vec<Change> = event.rows.into_iter().map(&mut change).collect();
         let bytes = changes.iter().map(Change::bytes).sum();
         self.sent_rows = true;
-        Ok(self.send(Item::Changes(changes), bytes).await?)
+        Ok(self.send(Item::Changes { changes, lsn }, bytes).await?)
     }
 
     /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.

@@ -29,7 +29,12 @@ pub enum Item {
         start: Location,
     },
     /// Row changes of the open transaction.
-    Changes(Vec<Change>),
+    Changes {
+        /// In source order.
+        changes: Vec<Change>,
+        /// Bytes of relay log up to there.
+        lsn: u64,
+    },
     /// DDL of the open transaction; intake waits until it ran.
     Ddl(DdlItem),
     /// The transaction is complete, or the location moved without one.

@@ -19,6 +19,7 @@ mod origin;
 mod pace;
 mod progress;
 mod receive;
+mod trail;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use build::{PipelineSpec, run, target_of};

@@ -198,6 +198,20 @@ impl Source {
         }
     }
 
+    /// What was received.
+    pub(super) fn received(&self) -> Option<Location> {
+        self.relay.state().received.map(|received| received.0)
+    }
+
+    /// Opens the stream anew: it tells nothing any more, alive as it looks.
+    pub(super) async fn reconnect(&self) {
+        if matches!(self.state.borrow().doing, Receive::Running) && lock(&self.receiver).is_some() {
+            tracing::warn!(source = %self.id, "the source lacks what it sent, so the stream is opened anew");
+            self.stop_receiving().await;
+            self.start_receiving();
+        }
+    }
+
     /// pause-relay and resume-relay.
     pub async fn set_paused(&self, paused: bool) {
         *lock(&self.paused) = paused;
@@ -353,7 +367,11 @@ impl Source {
         let runway = self.runway(&relay, &receiving);
         let receive_lag = self.receive_lag();
         let asked = lock(&self.horizon).end.as_ref().map(|(_, location)| location.clone());
-        let master = later_of(asked, relay.received.as_ref());
+        let master = match &receiving {
+            Receiving::Running => later_of(asked, relay.received.as_ref()),
+            // It may have lost what it sent.
+            _ => asked,
+        };
         SourceStatus {
             source_id: self.id.clone(),
             flavor: self.flavor,
@@ -406,6 +424,8 @@ impl Source {
         let stands = match receiving {
             Receiving::Running => false,
             Receiving::Idle => return None,
+            // What follows is gone from the source, or was never there: nothing is safe any more.
+            Receiving::Stopped { failure } if failure.known_code() == Some(Code::StreamEvent) => return None,
             Receiving::Retrying { .. } | Receiving::Stopped { .. } | Receiving::Paused => needed,
         };
         let horizon = lock(&self.horizon);

@@ -9,7 +9,7 @@ use super::lifecycle::{Event, step};
 use super::meter::Reading;
 use super::record::ParkRecord;
 use super::status::{Stage, TaskStatus};
-use crate::model::{Applied, Checkpointed, Dispatched, Flavor, RowMark, RowOrdinal};
+use crate::model::{Applied, Checkpointed, Dispatched, Flavor, RowMark};
 use crate::pipeline::Progress;
 
 /// The parts.
@@ -105,7 +105,7 @@ fn clock(time: SystemTime) -> String {
 
 fn take_applied(status: &mut TaskStatus, mark: Option<RowMark>) {
     if let Some(mark) = mark {
-        status.inside_transaction = Some(mark.next).filter(|next| *next != RowOrdinal::default());
+        status.inside_transaction = Some(mark.next).filter(|_| mark.is_inside());
         status.applied = Some(Applied(mark.location));
     }
 }

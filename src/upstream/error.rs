@@ -162,6 +162,16 @@ impl ReadError {
             ReadError::AccessDenied(refusal) if refusal.code == 1227 || refusal.code == 1142 => {
                 Some("Please `GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*` to the user of the source.")
             }
+            ReadError::Purged(_) => Some(
+                "What follows was deleted on the source before it was received. Please copy the tables again, then \
+                 stop-task, `operate-source stop` and `create`, and start-task --remove-meta with `meta` where the copy was \
+                 made.",
+            ),
+            ReadError::BadPosition(_) => Some(
+                "The source does not have what was received from it last: was its binlog reset, a backup restored, or a \
+                 replica made the source that was behind? Please compare the tables, then stop-task, `operate-source stop` \
+                 and `create`, and start-task --remove-meta with `meta` at a place of the source where they are equal.",
+            ),
             ReadError::DuplicateServerId(_) => {
                 Some("Another replica uses the same server-id or UUID: please give one of them another `server-id`.")
             }
@@ -211,7 +221,7 @@ mod tests {
             "get binlog event error: ERROR 1236 (HY000): Could not find first log file name in binary log index file"
         );
         assert_eq!((failure.code, failure.scope.as_str()), (36069, "upstream"));
-        assert_eq!(failure.workaround, "Please check if the binlog file could be parsed by `mysqlbinlog`.");
+        assert!(failure.workaround.contains("start-task --remove-meta"), "{failure}");
 
         let denied = ServerRefusal {
             code: 1045,

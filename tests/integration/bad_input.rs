@@ -114,6 +114,60 @@ async fn a_source_with_statement_binlog() {
     assert_alive(&agent).await;
 }
 
+/// The source goes over to statements while the task runs: nothing is left out silently, receiving goes on, and what the message says
+/// to do works.
+async fn statements_at_run_time(kind: Kind) {
+    let source = Server::start(kind, &ServerOptions::default()).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("statement", &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    link.agent.expect_error("was logged as a statement");
+    link.source.run_all(["SET SESSION binlog_format = 'STATEMENT'", "INSERT INTO t VALUES (1)"]).await;
+    link.wait_for_error(&["was logged as a statement", "binlog_format", "downstream by hand, then `binlog skip` it"])
+        .await;
+    link.source.run_all(["SET SESSION binlog_format = 'ROW'", "INSERT INTO t VALUES (2)"]).await;
+    link.target.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
+    link.agent.ctl(&["binlog", "skip", &link.task]).await.expect_success();
+    link.wait_equal().await;
+    assert_alive(&link.agent).await;
+    link.agent.assert_quiet_log();
+}
+
+#[tokio::test]
+async fn statements_at_run_time_on_mysql() {
+    statements_at_run_time(Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn statements_at_run_time_on_mariadb() {
+    statements_at_run_time(Kind::MariaDb).await;
+}
+
+/// Accounts that are not there, or with another password, on both ends: the account, the place and what to do.
+#[tokio::test]
+async fn accounts_that_may_not_log_in() {
+    let agent = Agent::start(&AgentOptions::default()).await;
+    for kind in [Kind::MySql, Kind::MariaDb] {
+        let server = shared(kind, &ServerOptions::default()).await;
+        let good = SourceFile::new(kind.flavor(), kind, server.port).yaml();
+        for (right, wrong) in [("user: dm", "user: nobody"), ("password: dmpw", "password: other")] {
+            let path = agent.file("source.yaml", &good.replace(right, wrong));
+            let answer = agent.ctl(&["operate-source", "create", &path]).await;
+            answer.expect_refusal(&[&server.port.to_string(), "`user` and `password` of the source's `from`"]);
+        }
+        let path = agent.file("source.yaml", &good);
+        agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+        let task = TaskFile::new("t", kind.flavor(), server.port).yaml();
+        for (right, wrong) in [("user: dm", "user: nobody"), ("password: dmpw", "password: other")] {
+            let path = agent.file("task.yaml", &task.replace(right, wrong));
+            let answer = agent.ctl(&["start-task", &path]).await;
+            answer.expect_refusal(&[&server.port.to_string(), "`user` and `password` of the task's `target-database`"]);
+        }
+    }
+    assert_alive(&agent).await;
+}
+
 /// Start locations that do not exist: inside a transaction, past the end, purged.
 #[tokio::test]
 async fn impossible_start_locations() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::agent::{Agent, AgentOptions};
 use crate::support::docs::{SourceFile, TaskFile};
 use crate::support::eventually;
-use crate::support::fixture::{Link, LinkOptions, shared_pair};
+use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
 use crate::support::process::free_port;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
@@ -93,6 +93,48 @@ async fn frozen_servers() {
     source.thaw();
     target.thaw();
     link.wait_equal().await;
+}
+
+/// The source's binlog is reset under an open stream, which goes on telling that nothing is new. The status must not say that all is
+/// well; the source's own refusal and the remedy show, and the remedy works.
+async fn source_reset(kind: Kind) {
+    let source = Server::start(kind, &ServerOptions::default()).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("reset", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)"]).await;
+    link.wait_equal().await;
+    let reset = if kind == Kind::MySql { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" };
+    link.source.run(reset).await;
+    let start = location(&mut link.source, kind).await;
+    link.source.run("INSERT INTO t VALUES (4)").await;
+    eventually("the status says that the source lacks what it sent", Duration::from_secs(60), async || {
+        let source = link.agent.source_status().await;
+        let said = source["failure"].to_string();
+        let told = source["receiving"] == "RECEIVE_STATE_STOPPED" && said.contains("--remove-meta");
+        // Neither a safe time nor a place that the source does not have.
+        let safe_until = &source["relay"]["runway"];
+        let true_too = safe_until.is_null() && source["master"]["offset"] != source["received"]["offset"];
+        if told && true_too { Ok(()) } else { Err(source.to_string()) }
+    })
+    .await;
+    link.stop_task().await;
+    link.agent.ctl(&["operate-source", "stop", "-s", &link.source_id]).await.expect_success();
+    let path = link.agent.file("source.yaml", &SourceFile::new(&link.source_id, kind, source.port).yaml());
+    link.agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    link.task_file.start = Some(start);
+    let path = link.agent.file("task.yaml", &link.task_file.yaml());
+    link.agent.ctl(&["start-task", "--remove-meta", &path]).await.expect_success();
+    link.wait_equal().await;
+}
+
+#[tokio::test]
+async fn mysql_source_reset() {
+    source_reset(Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn mariadb_source_reset() {
+    source_reset(Kind::MariaDb).await;
 }
 
 /// The agent comes up while both servers are down, says so, and goes on by itself when they come.

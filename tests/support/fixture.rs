@@ -26,6 +26,8 @@ pub struct LinkOptions {
     pub target_port: Option<u16>,
     /// The account on the target; `None` for the one that may everything.
     pub target_user: Option<String>,
+    /// Further lines of the source file, indented to belong to `from`.
+    pub source_extra: String,
     /// Further lines of `target-database`.
     pub target_session: String,
     /// Further lines of the task file.
@@ -73,6 +75,7 @@ impl Link {
         let source_id = "mysql-replica-01".to_owned();
         let mut source_file = SourceFile::new(&source_id, source.kind, options.source_port.unwrap_or(source.port));
         source_file.gtid = !options.by_position;
+        source_file.extra.clone_from(&options.source_extra);
         let path = agent.file("source.yaml", &source_file.yaml());
         agent.ctl(&["operate-source", "create", &path]).await.expect_success();
 

@@ -88,7 +88,7 @@ fn task(task: &TaskStatus) -> agent::Task {
         activity: task.activity.clone(),
         dispatched: task.dispatched.as_ref().map(|l| location(&l.0)),
         applied: task.applied.as_ref().map(|l| location(&l.0)),
-        inside_transaction: task.inside_transaction.map(|o| agent::RowOrdinal { event: o.event, row: o.row }),
+        inside_transaction: task.inside_transaction.map(|o| agent::RowOrdinal { row: o.0 }),
         flushed: task.flushed.as_ref().map(|l| location(&l.0)),
         lag_ms: task.lag.map(span),
         backlog_bytes: task.backlog_bytes,

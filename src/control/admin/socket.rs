@@ -38,7 +38,7 @@ pub enum SocketError {
     #[error("the path {} is too long for a socket: choose an `admin-socket` of at most 107 bytes", .0.display())]
     TooLong(PathBuf),
     /// The system refused.
-    #[error("{doing} {}: {source}", .path.display())]
+    #[error("{doing} {}: {source}; choose an `admin-socket` in a directory that the agent may write to", .path.display())]
     Io {
         /// Verb and object.
         doing: &'static str,

@@ -11,7 +11,7 @@ use super::{Coordinator, Ended, Former, Want, ended_early};
 use crate::checkpoint::SaveError;
 use crate::error::Failure;
 use crate::meta::{DmRow, StoredMark};
-use crate::model::{RowMark, RowOrdinal};
+use crate::model::RowMark;
 use crate::pipeline::item::{IntakeEnd, Queued};
 use crate::pipeline::{Outcome, Parked, Stop};
 use crate::relay::RelayError;
@@ -30,15 +30,15 @@ impl Coordinator {
         let limit = begun + self.options.drain_limit.saturating_sub(LAST_GROUP);
         let give_up = begun + self.options.drain_limit + LAST_GROUP;
         // A group that is ready but not dealt out is simply not applied.
-        if let Some(ready) = self.ready.take_if(|ready| ready.group.start.next == RowOrdinal::default()) {
+        if let Some(ready) = self.ready.take_if(|ready| !ready.group.start.is_inside()) {
             drop(ready);
             self.former_is_void();
         }
         loop {
             // DDL that ran is inside too, until its transaction's end is applied.
             let inside = self.ddl_start.as_ref() == Some(&self.applied)
-                || self.applied.next != RowOrdinal::default()
-                || self.at_work.as_ref().is_some_and(|work| work.end.next != RowOrdinal::default());
+                || self.applied.is_inside()
+                || self.at_work.as_ref().is_some_and(|work| work.end.is_inside());
             if self.at_work.is_none() {
                 if !inside || tokio::time::Instant::now() >= limit {
                     return self.park().await;
@@ -124,7 +124,7 @@ impl Coordinator {
 
     /// DM's row for a park: exactly here; inside a transaction its start, with an exit-safe point behind its end.
     fn parked_row(&self) -> Option<DmRow> {
-        let inside = self.applied.next != RowOrdinal::default();
+        let inside = self.applied.is_inside();
         if !inside && self.safe_until.is_none() {
             return DmRow::can_say(&self.applied.location).then(|| DmRow::exact(&self.applied.location));
         }
@@ -159,6 +159,14 @@ impl Coordinator {
             Ended::Fenced => Outcome::Fenced,
             // Its callers park.
             Ended::Interrupted => Outcome::Parked(self.inexact()),
+            Ended::OtherRows(at) => match self.void_marks().await {
+                Ok(()) => {
+                    tracing::warn!(behind = %at, "a transaction came otherwise than it was applied in part, and is applied once more in safe mode");
+                    Outcome::Parked(self.inexact())
+                }
+                Err(SaveError::Fenced) => Outcome::Fenced,
+                Err(SaveError::Failed(failure)) => Outcome::Failed { failure, applied: Some(self.applied) },
+            },
             Ended::Intake(IntakeEnd::Relay(error @ RelayError::Damaged { .. })) => Outcome::RelayDamaged(error),
             Ended::Intake(IntakeEnd::Relay(RelayError::NotCovered { .. })) => {
                 Outcome::RelayTooShort(self.applied.location)

@@ -28,7 +28,7 @@ pub(super) fn note_kept_here(claimed: &Claimed, progress: &watch::Sender<Progres
 impl Coordinator {
     /// Which of a group's changes may be applied already.
     pub(super) fn safe_mode(&mut self, start: &RowMark) -> SafeMode {
-        if self.loose_until.as_ref().is_some_and(|end| start.has_reached(end)) {
+        if self.loose_until.as_ref().is_some_and(|end| start.has_passed(end)) {
             self.loose_until = None;
         }
         match (self.is_safe(start), &self.loose_until) {

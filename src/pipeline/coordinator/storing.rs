@@ -9,9 +9,10 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::{Coordinator, Ended, MARK_INTERVAL, Safe};
-use crate::checkpoint::{Kept, SaveError, save};
+use crate::checkpoint::{Kept, SaveError, save, void};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::meta::{DmRow, SafeNote, StoredMark};
+use crate::model::RowMark;
 
 /// How long a connection that was idle may take to show that it is there.
 const PING: Duration = Duration::from_secs(5);
@@ -78,6 +79,17 @@ impl Coordinator {
             Err(SaveError::Fenced) => Err(Ended::Fenced),
             Err(SaveError::Failed(failure)) => Err(Ended::Failed(failure)),
         }
+    }
+
+    /// Stores that what is done of a transaction is not known: whoever goes on applies it from its start, in safe mode.
+    pub(super) async fn void_marks(&mut self) -> Result<(), SaveError> {
+        let (epoch, tables) = (self.options.claimed.epoch, self.options.tables.clone());
+        if self.book.kept() == Kept::Here {
+            let mark = RowMark { proof: None, ..self.applied.clone() };
+            return self.store_here(&StoredMark::from(&mark), false, None, &tables).await.map_err(SaveError::Failed);
+        }
+        let conn = self.control().await.map_err(SaveError::Failed)?;
+        void(conn, &tables, epoch).await
     }
 
     /// DM's row for now: in safe mode with the point where that ends. `None` where the row cannot say the place: it stays

@@ -151,8 +151,14 @@ impl Search<'_> {
 }
 
 impl Intake {
-    /// Undoes what a prepared transaction did.
-    pub(super) async fn undo(&mut self, xid: &str, start: &BinlogPosition, end: &BinlogPosition) -> Result<(), End> {
+    /// Undoes what a prepared transaction did, where the relay log is read up to `lsn`.
+    pub(super) async fn undo(
+        &mut self,
+        xid: &str,
+        start: &BinlogPosition,
+        end: &BinlogPosition,
+        lsn: u64,
+    ) -> Result<(), End> {
         let exception = self.exceptions.at(start).or_else(|| self.exceptions.at(&self.open.position));
         if exception.is_some_and(|exception| exception.treatment == Treatment::Skip) {
             self.tell_skipped(start, "the rollback of a prepared transaction");
@@ -184,7 +190,7 @@ impl Intake {
             let back = |row: RowPair| RowPair { before: row.after, after: row.before };
             let rows = event.rows.into_iter().rev().map(back).collect();
             let (start, end) = (start.clone(), end.clone());
-            self.rows(RowsEvent { kind, rows, ordinal, start, end, ..event }).await?;
+            self.rows(RowsEvent { kind, rows, ordinal, start, end, ..event }, lsn).await?;
         }
         Ok(())
     }

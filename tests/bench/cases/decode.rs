@@ -177,8 +177,8 @@ impl<'a> Path<'a> {
             Arc::new(bound.expect("bind"))
         });
         let span = Arc::new(EventSpan { start: event.start, end: event.end });
-        for (row, rows) in (0u32..).zip(event.rows) {
-            let ordinal = RowOrdinal { event: event.ordinal, row };
+        for (row, rows) in (self.changes.len() as u64..).zip(event.rows) {
+            let ordinal = RowOrdinal(row);
             let change = Change { table: Arc::clone(table), kind: event.kind, rows, ordinal, span: Arc::clone(&span) };
             self.bytes += change.bytes();
             self.changes.push(change);
