@@ -55,7 +55,7 @@ impl Pace {
             .collect();
         levels.push((most, None));
         let settled = levels.iter().rposition(|(shares, _)| *shares <= 4).unwrap_or_default();
-        Pace { rows: 2_000, levels, settled, groups: 0, trial: None, upwards: true }
+        Pace { rows: 4_000, levels, settled, groups: 0, trial: None, upwards: true }
     }
 
     /// Row changes of the next group, about.

@@ -184,9 +184,10 @@ fn place(source_id: &str, order: &EventOrder, status: &TaskStatus) -> Result<Bin
         return Err(EventRefusal::Said(format!("source '{source_id}' has no error")));
     };
     let found = start_of(&failure.message);
-    let is_ddl = failure.message.contains(", origin SQL: [") || failure.known_code() == Some(Code::ParseDdl);
+    let is_statement = failure.message.contains(", origin SQL: [")
+        || matches!(failure.known_code(), Some(Code::ParseDdl | Code::StatementFormat));
     match found {
-        Some(at) if is_ddl || matches!(order.op, EventOp::Inject | EventOp::List) => Ok(at),
+        Some(at) if is_statement || matches!(order.op, EventOp::Inject | EventOp::List) => Ok(at),
         _ => Err(EventRefusal::Said(
             "only support to handle ddl error currently, see \
              https://docs.pingcap.com/tidb-data-migration/stable/error-handling for other errors"
@@ -259,8 +260,9 @@ mod tests {
         let rows = status(Some((ROWS, Code::ColumnCount)));
         assert!(at(&skip, &rows).unwrap_err().starts_with("only support to handle ddl error currently"));
         assert_eq!(at(&order(EventOp::Inject, ""), &rows).unwrap(), "(b.000003, 900)");
-        let parse = status(Some((ROWS, Code::ParseDdl)));
-        assert_eq!(at(&skip, &parse).unwrap(), "(b.000003, 900)");
+        for code in [Code::ParseDdl, Code::StatementFormat] {
+            assert_eq!(at(&skip, &status(Some((ROWS, code)))).unwrap(), "(b.000003, 900)");
+        }
         for bad in ["b.000009", ":4", "b:4", "b.000009:x", "b.000009:-1"] {
             assert!(at(&order(EventOp::Skip, bad), &ddl).unwrap_err().contains(bad), "{bad}");
         }
