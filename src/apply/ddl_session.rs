@@ -104,13 +104,10 @@ impl DdlSession {
     /// Back to the session that everything else runs in. A connection that breaks here is replaced by its user.
     pub async fn leave(&self, conn: &mut Conn, downstream: &Downstream) {
         let checks = u8::from(downstream.checks_foreign_keys);
-        for statement in [
-            &format!(
-                "SET SESSION timestamp=DEFAULT, time_zone='+00:00', collation_server=DEFAULT, foreign_key_checks={checks}"
-            ),
-            "SET NAMES utf8mb4",
-            &downstream.set_mode(false),
-        ] {
+        let usual = format!(
+            "SET NAMES utf8mb4, timestamp=DEFAULT, time_zone='+00:00', collation_server=DEFAULT, foreign_key_checks={checks}"
+        );
+        for statement in [usual, downstream.set_mode(false)] {
             let _ = limited(conn.query_drop(statement)).await;
         }
     }

@@ -18,7 +18,7 @@ use crate::upstream::{
 /// Longest wait for a connection and an answer.
 const LIMIT: Duration = Duration::from_secs(3);
 /// How long a source that did not answer is left alone.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(30);
 
 /// The source, asked now and then.
 pub struct Origin {

@@ -87,11 +87,10 @@ impl Intake {
     /// Says which of the source's foreign keys the downstream does not have, or whose parent's rows do not come: nobody
     /// tells what these do. They may be younger than the place in the binlog, so this stops nothing.
     async fn compare_cascades(&mut self) -> Result<(), Failure> {
-        let there = self.origin.cascades().await;
-        if there.is_empty() || self.origin.logs_cascades().await != Some(false) {
+        if self.origin.logs_cascades().await != Some(false) {
             return Ok(());
         }
-        for SourceCascade { child, parent, name } in there {
+        for SourceCascade { child, parent, name } in self.origin.cascades().await {
             let Some(target) = self.transform.table(&child)? else { continue };
             let parent_target = self.transform.table(&parent)?;
             let known = parent_target.map(|parent| self.cascades.of(&parent)).unwrap_or_default();
