@@ -37,7 +37,8 @@
 //! 5. Which changes come, and which lane each goes to, follows from the task's rules, the number of lanes, and the
 //!    tables' structures downstream. This mapping is stored before it is used, and changes only where all lanes stand at
 //!    one transaction boundary.
-//! 6. DDL runs alone, after everything before it is applied. Its intent is stored before, its end before anything behind.
+//! 6. DDL runs alone, after everything before it is applied, in the session it had on the source. Its intent is stored
+//!    before, its end before anything behind, and that it was refused.
 //! 7. Relay log goes only when every task, running or parked, has passed it. At the budget or the free-disk floor
 //!    receiving stops; what is not applied is never deleted.
 //! 8. A task runs only while its set of park reasons is empty. Reasons are stored before a command is answered; none lifts

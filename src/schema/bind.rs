@@ -452,4 +452,69 @@ mod tests {
         named.names = Some(vec!["B".into()]);
         assert_eq!(bound(structure(), &Arc::new(named)).unwrap().columns[0].quoted, "`b`");
     }
+
+    /// A text column without metadata: what the source says of it, whether that holds, what the downstream has.
+    fn text_between(now: Option<&str>, holds: bool, here: Option<&str>) -> Result<Encoding, BindError> {
+        let shape = layout(&[ColumnKind::VarChar { max_bytes: 80 }]);
+        let mut own = column("a", "varchar", None);
+        own.charset = here.map(Into::into);
+        let structure = TableStructure { columns: vec![own], unique_keys: vec![], loose_engine: None };
+        let of_source = |charset: &str| OriginColumn {
+            name: "A".into(),
+            data_type: "varchar".into(),
+            charset: (!charset.is_empty()).then(|| charset.into()),
+        };
+        let origin = now.map(|now| OriginTable { columns: vec![of_source(now)], holds });
+        let target = TargetTable(TableName::new("d", "t"));
+        let bound = bind_with(&shape, &target, &structure, Dialect::MySql, origin.as_ref())?;
+        Ok(bound.columns[0].encoding.clone())
+    }
+
+    #[test]
+    fn a_text_is_what_the_source_says_while_that_is_certain() {
+        use Encoding::{Binary, Text, Utf8Or};
+        for (now, holds, here, expected) in [
+            (None, true, Some("latin1"), Text("latin1")),
+            (Some("latin1"), true, Some("utf8mb4"), Text("latin1")),
+            (Some("latin1"), true, None, Binary { pad: 0 }),
+            (Some(""), true, Some("utf8mb4"), Binary { pad: 0 }),
+            // Altered since: only what both say is certain.
+            (Some("utf8mb3"), false, Some("utf8mb4"), Text("utf8mb4")),
+            (Some("latin1"), false, Some("utf8mb4"), Utf8Or("latin1")),
+            (Some("utf8mb4"), false, Some("latin1"), Utf8Or("latin1")),
+            (Some(""), false, Some("latin1"), Text("latin1")),
+        ] {
+            assert_eq!(text_between(now, holds, here), Ok(expected), "{now:?} {holds} {here:?}");
+        }
+        for (now, here) in [("gbk", "utf8mb4"), ("latin1", "cp1251"), ("utf8mb4", "sjis")] {
+            let refused = text_between(Some(now), false, Some(here));
+            assert!(matches!(refused, Err(BindError::CharsetUnknown { .. })), "{now} {here}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn types_of_mariadb_are_texts_in_columns_of_text_only() {
+        let shape = layout(&[ColumnKind::Char { max_bytes: 16 }]);
+        let of_source = OriginColumn { name: "a".into(), data_type: "uuid".into(), charset: None };
+        let origin = OriginTable { columns: vec![of_source], holds: true };
+        let encoding = |own: ColumnStructure| {
+            let structure = TableStructure { columns: vec![own], unique_keys: vec![], loose_engine: None };
+            let target = TargetTable(TableName::new("d", "t"));
+            let bound = bind_with(&shape, &target, &structure, Dialect::MySql, Some(&origin)).unwrap();
+            bound.columns[0].encoding.clone()
+        };
+        assert_eq!(encoding(column("a", "char", Some("utf8mb4_bin"))), Encoding::Uuid);
+        assert_eq!(encoding(column("a", "binary", None)), Encoding::Binary { pad: 16 });
+    }
+
+    #[test]
+    fn a_key_that_the_downstream_made_up_is_no_column_of_the_source() {
+        let columns = || vec![column("my_row_id", "bigint", None), column("a", "int", None)];
+        let keys = || vec![key("PRIMARY", &[0])];
+        let structure = || TableStructure { columns: columns(), unique_keys: keys(), loose_engine: None };
+        let one = bound(structure(), &layout(&[ColumnKind::Int])).unwrap();
+        assert_eq!((one.columns[0].quoted.as_str(), one.identity), ("`a`", None));
+        let both = bound(structure(), &layout(&[ColumnKind::BigInt, ColumnKind::Int])).unwrap();
+        assert_eq!(both.identity, Some(vec![0]));
+    }
 }

@@ -333,8 +333,11 @@ async fn sequences_of_mariadb() {
             let next = link.target.number(&format!("SELECT NEXT VALUE FOR {schema}.s")).await;
             assert!(next > 5000, "the target's sequence gives {next}");
         } else {
-            let notes = task(&link.agent).await["notes"].to_string();
-            assert!(notes.contains("sequence") && notes.contains("`s`"), "{notes}");
+            eventually("a note", Duration::from_secs(30), async || {
+                let notes = task(&link.agent).await["notes"].to_string();
+                if notes.contains("sequence") && notes.contains("`s`") { Ok(()) } else { Err(notes) }
+            })
+            .await;
         }
         link.agent.assert_quiet_log();
     }
