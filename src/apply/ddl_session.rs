@@ -3,7 +3,8 @@
 //! A statement's text is not all of it. Which character set a schema gets that names none, what `CHARSET utf8mb4` sorts
 //! by, which hour `DEFAULT NOW()` gives the rows that are there: that comes from the session, and the source logs it.
 //! Invariant: what the downstream does not know is replaced by what comes nearest without changing what a column can hold
-//! (another collation of the same character set), or it fails; it is never left at the downstream's own default.
+//! (another collation of the same character set). A time zone that nobody knows is a failure. A default character set that
+//! it does not have stays its own: a table that names it is refused, and one that does not has its texts converted.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -75,7 +76,9 @@ impl DdlSession {
             let _ = set_known(conn, format!("SET SESSION collation_connection={connection}")).await?;
             if !set_known(conn, format!("SET SESSION collation_server={server}")).await? {
                 let charset = charset_of_collation(u32::from(server)).unwrap_or("utf8mb4");
-                limited(conn.query_drop(format!("SET SESSION character_set_server='{charset}'"))).await?;
+                if !set_known(conn, format!("SET SESSION character_set_server='{charset}'")).await? {
+                    tracing::warn!(charset, "the downstream does not know the source's default character set");
+                }
             }
         }
         let meant = self.utf8mb4_collation.unwrap_or(GENERAL);
