@@ -154,6 +154,21 @@ fn tasks() {
     }
 }
 
+/// A master of another version may know more; what it says is not lost without a word.
+#[test]
+fn keys_of_a_later_master_are_named() {
+    let golden = include_str!("../../tests/golden/config/etcd-subtask-t1.toml");
+    let named = |text: &str| SubtaskConfig::from_toml(text).unwrap().notes().join("; ");
+    assert!(!named(golden).contains("does not know"), "{}", named(golden));
+    let later =
+        golden.replacen("name = \"t1\"", "name = \"t1\"\nnew-key = 1", 1).replacen("[to]", "[to]\nnewer = 2", 1);
+    assert!(
+        named(&later).contains("`to.newer`, `new-key` have no meaning here: this version does not know it"),
+        "{}",
+        named(&later)
+    );
+}
+
 #[test]
 fn tasks_this_version_refuses() {
     for (name, word) in [

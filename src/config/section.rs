@@ -77,7 +77,7 @@ impl Report {
         Report::default()
     }
 
-    /// For what a master of another version wrote: unknown keys are ignored.
+    /// For what a master of another version wrote: unknown keys are only remembered.
     pub fn lenient() -> Self {
         Report { lenient: true, ..Report::default() }
     }
@@ -88,6 +88,11 @@ impl Report {
 
     pub fn is_empty(&self) -> bool {
         self.problems.borrow().is_empty()
+    }
+
+    /// The unknown keys so far, by their full names.
+    pub fn unknown(&self) -> Vec<String> {
+        self.unknown.borrow().clone()
     }
 
     /// All problems, and among them the unknown keys by their full names.
@@ -374,17 +379,17 @@ impl<'a> Section<'a> {
             let dead: Vec<_> = known.iter().filter(|name| !asked.contains(name)).collect();
             assert!(dead.is_empty(), "in keys.rs and not read: {dead:?} of {:?}", self.path);
         }
+        self.note_unknown();
         if self.report.lenient {
             return;
         }
-        for (name, _) in self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+        for name in self.unknown() {
             let remedy = match (self.elsewhere(name), nearest(name, &known)) {
                 (Some(place), _) => format!("it belongs {place}"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => "remove it".to_owned(),
             };
             self.problem(name, format!("is not a known key; {remedy}"));
-            self.report.unknown.borrow_mut().push(self.path_of(name));
         }
     }
 
@@ -393,6 +398,16 @@ impl<'a> Section<'a> {
         let visited = self.report.visited.borrow();
         let (path, _) = visited.iter().find(|(_, tables)| find(tables, name).is_some())?;
         Some(if path.is_empty() { "to the top level of the file".to_owned() } else { format!("in `{path}`") })
+    }
+
+    /// Remembers the keys that there are not, for a table of which only a part is read.
+    pub fn note_unknown(&self) {
+        self.report.unknown.borrow_mut().extend(self.unknown().map(|name| self.path_of(name)));
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &'a str> {
+        let names = self.entries.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| find(self.tables, name).is_none())
     }
 
     fn table_entries(&self, key: &'static str) -> Option<&'a [(String, Node)]> {

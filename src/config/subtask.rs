@@ -17,6 +17,26 @@ const WHAT: &str = "subtask configuration";
 /// A subtask in etcd has the units' settings at its top level.
 const ETCD_TABLES: [keys::Keys; 5] = [keys::ETCD, keys::TASK, keys::SYNC, DUMP, LOAD];
 
+/// What a master fills in by itself: names of its own, counters, what belongs to the worker or the source. It asks for
+/// nothing.
+const OF_THE_MASTER: [&str; 15] = [
+    "uuid",
+    "dump-uuid",
+    "io-total-bytes",
+    "dump-io-total-bytes",
+    "flavor",
+    "from",
+    "server-id",
+    "relay-dir",
+    "use-relay",
+    "log-file",
+    "log-format",
+    "log-level",
+    "log-rotate",
+    "pprof-addr",
+    "status-addr",
+];
+
 /// What a task does, in DM's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TaskMode {
@@ -130,6 +150,8 @@ pub struct SubtaskConfig {
     pub(super) kept: Kept,
     /// The same of `experimental`.
     pub(super) experimental: Kept,
+    /// Keys that a master of another version wrote, and that are not known here.
+    pub(super) unknown: Vec<String>,
 }
 
 /// DM's default for shadow tables.
@@ -143,7 +165,12 @@ impl SubtaskConfig {
         let tree = Node::from_toml(text);
         let report = Report::lenient();
         let section = root(&tree, &ETCD_TABLES, &report);
-        let config = report.is_empty().then(|| Self::read_flat(&section));
+        let mut config = report.is_empty().then(|| Self::read_flat(&section));
+        section.note_unknown();
+        if let Some(config) = &mut config {
+            config.unknown = report.unknown();
+            config.unknown.retain(|key| !OF_THE_MASTER.contains(&key.as_str()));
+        }
         report.conclude(WHAT, config)
     }
 
@@ -218,6 +245,7 @@ impl SubtaskConfig {
                     kept
                 }
             },
+            unknown: Vec::new(),
         }
     }
 

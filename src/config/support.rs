@@ -2,6 +2,7 @@
 //!
 //! No option is swallowed: a refusal keeps the task from starting, a note is shown in its status.
 
+use super::kept::no_meaning;
 use super::keys::{self, Keys};
 use super::subtask::{SHADOW_RULE, ShardMode, SubtaskConfig, TRASH_RULE, TaskMode};
 
@@ -56,6 +57,10 @@ impl SubtaskConfig {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.kept.notes("");
         notes.extend(self.experimental.notes(" of `experimental`"));
+        if !self.unknown.is_empty() {
+            let names: Vec<String> = self.unknown.iter().map(|key| format!("`{key}`")).collect();
+            notes.push(no_meaning(&names, "", "this version does not know it"));
+        }
         notes.extend(self.to.notes("target-database"));
         // `timezone` has put itself into the session, and has a note of its own.
         if self.kept.text("timezone").is_none_or(str::is_empty) {
@@ -69,6 +74,11 @@ impl SubtaskConfig {
             notes.push(ONLINE_DDL.to_owned());
         }
         notes
+    }
+
+    /// Takes over what has no meaning here: another version of a master may write other keys than before.
+    pub fn note_same_as(&mut self, other: &SubtaskConfig) {
+        self.unknown.clone_from(&other.unknown);
     }
 
     /// Whether a ghost table could be treated otherwise than its real table.

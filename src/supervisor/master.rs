@@ -15,15 +15,15 @@ use super::broken::{TASK_REMEDY, damaged};
 use super::recipe::StoredRecipe;
 use super::records::{FORM, MasterRecord, SourceRecord, TaskRecord};
 use super::source::{Settings, Source};
-use super::sources::{RelayWish, any_server_id, parse_toml};
-use super::tasks::protected;
+use super::sources::{RelayWish, any_server_id, parse_toml, said as told};
+use super::tasks::{protected, said};
 use super::{SourceEntry, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
 use crate::config::{SecretKey, SourceConfig, SubtaskConfig};
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 use crate::model::Flavor;
 use crate::store::{Changes, Namespace, StoreError};
-use crate::task::{Park, ParkReason, ParkRecord, TaskHandle, TaskStatus, forget, record_key};
+use crate::task::{Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, forget, record_key};
 
 /// Who parks a subtask because the lease is lost, or has not been had yet.
 pub const LEASE: &str = "lease with dm-master";
@@ -67,6 +67,8 @@ pub struct TaskOrder {
     pub run: bool,
     /// `--start-time`; empty for none.
     pub start_time: String,
+    /// Words of its start-task that have no effect here.
+    pub unheeded: Vec<String>,
 }
 
 /// What there is, as far as a master is concerned.
@@ -167,6 +169,7 @@ impl Supervisor {
         };
         let stored = self.inner.db.put(Namespace::Source, &order.id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
+        told(&config);
         let source = self.open(config, &record).await?;
         source.relay.arm_purge();
         write(&self.inner.sources).insert(order.id.clone(), SourceEntry { source, record });
@@ -307,7 +310,12 @@ impl Supervisor {
         if !order.run {
             parks.parks.insert(ParkReason::Master, Park::now(MASTER));
         }
-        let master = MasterRecord { toml: order.toml.clone(), mark: order.mark, start_time: order.start_time.clone() };
+        let master = MasterRecord {
+            toml: order.toml.clone(),
+            mark: order.mark,
+            start_time: order.start_time.clone(),
+            unheeded: order.unheeded.clone(),
+        };
         let record = TaskRecord { form: FORM, yaml: String::new(), start, master: Some(master) };
         let key = record_key(&order.source, &order.name);
         let mut changes = Changes::new();
@@ -319,6 +327,7 @@ impl Supervisor {
         written.map_err(|error| store_failure(&error, "store the task"))?;
         self.forget_broken(&task);
         let recipe = StoredRecipe::new(self, &source, &order.name, record);
+        said(&order.name, &recipe.notes());
         self.add_task(&source, &order.name, recipe, parks);
         source.kick().await;
         Ok(())
@@ -471,6 +480,7 @@ fn may_change(mut old: SubtaskConfig, new: &SubtaskConfig) -> Result<(), Failure
     old.filter_rules.clone_from(&new.filter_rules);
     old.expression_filters.clone_from(&new.expression_filters);
     old.to = new.to.clone();
+    old.note_same_as(new);
     if old == *new {
         return Ok(());
     }

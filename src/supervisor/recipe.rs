@@ -211,7 +211,22 @@ impl Recipe for StoredRecipe {
     fn notes(&self) -> Vec<String> {
         let config = self.config();
         let subtask = config.as_ref().and_then(|config| config.subtask(&self.source.id).ok());
-        subtask.map(SubtaskConfig::notes).unwrap_or_default()
+        let mut notes = subtask.map(SubtaskConfig::notes).unwrap_or_default();
+        for word in self.record().master.iter().flat_map(|master| &master.unheeded) {
+            notes.push(format!("`{word}` of start-task has no effect here: {}", why_unheeded(word)));
+        }
+        notes
+    }
+}
+
+/// Of a word of start-task.
+fn why_unheeded(word: &str) -> &'static str {
+    match word {
+        "safe_mode_duration" => {
+            "rows that may be downstream already need `safe-mode: true` in `syncers` until they are passed"
+        }
+        "wait_time_on_stop" => "a stop waits for the end of a transaction as long as `agent.pause-drain-limit` says",
+        _ => "this version does not know it",
     }
 }
 

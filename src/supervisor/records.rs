@@ -61,6 +61,9 @@ pub struct MasterRecord {
     pub mark: MasterMark,
     /// `--start-time`; empty for none. Of no effect once there is a start.
     pub start_time: String,
+    /// Words of its start-task that have no effect here.
+    #[serde(default)]
+    pub unheeded: Vec<String>,
 }
 
 /// Refuses what a later version wrote.

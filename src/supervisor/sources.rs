@@ -449,7 +449,7 @@ async fn relay_begin(
 }
 
 /// What of a source's configuration has no effect, for the one who gave it and for the log.
-fn said(config: &SourceConfig) -> String {
+pub(super) fn said(config: &SourceConfig) -> String {
     let notes = config.notes();
     notes.iter().for_each(|note| tracing::warn!(source = %config.source_id, note, "option without effect"));
     notes.join("; ")

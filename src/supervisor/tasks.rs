@@ -414,7 +414,7 @@ pub(super) fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
 }
 
 /// What of a task has no effect, for the one who started it and for the log.
-fn said(task: &str, notes: &[String]) -> String {
+pub(super) fn said(task: &str, notes: &[String]) -> String {
     notes.iter().for_each(|note| tracing::warn!(task, note, "option without effect"));
     notes.join("; ")
 }

@@ -86,6 +86,34 @@ async fn twenty_transfers_under_load() {
     other.assert_quiet_log();
 }
 
+/// A status that follows a stage waits for it to take effect: the user of the master waits for no second poll.
+#[tokio::test]
+async fn pauses_and_resumes_under_load_are_decided_by_the_first_poll() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mload", &source, &target, 60).await;
+    let load = Load::start(&source, &link.schema).await;
+    let (mut pauses, mut resumes) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        // The load goes on in between.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        for (times, operated) in [(&mut pauses, link.pause().await), (&mut resumes, link.resume().await)] {
+            assert_eq!(operated.expect_quick().polls, 1, "{operated:?}");
+            times.push(operated.took);
+        }
+    }
+    let stop = link.stop().await;
+    assert_eq!(stop.expect_quick().polls, 1, "{stop:?}");
+    let transactions = load.end().await;
+    pauses.sort();
+    resumes.sort();
+    eprintln!("{transactions} transactions; pauses {pauses:?}, resumes {resumes:?}, stop {:?}", stop.took);
+    // What DM's users are used to is 0.2 s; a busy machine gets some more.
+    assert!(pauses[5] < Duration::from_millis(400) && resumes[5] < Duration::from_millis(400));
+    link.start_task(None).await.expect_quick();
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
 /// The master gives the source away while its owner still believes in it, and cannot be told: the lanes' fence lets one
 /// write. Nothing is lost and nothing twice.
 #[tokio::test]

@@ -100,6 +100,27 @@ async fn a_forgotten_start_time_changes_nothing_and_a_wanted_one_is_honoured_onc
     assert_eq!(link.target_rows().await, skipped + 1, "what came before the start time was to be left out");
 }
 
+/// What this version does not heed is named: words of start-task, and keys of a later master.
+#[tokio::test]
+async fn what_is_not_heeded_is_named() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mheed", &source, &target, 60).await;
+    let notes = async |link: &ClusterLink| link.agent.status().await["tasks"][0]["notes"].to_string();
+    assert!(!notes(&link).await.contains("does not know"), "{}", notes(&link).await);
+    link.stop().await.expect_quick();
+    let args = key("/dm-master/task-cli-args/", &[&link.task, &link.source_id]);
+    let words = "{\"start_time\":\"\",\"safe_mode_duration\":\"60s\",\"wait_time_on_stop\":\"\"}";
+    link.master.etcd.read().await.write(vec![put(&args, words)]).await;
+    link.toml.insert("later-key".into(), 7.into());
+    link.master.put_config(&link.source_id, &link.task, &link.toml.to_string()).await;
+    link.master.put_stage(&link.source_id, &link.task, 2).await;
+    link.wait_for("it runs", |status| status.stage() == pb::Stage::Running).await;
+    for word in ["`safe_mode_duration` of start-task", "`later-key` has no meaning here"] {
+        assert!(notes(&link).await.contains(word), "{word}: {}", notes(&link).await);
+        assert!(link.agent.log().contains(word), "{word} is in the log, too");
+    }
+}
+
 /// What cannot be run is there all the same: parked, with what is wrong; others are not disturbed.
 #[tokio::test]
 async fn a_task_that_cannot_run_is_parked_with_why() {

@@ -14,7 +14,14 @@ fn source(config: &str, relay: Option<RelayWish>) -> Option<SourceWish> {
 }
 
 fn wish(run: bool, born: i64, stage_revision: i64) -> TaskWish {
-    TaskWish { config: Some(format!("config of {born}")), run, born, stage_revision, start_time: None }
+    TaskWish {
+        config: Some(format!("config of {born}")),
+        run,
+        born,
+        stage_revision,
+        start_time: None,
+        unheeded: Vec::new(),
+    }
 }
 
 fn id(name: &str) -> TaskId {

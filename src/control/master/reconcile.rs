@@ -455,6 +455,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
                 mark,
                 run: wish.run,
                 start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
+                unheeded: wish.unheeded,
             };
             supervisor.start_bound(&order).await
         }

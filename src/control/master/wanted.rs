@@ -74,6 +74,8 @@ pub struct TaskWish {
     pub stage_revision: i64,
     /// `--start-time` of the start-task that made it.
     pub start_time: Option<StartTime>,
+    /// Other words of that start-task, which have no effect here.
+    pub unheeded: Vec<String>,
 }
 
 /// A start time that has not been honoured yet.
@@ -133,6 +135,8 @@ struct StageValue {
 #[serde(default)]
 struct CliArgs {
     start_time: String,
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
 }
 
 impl OwnKeys<'_> {
@@ -232,32 +236,33 @@ impl Wanted {
                     continue;
                 }
             };
-            let start_time = self.start_time(id, &task, kv.create_revision, keys.cli_args);
+            let (start_time, unheeded) = self.arguments(id, &task, kv.create_revision, keys.cli_args);
             let config = configs.remove(&task);
             if config.is_none() {
                 self.problems.push(format!("subtask {task} has a stage and no configuration"));
             }
             let (born, stage_revision) = (kv.create_revision, kv.mod_revision);
-            self.tasks.insert(task, TaskWish { config, run, born, stage_revision, start_time });
+            self.tasks.insert(task, TaskWish { config, run, born, stage_revision, start_time, unheeded });
         }
     }
 
     /// Only arguments written before the start-task that made the subtask belong to it. A master leaves those of a
     /// refused start-task in place; a stock worker then jumps back at its next resume.
-    fn start_time(&mut self, source: &str, task: &str, born: i64, all: &[KeyValue]) -> Option<StartTime> {
+    fn arguments(&mut self, source: &str, task: &str, born: i64, all: &[KeyValue]) -> (Option<StartTime>, Vec<String>) {
         let of = |kv: &&KeyValue| cli_args_of(&kv.key).is_some_and(|(t, s)| t == task && s == source);
-        let kv = all.iter().find(of)?;
-        if kv.mod_revision >= born {
-            return None;
-        }
-        match serde_json::from_slice::<CliArgs>(&kv.value) {
-            Ok(args) if args.start_time.is_empty() => None,
-            Ok(args) => Some(StartTime { text: args.start_time, revision: kv.mod_revision }),
+        let Some(kv) = all.iter().find(of).filter(|kv| kv.mod_revision < born) else { return (None, Vec::new()) };
+        let args: CliArgs = match serde_json::from_slice(&kv.value) {
+            Ok(args) => args,
             Err(error) => {
                 self.problems.push(format!("the value of {} makes no sense: {error}", text(&kv.key)));
-                None
+                return (None, Vec::new());
             }
-        }
+        };
+        let start_time =
+            (!args.start_time.is_empty()).then_some(StartTime { text: args.start_time, revision: kv.mod_revision });
+        let given = |value: &serde_json::Value| !value.is_null() && value.as_str() != Some("");
+        let others = args.others.into_iter().filter(|(_, value)| given(value)).map(|(name, _)| name);
+        (start_time, others.collect())
     }
 }
 
@@ -370,13 +375,20 @@ pub(super) mod tests {
                 kv(&keys::cli_args("t", "s"), value, revision, revision),
             ];
             let keys = SourceKeys { stages: &stages, cli_args: &args, ..SourceKeys::default() };
-            Wanted::decode(30, own, keys).unwrap().tasks["t"].start_time.clone()
+            let task = Wanted::decode(30, own, keys).unwrap().tasks["t"].clone();
+            assert!(task.unheeded.is_empty(), "{:?}", task.unheeded);
+            task.start_time
         };
         let given = "{\"start_time\":\"2026-01-01 00:00:00\",\"safe_mode_duration\":\"\",\"wait_time_on_stop\":\"\"}";
         assert_eq!(with(given, 9), Some(StartTime { text: "2026-01-01 00:00:00".into(), revision: 9 }));
         assert_eq!(with(given, 11), None, "left by a refused start-task");
         assert_eq!(with("{\"start_time\":\"\"}", 9), None, "cleared");
         assert_eq!(with("?", 9), None);
+
+        let text = "{\"start_time\":\"\",\"safe_mode_duration\":\"60s\",\"wait_time_on_stop\":\"\",\"new\":true}";
+        let args = [kv(&keys::cli_args("t", "s"), text, 9, 9)];
+        let keys = SourceKeys { stages: &stages, cli_args: &args, ..SourceKeys::default() };
+        assert_eq!(Wanted::decode(30, own, keys).unwrap().tasks["t"].unheeded, ["new", "safe_mode_duration"]);
     }
 
     #[test]
