@@ -238,11 +238,23 @@ impl Reconciler {
             // Nothing that is under way holds a fence up.
             let waits = match &action {
                 Action::Fence(task) => !self.fencing.insert(task.clone()),
-                _ => paused || self.busy.contains(&subject),
+                _ => paused || self.busy.contains(&subject) || self.is_in_the_way(&action),
             };
             if !waits {
                 self.begin(action, subject);
             }
+        }
+    }
+
+    /// Whether something is under way that the action would meet: a source is not closed while one of its subtasks is being
+    /// made, nor the other way round. Wishes that follow each other quickly ask for both.
+    fn is_in_the_way(&self, action: &Action) -> bool {
+        match action {
+            Action::Start { task, .. } => self.busy.contains(&Subject::Source(task.source.clone())),
+            Action::Unbind(source) => {
+                self.busy.iter().any(|busy| matches!(busy, Subject::Task(task) if task.source == *source))
+            }
+            _ => false,
         }
     }
 
