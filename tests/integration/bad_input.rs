@@ -368,6 +368,43 @@ async fn a_file_cut_short_on_disk() {
     damaged_state("short", |bytes| bytes.truncate(bytes.len() * 2 / 3)).await;
 }
 
+/// A checkpoint store that cannot be read: the agent says which and what to do, touches nothing, and that works. What is done is known
+/// downstream, so nothing is lost or comes twice.
+#[tokio::test]
+async fn a_damaged_checkpoint_store() {
+    let (source, target) = shared_pair(Kind::MariaDb, Kind::MySql).await;
+    let mut link = Link::start("store", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(["CREATE TABLE t (id INT)", "INSERT INTO t VALUES (1), (2)"]).await;
+    link.wait_equal().await;
+    link.agent.terminate();
+    link.source.run("INSERT INTO t VALUES (3)").await;
+    let store = link.agent.state_dir().join("checkpoint");
+    let slabs = |agent: &Agent| -> Vec<(PathBuf, Vec<u8>)> {
+        let files = state_files(agent).into_iter().filter(|file| file.starts_with(store.join("slabs")));
+        files.map(|file| (file.clone(), std::fs::read(file).expect("read a file of pages"))).collect()
+    };
+    // All of them: which hold what is needed is the engine's affair.
+    for (file, bytes) in slabs(&link.agent) {
+        let damaged: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x55).collect();
+        std::fs::write(file, damaged).expect("write a file of pages");
+    }
+    let damaged = slabs(&link.agent);
+    let refused = link.agent.run_daemon(&["--config", &link.agent.config()]).await;
+    assert_eq!(refused.exit, Some(1), "{refused:#?}");
+    for word in [&*store.display().to_string(), "is damaged", "move its directory away"] {
+        assert!(refused.stderr.contains(word), "{word} is missing: {refused:#?}");
+    }
+    assert!(slabs(&link.agent) == damaged, "what is damaged was touched");
+
+    std::fs::rename(&store, store.with_extension("damaged")).expect("move it away");
+    link.agent.restart().await;
+    let path = link.agent.file("source.yaml", &SourceFile::new(&link.source_id, link.kind, source.port).yaml());
+    link.agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    link.start_task().await.expect_success();
+    link.wait_equal().await;
+    assert_alive(&link.agent).await;
+}
+
 /// A disk budget that is too small for what comes: the reader stops and says so, nothing unapplied is deleted, and after the resume all
 /// of it arrives.
 #[tokio::test]
