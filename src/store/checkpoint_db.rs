@@ -3,7 +3,8 @@
 //! Separate from the relay's stores, whose large flushes it must not wait for. Invariant: a write that returned `Ok` is
 //! durable. Writes that wait at the same time share one flush. Nothing is written where the disk is nearly full: the
 //! write is refused and the database stays usable. It is created aside and renamed into place, so that a
-//! database without its generation is one that lost records, which is an error and not an empty start.
+//! database without its generation is one that lost records, which is an error and not an empty start; so is one that has
+//! fewer flushes behind it than were told as durable ([`Tally`]), which would forget a park or bring an old checkpoint back.
 
 use std::fs;
 use std::io;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
+use super::tally::Tally;
 use super::{Profile, StoreError, Table, disk, open};
 
 /// Requests that may wait for the thread.
@@ -29,6 +31,8 @@ const RESERVE: u64 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const GENERATION: &str = "generation";
+/// Flushes so far.
+const FLUSHES: &str = "flushes";
 
 /// Whose record it is: keys of different namespaces never meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,9 +105,9 @@ impl CheckpointDb {
         std::thread::Builder::new()
             .name("checkpoint-db".to_owned())
             .spawn(move || match open_or_create(&owned) {
-                Ok((table, generation)) => {
-                    if opened.send(Ok(generation)).is_ok() {
-                        serve(table, queue, &owned);
+                Ok(opened_one) => {
+                    if opened.send(Ok(opened_one.generation)).is_ok() {
+                        opened_one.serve(queue);
                     }
                 }
                 Err(error) => drop(opened.send(Err(error))),
@@ -227,14 +231,32 @@ impl Changes {
     }
 }
 
-fn open_or_create(path: &Path) -> Result<(Box<dyn Table>, u64), StoreError> {
+/// The database on its thread.
+struct Opened {
+    table: Box<dyn Table>,
+    path: PathBuf,
+    generation: u64,
+    /// Flushes so far.
+    flushes: u64,
+    tally: Tally,
+    /// Who waits for the next one.
+    waiting: Vec<Reply<()>>,
+}
+
+fn open_or_create(path: &Path) -> Result<Opened, StoreError> {
     if !path.exists() {
         create(path)?;
     }
     let table = open(path, Profile::Records)?;
-    let generation = table.get(&Namespace::Meta.key(GENERATION))?.and_then(|value| serde_json::from_slice(&value).ok());
+    let number = |name| -> Result<Option<u64>, StoreError> {
+        let stored = table.get(&Namespace::Meta.key(name))?;
+        Ok(stored.and_then(|value| serde_json::from_slice(&value).ok()))
+    };
     let lost = || StoreError::Corrupt { path: path.to_owned(), what: "its first record is gone".to_owned() };
-    Ok((table, generation.ok_or_else(lost)?))
+    let generation = number(GENERATION)?.ok_or_else(lost)?;
+    let flushes = number(FLUSHES)?.unwrap_or(0);
+    let tally = Tally::open(path, generation, flushes)?;
+    Ok(Opened { table, path: path.to_owned(), generation, flushes, tally, waiting: Vec::new() })
 }
 
 fn create(path: &Path) -> Result<(), StoreError> {
@@ -252,33 +274,63 @@ fn create(path: &Path) -> Result<(), StoreError> {
     path.parent().map_or(Ok(()), disk::sync_dir).map_err(fail)
 }
 
-/// The thread: reads at once, writes in groups of those that wait.
-fn serve(mut table: Box<dyn Table>, mut queue: mpsc::Receiver<Request>, path: &Path) {
-    let mut waiting: Vec<Reply<()>> = Vec::new();
-    while let Some(request) = queue.blocking_recv() {
-        let mut next = Some(request);
-        while let Some(request) = next {
-            match request {
-                Request::Get { key, reply } => {
-                    drop(reply.send(table.get(&key).map(|value| value.map(|bytes| bytes.to_vec()))));
+impl Opened {
+    /// The thread: reads at once, writes in groups of those that wait.
+    fn serve(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(request) = queue.blocking_recv() {
+            let mut next = Some(request);
+            while let Some(request) = next {
+                match request {
+                    Request::Get { key, reply } => {
+                        drop(reply.send(self.table.get(&key).map(|value| value.map(|bytes| bytes.to_vec()))));
+                    }
+                    Request::List { prefix, reply } => drop(reply.send(list(self.table.as_ref(), &prefix))),
+                    Request::Write { changes, reply } => {
+                        match room(&self.path).and_then(|()| apply(self.table.as_mut(), changes)) {
+                            Ok(()) => self.waiting.push(reply),
+                            Err(error) => drop(reply.send(Err(error))),
+                        }
+                    }
+                    Request::Close { reply } => {
+                        self.answer_writes();
+                        drop(reply.send(self.table.close()));
+                        return;
+                    }
                 }
-                Request::List { prefix, reply } => drop(reply.send(list(table.as_ref(), &prefix))),
-                Request::Write { changes, reply } => match room(path).and_then(|()| apply(table.as_mut(), changes)) {
-                    Ok(()) => waiting.push(reply),
-                    Err(error) => drop(reply.send(Err(error))),
-                },
-                Request::Close { reply } => {
-                    flush(table.as_mut(), &mut waiting, path);
-                    drop(reply.send(table.close()));
-                    return;
-                }
+                next = if self.waiting.len() < GROUP { queue.try_recv().ok() } else { None };
             }
-            next = if waiting.len() < GROUP { queue.try_recv().ok() } else { None };
+            self.answer_writes();
         }
-        flush(table.as_mut(), &mut waiting, path);
+        if let Err(error) = self.table.close() {
+            tracing::error!(path = %self.path.display(), %error, "checkpoint database not closed");
+        }
     }
-    if let Err(error) = table.close() {
-        tracing::error!(path = %path.display(), %error, "checkpoint database not closed");
+
+    fn answer_writes(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let failed = self.flush().err();
+        for reply in self.waiting.drain(..) {
+            let answer = match &failed {
+                None => Ok(()),
+                Some(error) => Err(StoreError::Io {
+                    doing: "flush",
+                    path: self.path.clone(),
+                    source: io::Error::other(error.to_string()),
+                }),
+            };
+            drop(reply.send(answer));
+        }
+    }
+
+    /// Makes durable what was written, and that it was.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let flushes = self.flushes + 1;
+        self.table.put(&Namespace::Meta.key(FLUSHES), flushes.to_string().as_bytes())?;
+        self.table.flush()?;
+        self.flushes = flushes;
+        self.tally.tell(flushes)
     }
 }
 
@@ -296,24 +348,6 @@ fn apply(table: &mut dyn Table, changes: Vec<Change>) -> Result<(), StoreError> 
         Some(value) => table.put(&key, &value),
         None => table.remove(&key),
     })
-}
-
-fn flush(table: &mut dyn Table, waiting: &mut Vec<Reply<()>>, path: &Path) {
-    if waiting.is_empty() {
-        return;
-    }
-    let failed = table.flush().err();
-    for reply in waiting.drain(..) {
-        let answer = match &failed {
-            None => Ok(()),
-            Some(error) => Err(StoreError::Io {
-                doing: "flush",
-                path: path.to_owned(),
-                source: io::Error::other(error.to_string()),
-            }),
-        };
-        drop(reply.send(answer));
-    }
 }
 
 fn list(table: &dyn Table, prefix: &[u8]) -> Result<Vec<Entry>, StoreError> {
@@ -386,6 +420,31 @@ mod tests {
         })
         .await;
         assert_eq!(db.list::<String>(Namespace::Schema, "").await.unwrap().len(), 100);
+    }
+
+    /// A copy of some time ago looks sound to the engine.
+    #[tokio::test]
+    async fn a_database_of_some_time_ago_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let db = CheckpointDb::open(path.clone()).await.unwrap();
+        db.put(Namespace::Park, "t", &"running").await.unwrap();
+        db.close().await.unwrap();
+        let copy = dir.path().join("copy");
+        let copied = std::process::Command::new("cp").arg("-a").args([&path, &copy]).status().unwrap();
+        assert!(copied.success());
+
+        let db = CheckpointDb::open(path.clone()).await.unwrap();
+        db.put(Namespace::Park, "t", &"parked").await.unwrap();
+        db.close().await.unwrap();
+        fs::rename(&path, dir.path().join("new")).unwrap();
+        fs::rename(&copy, &path).unwrap();
+        let error = CheckpointDb::open(path.clone()).await.unwrap_err();
+        assert!(error.to_string().contains("its last writes are gone"), "{error}");
+
+        // The remedy: another one in its place.
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        CheckpointDb::open(path).await.unwrap().put(Namespace::Park, "t", &1).await.unwrap();
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod conformance;
 mod disk;
 mod engine;
 mod preflight;
+mod tally;
 
 use std::io;
 use std::path::{Path, PathBuf};
