@@ -8,12 +8,14 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Kills in the long torture run.
 N ?= 1000
+# Size of the one transaction in the test of memory.
+GB ?= 5
 # 1: the demo leaves servers and agent running.
 KEEP ?=
 # Words of which a benchmark's case has one in its name; empty for all.
 CASE ?=
 
-.PHONY: help build test servers fmt clippy unit integration demo torture bench clean-cache
+.PHONY: help build test servers fmt clippy unit integration demo torture whale bench clean-cache
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -42,6 +44,9 @@ integration: servers ## end to end on real servers; one of them: make integratio
 
 torture: servers ## kill -9 at N random instants, then every table equal: make torture N=1000 [SEED=…]
 	TORTURE_N=$(N) $(CARGO) test --locked --test integration -- --ignored --exact torture::as_long_as_you_like --nocapture
+
+whale: servers ## one transaction of GB gigabytes, paused and killed inside, in bounded memory: make whale GB=5
+	WHALE_GB=$(GB) $(CARGO) test --locked --test integration -- --ignored --exact memory::as_large_as_you_like --nocapture
 
 bench: servers ## each case against its reference in the same run; make bench CASE=pull,decode. Exit code 1 where a target is missed
 	CASE='$(CASE)' $(CARGO) bench --locked --bench bench

@@ -6,6 +6,7 @@
 mod client;
 mod cluster;
 mod files;
+mod verifier;
 
 pub use client::{client_config, server_name};
 pub use cluster::{cluster_client, cluster_server};
