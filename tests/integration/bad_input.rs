@@ -405,6 +405,49 @@ async fn a_damaged_checkpoint_store() {
     assert_alive(&link.agent).await;
 }
 
+/// A checkpoint store whose log has lost its end, as after a copy that was not whole: wherever it is cut, the agent knows of the pause or
+/// says that the store is damaged. It never applies.
+#[tokio::test]
+async fn a_checkpoint_store_that_lost_its_end() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("lostend", &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    link.pause().await;
+    link.source.run("INSERT INTO t VALUES (1)").await;
+    link.agent.kill9();
+    let store = link.agent.state_dir().join("checkpoint");
+    let whole = state_files(&link.agent)
+        .into_iter()
+        .filter(|file| file.starts_with(&store) || file.ends_with("checkpoint.tally"));
+    let whole: Vec<(PathBuf, Vec<u8>)> =
+        whole.map(|file| (file.clone(), std::fs::read(file).expect("read the store"))).collect();
+    let logs = || whole.iter().filter(|(file, bytes)| file.starts_with(store.join("metadata")) && !bytes.is_empty());
+    let cuts: Vec<(&PathBuf, usize)> =
+        logs().flat_map(|(file, bytes)| (0..8).map(move |part| (file, bytes.len() * part / 8))).collect();
+    assert!(cuts.len() >= 8, "no log to cut: {:?}", whole.iter().map(|(file, _)| file).collect::<Vec<_>>());
+    let mut refused = 0;
+    for (file, length) in cuts {
+        std::fs::remove_dir_all(&store).expect("remove the store");
+        for (file, bytes) in &whole {
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("make a folder");
+            std::fs::write(file, bytes).expect("write the store");
+        }
+        let log = std::fs::OpenOptions::new().write(true).open(file).expect("open the log");
+        log.set_len(length as u64).expect("cut the log");
+        match link.agent.try_restart().await {
+            Ok(()) => assert_eq!(link.status().await["stage"], "Paused", "{} cut at {length}", file.display()),
+            Err(status) => {
+                refused += 1;
+                assert_eq!(status.code(), Some(1), "{} cut at {length}: {}", file.display(), link.agent.log());
+            }
+        }
+        assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {}.t", link.schema)).await, 0);
+    }
+    println!("{refused} refused");
+    assert!(refused > 0 && link.agent.log().contains("is damaged"), "{}", link.agent.log());
+}
+
 /// A disk budget that is too small for what comes: the reader stops and says so, nothing unapplied is deleted, and after the resume all
 /// of it arrives.
 #[tokio::test]

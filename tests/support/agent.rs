@@ -221,6 +221,13 @@ impl Agent {
         self.wait_until_ready().await;
     }
 
+    /// Starts it again on the same state; how it ended where it did not become ready.
+    pub async fn try_restart(&mut self) -> Result<(), ExitStatus> {
+        self.process.kill9();
+        self.process = launch(&self.folder, &self.config);
+        self.ready_or_ended().await
+    }
+
     /// Resident memory in KiB.
     pub fn rss_kb(&self) -> u64 {
         self.memory("VmRSS:")
@@ -256,19 +263,25 @@ impl Agent {
     }
 
     async fn wait_until_ready(&mut self) {
+        if let Err(status) = self.ready_or_ended().await {
+            panic!("the agent ended at its start ({status}):\n{}", tail(&self.log(), 40));
+        }
+    }
+
+    async fn ready_or_ended(&mut self) -> Result<(), ExitStatus> {
         let socket = self.socket();
         let process = &mut self.process;
-        eventually("the agent is ready", READY_LIMIT, async || {
+        eventually("the agent is ready or has ended", READY_LIMIT, async || {
             if let Some(status) = process.exit_status() {
-                panic!("the agent ended at its start ({status}):\n{}", tail(&process.log_text(), 40));
+                return Ok(Err(status));
             }
             match socket::get(&socket, "/readyz").await {
-                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) if answer.status == 200 => Ok(Ok(())),
                 Ok(answer) => Err(format!("/readyz: {} {}", answer.status, answer.body)),
                 Err(error) => Err(error),
             }
         })
-        .await;
+        .await
     }
 }
 
