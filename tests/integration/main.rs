@@ -7,6 +7,7 @@ mod bad_input;
 mod blackhole;
 mod claim;
 mod commands;
+mod declared;
 mod downstream;
 mod exceptions;
 mod failover;
