@@ -14,6 +14,7 @@ mod failover;
 mod fallback;
 mod faults;
 mod lifecycle;
+mod master_ctl;
 mod master_lease;
 mod master_life;
 mod master_move;
