@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 
 use crate::error::Failure;
-use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SourceResult, StartTask};
+use crate::supervisor::{
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SchemaOrder, SourceResult, StartTask,
+};
 
 /// What to do with the relay of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Does what is ordered about an event of a subtask; `Ok` with a text that is empty but for a list.
     async fn order_event(&self, source_id: String, order: EventOrder, actor: Actor) -> Result<String, EventRefusal>;
+
+    /// Shows or declares how a table looks, or lists tables; `Ok` with the text.
+    async fn order_schema(&self, source_id: String, order: SchemaOrder, actor: Actor) -> Result<String, Failure>;
 
     /// Checks a task's YAML against source and downstream; `Ok` with what it has to say, empty when all is well.
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure>;

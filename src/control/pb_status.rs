@@ -6,7 +6,7 @@
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
 use crate::model::Location;
-use crate::supervisor::{AgentStatus, EventOp, Receiving, SourceStatus};
+use crate::supervisor::{AgentStatus, EventOp, Receiving, SchemaOp, SourceStatus, Structure};
 use crate::task::{Park, ParkReason, Stage, TaskStatus};
 
 /// What DM says about a subtask name it does not know. Masters compare this text byte for byte.
@@ -122,6 +122,23 @@ pub fn event_op(op: pb::ErrorOp) -> Option<EventOp> {
         pb::ErrorOp::Revert => Some(EventOp::Revert),
         pb::ErrorOp::Inject => Some(EventOp::Inject),
         pb::ErrorOp::List => Some(EventOp::List),
+    }
+}
+
+/// What binlog-schema is asked for; `None` for an operation of no name.
+pub fn schema_op(op: pb::SchemaOp, text: String, from_source: bool, from_target: bool) -> Option<SchemaOp> {
+    match op {
+        pb::SchemaOp::InvalidSchemaOp => None,
+        pb::SchemaOp::GetSchema => Some(SchemaOp::Show),
+        pb::SchemaOp::SetSchema => Some(SchemaOp::Declare(match (from_source, from_target) {
+            (true, _) => Structure::OfSource,
+            (false, true) => Structure::OfTarget,
+            (false, false) => Structure::Text(text),
+        })),
+        pb::SchemaOp::RemoveSchema => Some(SchemaOp::Withdraw),
+        pb::SchemaOp::ListSchema => Some(SchemaOp::Databases),
+        pb::SchemaOp::ListTable => Some(SchemaOp::Tables),
+        pb::SchemaOp::ListMigrateTargets => Some(SchemaOp::Targets),
     }
 }
 

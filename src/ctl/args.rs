@@ -253,10 +253,10 @@ pub enum Command {
         #[arg(short = 'n', long, default_value_t = 50)]
         last: u32,
     },
-    /// Skip, replace or inject events (through a dm-master).
+    /// Skip, replace or inject events.
     #[command(subcommand)]
     Binlog(BinlogCommand),
-    /// Show or set the structure of a table as DM knows it (through a dm-master).
+    /// Show how a table looks downstream, or say which columns its rows on the source have.
     #[command(subcommand)]
     BinlogSchema(SchemaCommand),
     /// Move a source to another free worker (through a dm-master).

@@ -13,8 +13,8 @@ use crate::config::{LogFilter, WorkerConfig};
 use crate::control::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
 use crate::supervisor::{
-    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, RelayWish, SourceResult, StartTask,
-    Supervisor,
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, RelayWish, SchemaOrder, SourceResult,
+    StartTask, Supervisor,
 };
 
 /// Events kept for a slow listener.
@@ -156,6 +156,11 @@ impl Backend for AgentBackend {
         let supervisor = self.supervisor.clone();
         let ran = self.on_runtime(async move { Ok(supervisor.order_event(&source_id, &order).await) }).await;
         ran?
+    }
+
+    async fn order_schema(&self, source_id: String, order: SchemaOrder, _actor: Actor) -> Result<String, Failure> {
+        let supervisor = self.supervisor.clone();
+        self.on_runtime(async move { supervisor.order_schema(&source_id, &order).await }).await
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

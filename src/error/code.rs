@@ -147,6 +147,8 @@ catalogue! {
     NoDownstreamTable = 44007, SchemaTracker, Downstream, Medium, "";
     /// The structure of a downstream table cannot be read.
     ReadDownstreamTable = 44008, SchemaTracker, Downstream, Medium, "";
+    /// A text that should be a CREATE TABLE statement is none.
+    NotCreateTable = 44009, SchemaTracker, Internal, Medium, "";
     /// The configuration of the worker itself.
     WorkerConfig = 40001, DmWorker, Internal, Medium, "";
     /// No master takes this worker in.

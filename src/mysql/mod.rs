@@ -5,8 +5,10 @@
 
 mod connect;
 mod endpoint;
+mod show;
 
 pub use connect::{CONNECT_TIMEOUT, Connector, MAX_PACKET};
 pub use endpoint::{Endpoint, SessionVariableError, quote};
+pub use show::show_create_table;
 
 pub use crate::tls::{Pem, TlsError, TlsFiles, client_config, server_name};

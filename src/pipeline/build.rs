@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
+use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
 use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
@@ -62,6 +63,8 @@ pub struct PipelineSpec {
     pub moves: bool,
     /// Events that are treated otherwise than logged.
     pub exceptions: Arc<Exceptions>,
+    /// What is declared of the source's tables.
+    pub declared: Arc<dyn DeclaredStore>,
 }
 
 impl PipelineSpec {
@@ -144,6 +147,7 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         downstream = Downstream::open(checking_foreign_keys(&spec.downstream, in_use.one_sequence)).await?;
         control = downstream.connect().await?;
     }
+    let declared = declared_from(spec, &claimed).await?;
     tracing::info!(epoch = claimed.epoch, lanes = claimed.marks.len(), start = %claimed.start.location, "claimed");
     spec.relay.protect(&spec.name, &claimed.start.location);
     say("opening the relay log");
@@ -171,6 +175,8 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),
         epoch: claimed.epoch,
         exceptions: Arc::clone(&spec.exceptions),
+        declared,
+        declared_store: Arc::clone(&spec.declared),
     };
     let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
@@ -211,6 +217,13 @@ fn mapping_in_use(
         problems.pop().unwrap_or_else(|| Failure::new(Code::Checkpoint, "compile the stored rules"))
     })?;
     Ok((in_use, Arc::new(transform), outdated))
+}
+
+/// What is declared, what is new of it from the first place on that no lane was given yet.
+async fn declared_from(spec: &PipelineSpec, claimed: &Claimed) -> Result<DeclaredTables, Failure> {
+    let marks = claimed.marks.iter().chain([&claimed.start]).map(|mark| &mark.location.position);
+    let Some(furthest) = marks.max().cloned() else { return Ok(DeclaredTables::default()) };
+    spec.declared.change(Box::new(move |all| all.settle(&furthest))).await
 }
 
 fn checking_foreign_keys(endpoint: &Endpoint, checks: bool) -> DownstreamOptions {

@@ -18,6 +18,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 
+use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
 use super::former::skip;
 use super::item::{IntakeEnd, Item, ItemSender};
@@ -44,6 +45,9 @@ const DRAIN_BYTES: usize = 1 << 20;
 /// How long a lost connection is retried before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
+/// A layout's address, and the number of what is declared of its table there.
+type BindingKey = (usize, Option<usize>);
+
 /// Reads, decodes and binds.
 pub struct Intake {
     reader: RelayReader,
@@ -52,8 +56,8 @@ pub struct Intake {
     downstream: Downstream,
     conn: Option<Conn>,
     origin: Origin,
-    /// By the layout's address; the layout is kept, so that the address stays its own.
-    bindings: HashMap<usize, (Arc<TableLayout>, Option<Binding>)>,
+    /// By the layout's address and what is declared of its table; the layout is kept, so that the address stays its own.
+    bindings: HashMap<BindingKey, (Arc<TableLayout>, Option<Binding>)>,
     cascades: Cascades,
     prepared: Prepared,
     /// Everything up to here is applied on all lanes; `None` once that is passed.
@@ -71,6 +75,8 @@ pub struct Intake {
     tables: Option<MetaTables>,
     epoch: u64,
     exceptions: Arc<Exceptions>,
+    declared: DeclaredTables,
+    declared_store: Arc<dyn DeclaredStore>,
     /// Row changes of the open transaction were sent.
     sent_rows: bool,
 }
@@ -101,6 +107,10 @@ pub struct IntakeOptions {
     pub epoch: u64,
     /// Events that are treated otherwise than logged.
     pub exceptions: Arc<Exceptions>,
+    /// What is declared of the source's tables.
+    pub declared: DeclaredTables,
+    /// Where that is kept.
+    pub declared_store: Arc<dyn DeclaredStore>,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -159,6 +169,7 @@ impl Intake {
     /// Sends to `items`.
     pub fn new(options: IntakeOptions, items: ItemSender) -> Self {
         let IntakeOptions { reader, decoder, transform, downstream, origin, prepared, start, exceptions, .. } = options;
+        let (declared, declared_store) = (options.declared, options.declared_store);
         let (mappings, progress, tables, epoch) = (options.mappings, options.progress, options.tables, options.epoch);
         let open = start.location.clone();
         Intake {
@@ -182,6 +193,8 @@ impl Intake {
             tables,
             epoch,
             exceptions,
+            declared,
+            declared_store,
             sent_rows: false,
         }
     }

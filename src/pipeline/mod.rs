@@ -9,6 +9,7 @@
 
 mod build;
 mod coordinator;
+mod declared;
 mod exceptions;
 mod former;
 mod here;
@@ -23,6 +24,7 @@ mod trail;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use build::{PipelineSpec, run, target_of};
+pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
 pub use exceptions::{Exception, Exceptions, Treatment};
 pub use progress::{DURATION_BOUNDS, Durations, Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};

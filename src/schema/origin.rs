@@ -7,6 +7,8 @@ pub struct OriginTable {
     pub columns: Vec<OriginColumn>,
     /// Its definition has not changed since the rows that it is asked for.
     pub holds: bool,
+    /// An operator says that the rows have these columns: each goes to the downstream column of its name.
+    pub declared: bool,
 }
 
 /// One column.
@@ -18,6 +20,8 @@ pub struct OriginColumn {
     pub data_type: String,
     /// Character set, for character columns.
     pub charset: Option<String>,
+    /// Whether its numbers have no sign, where that is known.
+    pub unsigned: Option<bool>,
 }
 
 impl OriginTable {

@@ -103,6 +103,8 @@ pub struct HeldTask {
 struct Before {
     /// It was made by the same start-task.
     same: bool,
+    /// The source was elsewhere in between.
+    bound_anew: bool,
     start: Option<StoredMark>,
     parks: ParkRecord,
 }
@@ -305,7 +307,7 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
-        let Before { same, start, mut parks } = self.before(order).await?;
+        let Before { same, bound_anew, start, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {
             parks.parks.insert(ParkReason::Master, Park::now(MASTER));
@@ -321,6 +323,9 @@ impl Supervisor {
         let mut changes = Changes::new();
         if !same {
             changes = forget(changes, &order.source, &order.name);
+        } else if bound_anew {
+            // Another worker may have run DDL meanwhile: what was declared of tables may not hold any more.
+            changes = changes.remove(Namespace::Schema, &key);
         }
         let changes = changes.put(Namespace::Task, &key, &record).put(Namespace::Park, &key, &parks);
         let written = self.inner.db.write(changes).await;
@@ -347,7 +352,8 @@ impl Supervisor {
                 // The master starts it anew: what it failed with before is over.
                 parks.parks.remove(&ParkReason::Error);
                 parks.failures.clear();
-                return Ok(Before { same: true, start: record.start, parks });
+                let bound_anew = record.master.is_some_and(|m| m.mark.bound_born != order.mark.bound_born);
+                return Ok(Before { same: true, bound_anew, start: record.start, parks });
             }
             (Ok(_), Ok(_)) => return Ok(Before::default()),
             (Err(error), _) | (_, Err(error)) => error,

@@ -8,6 +8,7 @@
 mod api;
 mod broken;
 mod claims;
+mod declared;
 mod endpoint;
 mod exceptions;
 mod eye;
@@ -16,6 +17,7 @@ mod master;
 mod monitor;
 mod recipe;
 mod records;
+mod schemas;
 mod source;
 mod sources;
 mod start;
@@ -33,6 +35,7 @@ pub use api::{
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
 pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
+pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
 pub use sources::RelayWish;
 

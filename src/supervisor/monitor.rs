@@ -38,6 +38,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
         short = supervisor.look_at_disk(short).await;
         supervisor.revive_drivers().await;
         supervisor.pass_exceptions().await;
+        supervisor.pass_declared().await;
         if mended.elapsed() >= MEND {
             supervisor.mend().await;
             mended = Instant::now();

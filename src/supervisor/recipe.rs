@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::broken::{TASK_REMEDY, damaged};
+use super::declared::StoredDeclared;
 use super::endpoint::{endpoint, rules};
 use super::master::MasterMark;
 use super::records::TaskRecord;
@@ -35,6 +36,8 @@ pub(super) struct StoredRecipe {
     changing: tokio::sync::Mutex<()>,
     /// What is ordered about events, as it is on disk; `None` before it was read.
     exceptions: tokio::sync::Mutex<Option<Exceptions>>,
+    /// What is declared of the source's tables.
+    declared: Arc<StoredDeclared>,
 }
 
 impl StoredRecipe {
@@ -47,6 +50,7 @@ impl StoredRecipe {
             record: Mutex::new(record),
             changing: tokio::sync::Mutex::new(()),
             exceptions: tokio::sync::Mutex::new(None),
+            declared: Arc::new(StoredDeclared::new(supervisor.inner.db.clone(), record_key(&source.id, name))),
         })
     }
 
@@ -66,6 +70,11 @@ impl StoredRecipe {
         kept.map_err(|error| store_failure(&error, "store the task"))?;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
         Ok(())
+    }
+
+    /// What is declared of the source's tables.
+    pub fn declared(&self) -> &StoredDeclared {
+        &self.declared
     }
 
     /// What is ordered about events.
@@ -192,6 +201,7 @@ impl Recipe for StoredRecipe {
             ledger: Arc::new(supervisor.ledger(&subtask)),
             moves: supervisor.inner.options.joined,
             exceptions: Arc::new(self.exceptions().await?),
+            declared: self.declared.clone(),
         })
     }
 

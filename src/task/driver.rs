@@ -465,10 +465,11 @@ pub fn record_key(source_id: &str, task: &str) -> String {
     format!("{source_id}{KEY_SEPARATOR}{task}")
 }
 
-/// Removes what is kept of a subtask beside its record: why it was parked, and what was ordered about events.
+/// Removes what is kept of a subtask beside its record: why it was parked, what was ordered about events, and what was
+/// declared of tables.
 pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
     let key = record_key(source_id, task);
-    changes.remove(Namespace::Park, &key).remove(Namespace::Operator, &key)
+    changes.remove(Namespace::Park, &key).remove(Namespace::Operator, &key).remove(Namespace::Schema, &key)
 }
 
 /// A stop while it is still being found out what to run leaves nothing behind.

@@ -29,7 +29,10 @@ mod rules;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-pub use ddl::{ClauseCondition, ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement};
+pub use ddl::{
+    ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement,
+    create_columns,
+};
 pub use rules::{BlockAllowRules, RouteRule, Rules};
 
 use allow::AllowList;

@@ -28,5 +28,5 @@ pub use reader::{Batch, BinlogReader, Heartbeat};
 pub use start::{StartError, find_start, gtids_at};
 pub use tables::{
     SourceCascade, SourceColumn, SourceColumns, ZoneOffset, logs_cascades, source_cascades, source_columns,
-    source_schema_charset, zone_offset,
+    source_schema_charset, source_tables, zone_offset,
 };

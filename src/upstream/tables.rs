@@ -61,6 +61,15 @@ pub async fn source_columns(conn: &mut Conn, table: &SourceTable) -> Result<Opti
     Ok(Some(SourceColumns { columns, changed }))
 }
 
+/// All tables of the source that this account sees, its own ones left out; views are none.
+pub async fn source_tables(conn: &mut Conn) -> Result<Vec<SourceTable>, Failure> {
+    const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
+                       table_schema NOT IN ('mysql','information_schema','performance_schema','sys') \
+                       ORDER BY table_schema, table_name";
+    let rows: Vec<(String, String)> = timed(conn.query(SQL)).await.map_err(|error| query_failure(&error, SQL))?;
+    Ok(rows.into_iter().map(|(schema, table)| SourceTable(TableName::new(schema, table))).collect())
+}
+
 /// The default character set of a schema now; `None` where it is not there, or not for this account.
 pub async fn source_schema_charset(conn: &mut Conn, schema: &str) -> Result<Option<String>, Failure> {
     let sql = format!(

@@ -14,6 +14,7 @@ pub mod mini_master;
 pub mod oracle;
 pub mod process;
 pub mod proxy;
+pub mod recorded_master;
 pub mod rows;
 pub mod servers;
 pub mod socket;

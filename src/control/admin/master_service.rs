@@ -239,10 +239,19 @@ impl Master for MasterService {
         unanswered("the leader of a cluster")
     }
 
-    async fn operate_schema(&self, _: Request<pb::OperateSchemaRequest>) -> Answer<pb::OperateSchemaResponse> {
-        not_done(
-            "there is no schema tracker here: how a table looks is read from the downstream; change it there, then resume-task",
-        )
+    async fn operate_schema(&self, request: Request<pb::OperateSchemaRequest>) -> Answer<pb::OperateSchemaResponse> {
+        let body = request.get_ref();
+        let (level, command) = match body.op() {
+            pb::SchemaOp::SetSchema => (Level::Admin, "binlog-schema update"),
+            pb::SchemaOp::RemoveSchema => (Level::Admin, "binlog-schema delete"),
+            // It connects to both ends.
+            _ => (Level::Operate, "binlog-schema list"),
+        };
+        let arguments = with_sources(&format!("{} {}.{}", body.task, body.database, body.table), &body.sources);
+        let (actor, audit) = self.admit(&request, level, command, &arguments)?;
+        let answer = self.api.operate_schema(request.into_inner(), actor).await;
+        audit.finish(outcome(answer.result, &answer.msg, &answer.sources));
+        Ok(Response::new(answer))
     }
 
     async fn get_sub_task_cfg(&self, _: Request<pb::GetSubTaskCfgRequest>) -> Answer<pb::GetSubTaskCfgResponse> {

@@ -6,7 +6,9 @@ use tokio::sync::broadcast;
 
 use crate::control::backend::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
-use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SourceResult, StartTask, TaskOp};
+use crate::supervisor::{
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SchemaOp, SchemaOrder, SourceResult, StartTask, TaskOp,
+};
 
 /// A backend of which only what is a local operator's is passed on.
 pub struct LocalBackend {
@@ -61,6 +63,15 @@ impl Backend for LocalBackend {
 
     async fn order_event(&self, _: String, _: EventOrder, _: Actor) -> Result<String, EventRefusal> {
         Ok(of_the_master("binlog")?)
+    }
+
+    async fn order_schema(&self, source_id: String, order: SchemaOrder, actor: Actor) -> Result<String, Failure> {
+        match order.op {
+            SchemaOp::Declare(_) | SchemaOp::Withdraw => of_the_master("binlog-schema"),
+            SchemaOp::Show | SchemaOp::Databases | SchemaOp::Tables | SchemaOp::Targets => {
+                self.inner.order_schema(source_id, order, actor).await
+            }
+        }
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

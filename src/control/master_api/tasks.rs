@@ -2,10 +2,10 @@
 
 use super::text::{check_start_time, worker_error};
 use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_answer};
-use crate::control::pb_status::{event_op, relay_in_use, source_response};
+use crate::control::pb_status::{event_op, relay_in_use, schema_op, source_response};
 use crate::control::proto::pb;
 use crate::error::Failure;
-use crate::supervisor::{Actor, AgentStatus, EventOrder, OperateTask, SourceResult, StartTask, TaskOp};
+use crate::supervisor::{Actor, AgentStatus, EventOrder, OperateTask, SchemaOrder, SourceResult, StartTask, TaskOp};
 use crate::task::Stage;
 
 impl MasterApi {
@@ -98,8 +98,7 @@ impl MasterApi {
         let mut answers = Vec::new();
         for source in sources {
             if !status.sources.iter().any(|known| known.source_id == source) {
-                let msg = format!("source {source} relevant worker-client not found");
-                answers.push(pb::CommonWorkerResponse { msg, source, ..Default::default() });
+                answers.push(not_handled(source));
                 continue;
             }
             let order = EventOrder {
@@ -115,6 +114,32 @@ impl MasterApi {
             answers.push(answer);
         }
         pb::HandleErrorResponse { result: true, msg: String::new(), sources: answers }
+    }
+
+    /// binlog-schema list, update, delete; on each of the sources named.
+    pub async fn operate_schema(&self, request: pb::OperateSchemaRequest, actor: Actor) -> pb::OperateSchemaResponse {
+        let refuse = |msg: &str| pb::OperateSchemaResponse { msg: msg.to_owned(), ..Default::default() };
+        let op = schema_op(request.op(), request.schema, request.from_source, request.from_target);
+        let Some(op) = op else { return refuse("invalid operation") };
+        if request.sources.is_empty() {
+            return refuse("must specify at least one source");
+        }
+        let status = self.backend.status();
+        let mut answers = Vec::new();
+        for source in request.sources {
+            if !status.sources.iter().any(|known| known.source_id == source) {
+                answers.push(not_handled(source));
+                continue;
+            }
+            let (task, database, table) = (request.task.clone(), request.database.clone(), request.table.clone());
+            let order = SchemaOrder { op: op.clone(), task, database, table };
+            let ordered = bounded(COMMAND_LIMIT, self.backend.order_schema(source.clone(), order, actor.clone())).await;
+            answers.push(match ordered {
+                Ok(msg) => pb::CommonWorkerResponse { result: true, msg, source, worker: status.worker.clone() },
+                Err(failure) => pb::CommonWorkerResponse { msg: failure.to_string(), source, ..Default::default() },
+            });
+        }
+        pb::OperateSchemaResponse { result: true, msg: String::new(), sources: answers }
     }
 
     /// query-status. Never waits.
@@ -147,6 +172,12 @@ impl MasterApi {
         }
         pb::QueryStatusListResponse { result: true, msg: String::new(), sources }
     }
+}
+
+/// A source that is not this agent's.
+fn not_handled(source: String) -> pb::CommonWorkerResponse {
+    let msg = format!("source {source} relevant worker-client not found");
+    pb::CommonWorkerResponse { msg, source, ..Default::default() }
 }
 
 /// Whether the task is there, and on each of the sources named; else DM's text for what is not.

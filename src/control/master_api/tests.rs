@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use super::*;
 use crate::control::backend::{AgentEvent, RelayOp};
 use crate::control::pb_status::tests::{agent, parked_task, running_task, source};
-use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, StartTask};
+use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, SchemaOrder, StartTask};
 use crate::task::ParkReason;
 
 /// A backend that records what was asked, and answers every task operation with success on each source, or with a
@@ -82,6 +82,10 @@ impl Backend for Double {
 
     async fn order_event(&self, source_id: String, order: EventOrder, _: Actor) -> Result<String, EventRefusal> {
         Ok(self.answer(format!("{:?} {source_id} {}", order.op, order.place), "[]".to_owned())?)
+    }
+
+    async fn order_schema(&self, source_id: String, order: SchemaOrder, _: Actor) -> Result<String, Failure> {
+        self.answer(format!("{:?} {source_id} {}.{}", order.op, order.database, order.table), String::new())
     }
 
     async fn check_task(&self, _: String, _: String) -> Result<String, Failure> {

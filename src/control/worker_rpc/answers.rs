@@ -3,7 +3,6 @@
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
 use crate::supervisor::{Actor, AgentStatus};
-use crate::task::{Stage, TaskStatus};
 
 /// What there is, for telling an unknown method from a known one.
 pub const METHODS: &[&str] = &[
@@ -44,11 +43,6 @@ pub fn source(agent: &AgentStatus) -> Result<String, Failure> {
     agent.sources.first().map(|source| source.source_id.clone()).ok_or_else(not_started)
 }
 
-fn task<'a>(agent: &'a AgentStatus, name: &str) -> Result<&'a TaskStatus, Failure> {
-    let found = agent.tasks.iter().find(|task| task.name == name);
-    found.ok_or_else(|| Failure::new(Code::SubTaskNotFound, format!("sub task with name {name} not found")))
-}
-
 /// No subtask has a validator.
 pub fn no_validator(agent: &AgentStatus, task: &str) -> Failure {
     match source(agent) {
@@ -74,24 +68,11 @@ pub fn unsupported(what: &str) -> Failure {
         .workaround("Please leave the task to a dm-worker (transfer-source) where it is needed.")
 }
 
-/// binlog-schema.
-pub fn operate_schema(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -> pb::CommonWorkerResponse {
-    bare(check_schema(agent, request))
-}
-
-fn check_schema(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -> Result<String, Failure> {
-    if source(agent)? != request.source {
-        return Err(Failure::new(Code::SourceMismatch, "source of request does not match with source in worker"));
+/// The source of a request about a table's structure, which must be the one that is bound.
+pub fn schema_source(agent: &AgentStatus, request: &pb::OperateWorkerSchemaRequest) -> Result<String, Failure> {
+    let source = source(agent)?;
+    if source == request.source {
+        return Ok(source);
     }
-    let task = task(agent, &request.task)?;
-    let op = request.op();
-    if op == pb::SchemaOp::RemoveSchema {
-        return Ok(String::new());
-    }
-    let may_run = op == pb::SchemaOp::ListMigrateTargets && task.stage == Stage::Running;
-    if task.stage != Stage::Paused && !may_run {
-        let stage = task.stage.as_str();
-        return Err(Failure::new(Code::NotPaused, format!("current stage is {stage} but not paused, invalid")));
-    }
-    Err(unsupported(&format!("binlog-schema ({})", op.as_str_name())))
+    Err(Failure::new(Code::SourceMismatch, "source of request does not match with source in worker"))
 }

@@ -15,8 +15,9 @@ use super::master::Reconciled;
 use super::proto::pb;
 use super::proto::pb::worker_server::Worker;
 use crate::control::backend::Backend;
-use crate::control::pb_status::event_op;
-use crate::supervisor::{EventOrder, Supervisor};
+use crate::control::pb_status::{event_op, schema_op};
+use crate::error::Failure;
+use crate::supervisor::{EventOrder, SchemaOrder, Supervisor};
 
 pub use answers::METHODS;
 
@@ -67,8 +68,14 @@ impl Worker for WorkerService {
         &self,
         request: Request<pb::OperateWorkerSchemaRequest>,
     ) -> Result<Response<pb::CommonWorkerResponse>, Status> {
-        let agent = self.backend.status();
-        Ok(Response::new(answers::operate_schema(&agent, request.get_ref())))
+        let request = request.into_inner();
+        let source = request.source.clone();
+        Ok(Response::new(match self.order_schema(request).await {
+            Ok(msg) => {
+                pb::CommonWorkerResponse { result: true, msg, source, worker: self.backend.status().worker.clone() }
+            }
+            Err(failure) => answers::bare(Err(failure)),
+        }))
     }
 
     async fn operate_v1_meta(
@@ -138,6 +145,14 @@ impl Worker for WorkerService {
 }
 
 impl WorkerService {
+    async fn order_schema(&self, request: pb::OperateWorkerSchemaRequest) -> Result<String, Failure> {
+        let source = answers::schema_source(&self.backend.status(), &request)?;
+        let op = schema_op(request.op(), request.schema, request.from_source, request.from_target);
+        let op = op.ok_or_else(|| answers::unsupported("binlog-schema (an operation of no name)"))?;
+        let order = SchemaOrder { op, task: request.task, database: request.database, table: request.table };
+        self.backend.order_schema(source, order, answers::master()).await
+    }
+
     async fn order_event(&self, request: pb::HandleWorkerErrorRequest) -> pb::CommonWorkerResponse {
         let agent = self.backend.status();
         let source = match answers::source(&agent) {
@@ -157,7 +172,7 @@ impl WorkerService {
     }
 
     /// A relay log that is off has nothing to purge, and says nothing of it.
-    async fn purge(&self, request: pb::PurgeRelayRequest) -> Result<(), crate::error::Failure> {
+    async fn purge(&self, request: pb::PurgeRelayRequest) -> Result<(), Failure> {
         let source = answers::source(&self.backend.status())?;
         if !self.supervisor.relay_shown(&source) {
             return Ok(());

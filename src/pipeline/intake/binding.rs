@@ -33,8 +33,9 @@ pub(super) struct Binding {
 impl Intake {
     /// The binding of an event's table; `None` where the rules do not want it.
     pub(super) async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Binding>, Failure> {
-        let address = Arc::as_ptr(&event.layout) as usize;
-        if let Some((_, binding)) = self.bindings.get(&address) {
+        let declared = self.declared.at(&event.layout.source, &event.start).map(|(number, _)| number);
+        let place = (Arc::as_ptr(&event.layout) as usize, declared);
+        if let Some((_, binding)) = self.bindings.get(&place) {
             return Ok(binding.clone());
         }
         let binding = match self.transform.table(&event.layout.source)? {
@@ -60,7 +61,7 @@ impl Intake {
         if self.bindings.len() >= BINDINGS {
             self.bindings.clear();
         }
-        self.bindings.insert(address, (Arc::clone(&event.layout), binding.clone()));
+        self.bindings.insert(place, (Arc::clone(&event.layout), binding.clone()));
         Ok(binding)
     }
 
@@ -68,7 +69,10 @@ impl Intake {
         let Answer::Structure(structure) = self.retried(Question::Structure(target)).await? else {
             return Err(Failure::new(Code::ReadDownstreamTable, format!("no structure of {target}")));
         };
-        let origin = self.origin_of(event, target, &structure).await;
+        let origin = match self.declared_origin(event, &structure) {
+            Some(declared) => Some(declared),
+            None => self.origin_of(event, target, &structure).await,
+        };
         let bound = bind_with(&event.layout, target, &structure, self.downstream.dialect, origin.as_ref());
         if let Ok(BoundTable { identity: None, .. }) = &bound
             && self.tables.is_none()
@@ -92,6 +96,19 @@ impl Intake {
             self.retried(Question::Store(&sql)).await?;
         }
         Ok(bound)
+    }
+
+    /// What an operator declared of the table. Where the source writes names, there is nothing to declare.
+    fn declared_origin(&self, event: &RowsEvent, structure: &TableStructure) -> Option<OriginTable> {
+        let source = &event.layout.source;
+        let (_, declared) = self.declared.at(source, &event.start)?;
+        if event.layout.names.is_some() {
+            self.note(format!(
+                "what `binlog-schema update` says of {source} has no effect: the source writes the names of its columns"
+            ));
+            return None;
+        }
+        Some(declared.origin(structure))
     }
 
     /// What the source says of the table, where its binlog leaves out something that decides what is written.
@@ -121,10 +138,11 @@ impl Intake {
             name: column.name,
             data_type: column.data_type,
             charset: column.charset,
+            unsigned: None,
         };
         // In the same second, it may have changed before or after.
         let holds = found.changed.is_some_and(|changed| changed < u64::from(event.timestamp));
-        Some(OriginTable { columns: found.columns.into_iter().map(column).collect(), holds })
+        Some(OriginTable { columns: found.columns.into_iter().map(column).collect(), holds, declared: false })
     }
 
     fn note_charsets(&self, bound: &BoundTable) {

@@ -6,11 +6,11 @@ use super::{Answer, End, Gone, Intake, Question, place};
 use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
 use crate::decode::{RowsEvent, Statement};
 use crate::error::{Code, Failure};
-use crate::model::{BinlogPosition, Flavor, TableName, TargetTable};
+use crate::model::{BinlogPosition, Flavor, SourceTable, TableName, TargetTable};
 use crate::pipeline::exceptions::{Exception, Treatment};
 use crate::pipeline::item::{DdlItem, Item};
 use crate::schema::{Dialect, reads_alike};
-use crate::transform::{ClausePart, DdlInput, DdlPlan, TargetClause, TargetStatement};
+use crate::transform::{ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement};
 
 impl Intake {
     pub(super) async fn statement(&mut self, statement: Statement) -> Result<(), End> {
@@ -38,7 +38,8 @@ impl Intake {
             self.compare_defaults(target, &statement).await?;
         }
         let session = self.session(&statement).await;
-        let mut steps = self.steps_of(&before, statement.sql_mode, &session, &place)?;
+        let mut steps = self.steps_of(&before, statement.sql_mode, &session, &statement.start, &place).await?;
+        self.end_declared(&targets, &statement.start).await?;
         steps.extend(targets.into_iter().map(|target| self.step(target, statement.sql_mode, session.clone())));
         if steps.is_empty() {
             return Ok(());
@@ -65,11 +66,12 @@ impl Intake {
     }
 
     /// What an operator's statements come to downstream.
-    fn steps_of(
+    async fn steps_of(
         &mut self,
         statements: &[String],
         sql_mode: u64,
         session: &DdlSession,
+        at: &BinlogPosition,
         place: &str,
     ) -> Result<Vec<DdlStep>, Failure> {
         let mut steps = Vec::new();
@@ -78,6 +80,7 @@ impl Intake {
             match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
                 DdlPlan::Skip { reason } => tracing::warn!(reason, "an operator's statement is left out"),
                 DdlPlan::Run(targets) => {
+                    self.end_declared(&targets, at).await?;
                     steps.extend(targets.into_iter().map(|target| self.step(target, sql_mode, session.clone())));
                 }
             }
@@ -86,12 +89,33 @@ impl Intake {
         Ok(steps)
     }
 
+    /// Ends what is declared of tables whose columns may be others behind these statements: stored before they run.
+    async fn end_declared(&mut self, targets: &[TargetStatement], at: &BinlogPosition) -> Result<(), Failure> {
+        let changes = |kind| matches!(kind, DdlKind::CreateTable | DdlKind::AlterTable | DdlKind::RenameTable);
+        let sources = targets.iter().filter(|target| changes(target.kind)).flat_map(|target| &target.sources);
+        let holds = |table: &&SourceTable| self.declared.of(table).is_some() && self.declared.at(table, at).is_some();
+        let ended: Vec<SourceTable> = sources.filter(holds).cloned().collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for table in &ended {
+            tracing::warn!(%table, %at, "what was declared of it by binlog-schema ends with this statement");
+            self.note(format!(
+                "what `binlog-schema update` says of {table} has ended with the statement at {at}: rows behind it go to \
+                 the downstream columns at their places again"
+            ));
+        }
+        let at = at.clone();
+        self.declared = self.declared_store.change(Box::new(move |all| all.end(&ended, &at))).await?;
+        Ok(())
+    }
+
     /// Does what an operator wants at a rows event; whether the rows themselves are wanted.
     pub(super) async fn rows_go_on(&mut self, event: &RowsEvent, exception: &Exception) -> Result<bool, End> {
         let place = self.place(event);
         if !exception.statements.is_empty() && !self.sent_rows {
             let session = DdlSession { timestamp: event.timestamp, ..DdlSession::default() };
-            let steps = self.steps_of(&exception.statements, 0, &session, &place)?;
+            let steps = self.steps_of(&exception.statements, 0, &session, &event.start, &place).await?;
             self.run_ddl(steps, &place).await?;
         } else if !exception.statements.is_empty() {
             // Lanes are at work on the rows before it, and a replay could not tell whether it has run.

@@ -10,6 +10,7 @@
 //! involves a table which is not wanted is skipped as a whole: a rename to or from such a table, a copy of its structure.
 
 mod adapt;
+mod columns;
 mod cursor;
 mod lex;
 mod parse;
@@ -19,6 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use columns::{CreateColumn, create_columns};
 pub(super) use plan::plan;
 
 use crate::model::{SourceTable, TargetTable};
