@@ -79,6 +79,7 @@
 //! | [`transform`] | block-allow list and routes, for rows and for DDL |
 //! | [`dispatch`] | groups: compaction by key, lanes, waves |
 //! | [`apply`] | lanes: SQL, marks, the fence, retries; DDL with its intent |
+//! | [`snapshot`] | the copy of existing rows: chunks with marks, structures, tables read again |
 //! | [`checkpoint`] | claiming a task, which stored location wins, moving it on |
 //! | *beside and below* | |
 //! | [`config`] | files and flags to checked types; every problem at once; what is refused, what has no effect |
@@ -87,6 +88,7 @@
 //! | [`row`] | inner form of row events: table maps, images, values |
 //! | [`schema`] | table structures, and how a row image maps onto a downstream table |
 //! | [`meta`] | tables in `dm_meta`: names, definitions, SQL |
+//! | [`downstream`] | connections to the downstream with the session that literals are written for |
 //! | [`mysql`] | SQL connections, for both ends |
 //! | [`tls`] | TLS from PEM files: databases, and the cluster |
 //! | [`runtime`] | background tasks with an owner |
@@ -105,6 +107,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod decode;
 pub mod dispatch;
+pub mod downstream;
 pub mod error;
 pub mod meta;
 pub mod model;
@@ -114,6 +117,7 @@ pub mod relay;
 pub mod row;
 pub mod runtime;
 pub mod schema;
+pub mod snapshot;
 pub mod store;
 pub mod supervisor;
 pub mod task;

@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("mysql", &["error", "model", "tls"]),
     ("meta", &["model", "mysql"]),
     ("store", &["error"]),
+    ("downstream", &["error", "model", "mysql", "schema"]),
     ("config", &["error", "model"]),
     // Stages import no other stage. The one exception is what a lane is given: `dispatch` makes it, `apply` takes it.
     ("upstream", &["binlog", "error", "model", "mysql"]),
@@ -29,8 +30,9 @@ const RULES: &[(&str, &[&str])] = &[
     ("decode", &["binlog", "error", "model", "row"]),
     ("transform", &["error", "model"]),
     ("dispatch", &["model", "row", "schema"]),
-    ("apply", &["dispatch", "error", "meta", "model", "mysql", "row", "schema"]),
+    ("apply", &["dispatch", "downstream", "error", "meta", "model", "mysql", "row", "schema"]),
     ("checkpoint", &["error", "meta", "model"]),
+    ("snapshot", &["downstream", "error", "meta", "model", "mysql", "runtime", "schema"]),
     // `pipeline` alone knows the stages' order.
     (
         "pipeline",
@@ -47,6 +49,7 @@ const RULES: &[(&str, &[&str])] = &[
             "row",
             "runtime",
             "schema",
+            "snapshot",
             "transform",
             "upstream",
         ],

@@ -17,10 +17,9 @@ use mysql_async::prelude::Queryable;
 
 use super::ddl_clauses::{DdlClause, needed};
 use super::ddl_lock::{DdlLock, thread};
-use super::ddl_session::{DdlSession, SessionError};
 use super::introspect::{fingerprint, has_rows};
-use super::session::{Downstream, limited};
 use super::writer::ApplyError;
+use crate::downstream::{DdlSession, Downstream, SessionError, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::TargetTable;

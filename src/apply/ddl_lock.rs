@@ -11,7 +11,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
-use super::session::limited;
+use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::meta::MetaTables;
 use crate::mysql::quote;

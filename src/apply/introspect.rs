@@ -3,7 +3,7 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
-use super::session::limited;
+use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::model::{TableName, TargetTable};
 use crate::mysql::quote;

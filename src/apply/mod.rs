@@ -15,18 +15,15 @@
 mod ddl;
 mod ddl_clauses;
 mod ddl_lock;
-mod ddl_session;
 mod introspect;
 mod literal;
-mod session;
 mod statement;
 mod writer;
 
+pub use crate::downstream::{DdlSession, Downstream, DownstreamOptions, Zone};
 pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents};
 pub use ddl_clauses::{DdlClause, Only};
 pub use ddl_lock::DdlLock;
-pub use ddl_session::{DdlSession, Zone};
 pub use introspect::{Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
-pub use session::{Downstream, DownstreamOptions};
 pub use statement::{Shape, StatementCursor, StatementInfo};
 pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::session::{Downstream, limited};
 use super::statement::{Shape, StatementCursor, StatementInfo};
 use crate::dispatch::{SafeMode, Share};
+use crate::downstream::{Downstream, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{MetaTables, StoredMark};
 

@@ -12,6 +12,7 @@ mod coordinator;
 mod declared;
 mod exceptions;
 mod former;
+mod guide;
 mod here;
 mod intake;
 mod item;
@@ -26,6 +27,7 @@ pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use build::{PipelineSpec, run, target_of};
 pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
 pub use exceptions::{Exception, Exceptions, Treatment};
+pub use guide::{Begun, TaskGuide};
 pub use progress::{DURATION_BOUNDS, Durations, Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 

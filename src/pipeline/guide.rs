@@ -1,0 +1,68 @@
+//! What the copy of existing rows asks of the other stages: names, definitions, the end of the source's binlog.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::model::{Flavor, Location, SourceTable, TargetTable};
+use crate::snapshot::{Definition, Guide};
+use crate::transform::{DdlInput, DdlPlan, Transform};
+use crate::upstream::{ServerVersion, location_now};
+
+/// Called with L0; returns when the source's log is certain to be there from it on.
+pub type Begun =
+    Box<dyn Fn(Location) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> + Send + Sync + 'static>;
+
+/// A task's.
+pub struct TaskGuide {
+    /// The task's rules.
+    pub transform: Arc<Transform>,
+    /// The source's dialect.
+    pub flavor: Flavor,
+    /// The downstream's; TiDB counts as MySQL.
+    pub downstream: Flavor,
+    /// Told where the copy begins.
+    pub begun: Begun,
+}
+
+#[tonic::async_trait]
+impl Guide for TaskGuide {
+    fn target(&self, table: &SourceTable) -> Result<Option<TargetTable>, Failure> {
+        self.transform.table(table)
+    }
+
+    fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
+        let statements = match self.transform.statement(&DdlInput { schema, text: sql, sql_mode: 0 })? {
+            DdlPlan::Skip { .. } => return Ok(Vec::new()),
+            DdlPlan::Run(statements) => statements,
+        };
+        let adapted = statements.into_iter().map(|statement| {
+            let statement = statement.adapted(0, self.flavor, self.downstream);
+            Definition { sql: statement.sql, sql_modes: statement.sql_modes }
+        });
+        Ok(adapted.collect())
+    }
+
+    async fn location(&self, conn: &mut Conn) -> Result<Location, Failure> {
+        const VERSION: &str = "SELECT @@version";
+        let failed =
+            |error| driver_failure(&error, Code::QueryFailed, Scope::Upstream, "ask the source for its version");
+        let version: Option<String> = conn.query_first(VERSION).await.map_err(failed)?;
+        let version = ServerVersion::parse(&version.unwrap_or_default());
+        location_now(conn, self.flavor, version).await?.ok_or_else(|| {
+            Failure::new(
+                Code::NoMasterStatus,
+                "the source writes no binlog, or does not tell this account where it ends",
+            )
+            .scope(Scope::Upstream)
+            .workaround("Please turn log_bin on, and grant REPLICATION CLIENT (BINLOG MONITOR on MariaDB) ON *.*.")
+        })
+    }
+
+    async fn begun(&self, location: &Location) -> Result<(), Failure> {
+        (self.begun)(location.clone()).await
+    }
+}
