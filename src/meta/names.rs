@@ -26,8 +26,16 @@ impl MetaTables {
         format!("{}\0{}\0{}", self.schema, self.task, self.source)
     }
 
-    fn table(&self, suffix: &str) -> String {
+    pub(super) fn table(&self, suffix: &str) -> String {
         format!("{}.{}", identifier(&self.schema), identifier(&format!("{}_{suffix}", self.task)))
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(super) fn create_schema(&self) -> String {
+        format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.schema))
     }
 
     fn checkpoint(&self) -> String {
@@ -49,7 +57,7 @@ impl MetaTables {
     /// Statements that create what is missing.
     pub fn create(&self) -> Vec<String> {
         vec![
-            format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.schema)),
+            self.create_schema(),
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (
                     id VARCHAR(32) NOT NULL,
@@ -143,14 +151,16 @@ impl MetaTables {
 
     /// Reads engines of our own tables that have no transactions.
     pub fn select_loose_engines(&self) -> String {
-        let name = |suffix: &str| quote(&format!("{}_{suffix}", self.task));
+        self.loose_engines_of(&["agent_lane", "agent_ddl", "agent_mapping"])
+    }
+
+    pub(super) fn loose_engines_of(&self, suffixes: &[&str]) -> String {
+        let names: Vec<String> = suffixes.iter().map(|suffix| quote(&format!("{}_{suffix}", self.task))).collect();
         format!(
             "SELECT t.engine FROM information_schema.tables t JOIN information_schema.engines e ON e.engine=t.engine \
-             WHERE table_schema={} AND table_name IN ({},{},{}) AND COALESCE(e.transactions,'NO')<>'YES'",
+             WHERE table_schema={} AND table_name IN ({}) AND COALESCE(e.transactions,'NO')<>'YES'",
             quote(&self.schema),
-            name("agent_lane"),
-            name("agent_ddl"),
-            name("agent_mapping")
+            names.join(",")
         )
     }
 
@@ -226,8 +236,12 @@ impl MetaTables {
     /// The tables stay: another source may use them.
     pub fn forget(&self) -> Vec<[String; 2]> {
         let id = quote(&self.source);
-        ["syncer_checkpoint", "onlineddl", "agent_lane", "agent_ddl", "agent_mapping"]
+        let tables =
+            ["syncer_checkpoint", "onlineddl", "loader_checkpoint", "agent_lane", "agent_ddl", "agent_mapping"];
+        let copy = ["agent_snapshot_chunk", "agent_snapshot_table", "agent_snapshot"];
+        tables
             .into_iter()
+            .chain(copy)
             .map(|suffix| format!("FROM {} WHERE id={id}", self.table(suffix)))
             .map(|rest| [format!("SELECT id {rest} LIMIT 1"), format!("DELETE {rest}")])
             .collect()

@@ -16,59 +16,33 @@
 //! - What was found downstream decides whether a copy counts. DM drops its own tables by name, not ours, so a token of ours
 //!   is in one of DM's: where that is gone, so is the copy.
 
+mod again;
+mod chunk;
+mod engine;
+mod job;
+mod keyless;
+mod make;
+mod plan;
+mod prepare;
+mod problems;
+mod reader;
+mod run;
+mod source;
 mod spec;
+mod state;
+mod structure;
+mod value;
+mod writer;
 
+pub use again::read_again;
+pub use run::copy;
 pub use spec::{
     CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Standing,
     TableProgress,
 };
+pub use state::{look, record};
 
 use std::pin::Pin;
 
-use mysql_async::Conn;
-use tokio::sync::watch;
-
-use crate::error::Failure;
-use crate::meta::MetaTables;
-use crate::model::{Flavor, SourceTable};
-
 /// Ready when the copy is to stop.
 pub type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Whether there is a copy to do. Reads only, and only downstream.
-pub async fn look(_conn: &mut Conn, _tables: &MetaTables, _flavor: Flavor) -> Result<Standing, Failure> {
-    Ok(Standing::Fresh)
-}
-
-/// Copies what is not copied yet. Returns within 200 ms of `stopping`. `anew` voids what is there.
-pub async fn copy(
-    _spec: CopySpec,
-    _anew: bool,
-    _stopping: Stopping,
-    _progress: watch::Sender<CopyProgress>,
-) -> CopyOutcome {
-    CopyOutcome::Stopped
-}
-
-/// Makes one table's rows those of the source, while nothing else writes to it. `fence` is an UPDATE that each transaction
-/// runs and that must match a row; `None` where nothing fences.
-pub async fn read_again(
-    _spec: &CopySpec,
-    _table: &SourceTable,
-    _fence: Option<String>,
-    _stopping: Stopping,
-    _progress: watch::Sender<CopyProgress>,
-) -> Result<Reread, Failure> {
-    Ok(Reread::Stopped)
-}
-
-/// Stores what of the replay is still to be done, as it changes: tables read again, a later `until`. `fence` as in
-/// [`read_again`]; false where it did not match. `None` for the replay: it is over.
-pub async fn record(
-    _conn: &mut Conn,
-    _tables: &MetaTables,
-    _replay: Option<&Replay>,
-    _fence: Option<&str>,
-) -> Result<bool, Failure> {
-    Ok(true)
-}

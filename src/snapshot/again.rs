@@ -1,0 +1,329 @@
+//! One table read again while nothing else writes to it: after a DDL statement in the window of the replay, or to repair it.
+//!
+//! A table with a key goes range by range; each range is deleted and written in one transaction, so that whoever reads it
+//! downstream sees the table as it was or as it is. One without a key is emptied first. Killed in between, the table is
+//! partly old: the caller's own position still stands before it, and it is read again from its beginning.
+
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use tokio::sync::watch;
+
+use super::chunk::{Builder, Pace, Statement, bound_of_row};
+use super::job::Job;
+use super::keyless::Hold;
+use super::plan::{Bound, TablePlan};
+use super::reader::{behind, next, pause, worth_another};
+use super::run::without_foreign_keys;
+use super::source::{Source, query_failed};
+use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
+use super::{Stopping, structure};
+use crate::downstream::{Downstream, DownstreamOptions, limited};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::model::{SourceTable, TableName};
+
+/// Rows deleted in one transaction, where a table is emptied.
+const DELETED: u32 = 10_000;
+
+/// Makes one table's rows those of the source, while nothing else writes to it. `fence` is an UPDATE that each transaction
+/// runs and that must match a row; `None` where nothing fences.
+pub async fn read_again(
+    spec: &CopySpec,
+    table: &SourceTable,
+    fence: Option<String>,
+    mut stopping: Stopping,
+    progress: watch::Sender<CopyProgress>,
+) -> Result<Reread, Failure> {
+    tokio::select! {
+        biased;
+        () = &mut stopping => Ok(Reread::Stopped),
+        done = read_table(spec, table, fence.as_deref(), &progress) => match done {
+            Ok(reread) => Ok(reread),
+            Err(End::Fenced) => Ok(Reread::Fenced),
+            Err(End::Differs(why)) => Ok(Reread::Differs(why)),
+            Err(End::Failed(failure)) => Err(failure),
+        },
+    }
+}
+
+enum End {
+    Fenced,
+    Differs(String),
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        End::Failed(failure)
+    }
+}
+
+async fn read_table(
+    spec: &CopySpec,
+    table: &SourceTable,
+    fence: Option<&str>,
+    progress: &watch::Sender<CopyProgress>,
+) -> Result<Reread, End> {
+    let source = Source::new(&spec.source);
+    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
+    let (mut from, mut to) = (source.connect().await?, downstream.connect().await?);
+    let Some(target) = spec.guide.target(table)? else {
+        return Err(End::Differs("the task does not want it".to_owned()));
+    };
+    let here = structure::read(&mut from, &table.0.schema, Some(&table.0.table)).await;
+    let mut here = here.map_err(|error| query_failed(&error, &format!("read the structure of {table}")))?;
+    let Some(here) = here.remove(&*table.0.table) else {
+        return Err(End::Differs("the source has no such table now".to_owned()));
+    };
+    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await;
+    let there = there.map_err(|error| target_failed(&error, &format!("read the structure of {target}")))?;
+    let Some(there) = there.into_values().next() else {
+        return Err(End::Differs(format!("{target} is not there")));
+    };
+    let mut plan = TablePlan::new(table.clone(), target, &here, &there)
+        .map_err(|missing| End::Differs(format!("the downstream lacks columns: {}", missing.join(", "))))?;
+    plan.shared = is_shared(spec, &mut from, &plan).await?;
+    plan.transactional = is_transactional(&mut from, table).await?;
+    plan.condition.clone_from(&spec.options.condition);
+    if plan.key.is_none() && plan.shared {
+        let text = format!("{} has no key and shares {}: its rows cannot be told from the others'", table, plan.target);
+        return Err(Failure::new(Code::NotSet, text)
+            .workaround("Please give both a primary key, or repair the table by hand.")
+            .into());
+    }
+    let job = Job {
+        number: 0,
+        rows_estimated: 0,
+        bytes_estimated: 0,
+        fingerprint: here.fingerprint(),
+        gaps: Vec::new(),
+        written: Default::default(),
+        left: Default::default(),
+        plan,
+    };
+    let mut again = Again { spec, source, downstream, fence, progress, job: Arc::new(job), to: Some(to), rows: 0 };
+    again.tell();
+    let done = if again.job.plan.key.is_some() { again.by_ranges(from).await } else { again.whole().await };
+    progress.send_modify(|progress| progress.at_work.clear());
+    done
+}
+
+struct Again<'a> {
+    spec: &'a CopySpec,
+    source: Source,
+    downstream: Downstream,
+    fence: Option<&'a str>,
+    progress: &'a watch::Sender<CopyProgress>,
+    job: Arc<Job>,
+    to: Option<Conn>,
+    rows: u64,
+}
+
+impl Again<'_> {
+    fn tell(&self) {
+        self.progress.send_modify(|progress| {
+            progress.phase = Phase::Copy;
+            let table = self.job.plan.source.clone();
+            progress.at_work = vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated }];
+        });
+    }
+
+    fn builder(&self) -> Builder {
+        let wanted = self.spec.options.statement_bytes;
+        Builder::new(self.job.plan.insert(Existing::Replace), wanted, self.downstream.max_statement())
+    }
+
+    async fn by_ranges(&mut self, mut from: Conn) -> Result<Reread, End> {
+        let job = Arc::clone(&self.job);
+        let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
+        // Ranges of the source are not ranges here; or rows of other tables are among ours, which then stay, as do those that
+        // the source deleted: what deleted them is in the binlog.
+        let deletes = job.plan.sorts_alike && !job.plan.shared && job.plan.condition.is_none();
+        if !deletes && !job.plan.shared {
+            self.empty().await?;
+        }
+        let mut low: Option<Bound> = None;
+        loop {
+            let sql = job.plan.select_range(low.as_ref(), None, pace.rows());
+            let doing = format!("read rows of {}{}", job.plan.source, behind(low.as_ref()));
+            let mut builder = self.builder();
+            let (mut last, mut count) = (None, 0);
+            {
+                let mut result = from.query_iter(sql).await.map_err(|error| source_end(&error, &doing))?;
+                while let Some(row) = next(&mut result, &doing).await? {
+                    count += 1;
+                    builder.add(&job.plan, &row);
+                    last = Some(bound_of_row(&job.plan, &row));
+                    if builder.bytes >= pace.bytes() {
+                        break;
+                    }
+                }
+                // What is left of the answer is thrown away here; the next statement asks for it again.
+                result.drop_result().await.map_err(|error| source_end(&error, &doing))?;
+            }
+            let more = count == pace.rows() || builder.bytes >= pace.bytes();
+            let high = last.filter(|_| more);
+            let chunk = builder.take(&job, 0, low.as_ref(), high.as_ref(), more);
+            let delete = deletes.then(|| job.plan.delete_range(low.as_ref(), high.as_ref()));
+            let begun = std::time::Instant::now();
+            self.write(delete, &chunk.statements, low.as_ref()).await?;
+            pace.learn(begun.elapsed());
+            self.rows += chunk.mark.rows;
+            self.tell();
+            if high.is_none() {
+                break;
+            }
+            low = high;
+        }
+        let at = self.spec.guide.location(&mut from).await?;
+        Ok(Reread::Done { at, exact: false })
+    }
+
+    async fn whole(&mut self) -> Result<Reread, End> {
+        let job = Arc::clone(&self.job);
+        let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
+        let mut hold = Hold::open(&self.source, self.spec, &job.plan).await?;
+        let at = hold.location.clone();
+        self.empty().await?;
+        let doing = format!("read all rows of {}", job.plan.source);
+        let mut builder = self.builder();
+        {
+            let mut result =
+                hold.conn.query_iter(job.plan.select_all()).await.map_err(|error| source_end(&error, &doing))?;
+            while let Some(row) = next(&mut result, &doing).await? {
+                builder.add(&job.plan, &row);
+                if builder.bytes >= pace.bytes() || builder.rows >= pace.rows() {
+                    let chunk = builder.take(&job, 0, None, None, true);
+                    self.write_once(None, &chunk.statements, None).await?;
+                    self.rows += chunk.mark.rows;
+                    self.tell();
+                }
+            }
+        }
+        let chunk = builder.take(&job, 0, None, None, false);
+        self.write_once(None, &chunk.statements, None).await?;
+        hold.release().await;
+        Ok(Reread::Done { at, exact: true })
+    }
+
+    async fn empty(&mut self) -> Result<(), End> {
+        let target = self.job.plan.target.clone();
+        loop {
+            self.write(Some(format!("DELETE FROM {target} LIMIT {DELETED}")), &[], None).await?;
+            let Some(to) = self.to.as_mut() else { continue };
+            let doing = format!("empty {target}");
+            let left: Option<Row> = limited(to.query_first(format!("SELECT 1 FROM {target} LIMIT 1")))
+                .await
+                .map_err(|error| target_failed(&error, &doing))?;
+            if left.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One transaction, again where the downstream was busy or gone: it makes a range what it is to be, however often.
+    async fn write(
+        &mut self,
+        delete: Option<String>,
+        statements: &[Statement],
+        low: Option<&Bound>,
+    ) -> Result<(), End> {
+        let mut attempt = 0;
+        loop {
+            match self.write_once(delete.as_deref(), statements, low).await {
+                Err(End::Failed(failure)) => {
+                    attempt += 1;
+                    self.to = None;
+                    if !worth_another(&failure, attempt) {
+                        return Err(End::Failed(failure));
+                    }
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn write_once(
+        &mut self,
+        delete: Option<&str>,
+        statements: &[Statement],
+        low: Option<&Bound>,
+    ) -> Result<(), End> {
+        if self.to.is_none() {
+            self.to = Some(self.downstream.connect().await?);
+        }
+        let Some(conn) = self.to.as_mut() else { return Ok(()) };
+        let plan = &self.job.plan;
+        let doing = format!("write rows of {} to {}{}", plan.source, plan.target, behind(low));
+        let refused = |error: mysql_async::Error| {
+            let failure = target_failed(&error, &doing);
+            // What does not fit into its columns may fit after a statement that is on its way.
+            match (&error, retry_of(&failure)) {
+                (mysql_async::Error::Server(_), Retry::Never) => End::Differs(failure.raw_cause),
+                _ => End::Failed(failure),
+            }
+        };
+        limited(conn.query_drop("BEGIN")).await.map_err(refused)?;
+        if let Some(fence) = self.fence {
+            limited(conn.query_drop(fence)).await.map_err(refused)?;
+            if conn.affected_rows() == 0 {
+                return Err(End::Fenced);
+            }
+        }
+        if let Some(delete) = delete {
+            limited(conn.query_drop(delete)).await.map_err(refused)?;
+        }
+        for statement in statements {
+            if statement.relaxed {
+                limited(conn.query_drop(self.downstream.set_mode(true))).await.map_err(refused)?;
+            }
+            limited(conn.query_drop(&statement.sql[..])).await.map_err(refused)?;
+            if statement.relaxed {
+                limited(conn.query_drop(self.downstream.set_mode(false))).await.map_err(refused)?;
+            }
+        }
+        limited(conn.query_drop("COMMIT")).await.map_err(refused)?;
+        Ok(())
+    }
+}
+
+fn target_failed(error: &mysql_async::Error, doing: &str) -> Failure {
+    driver_failure(error, Code::ExecuteFailed, Scope::Downstream, doing)
+}
+
+/// A table that is another one while it is read: a DDL statement is on its way.
+fn source_end(error: &mysql_async::Error, doing: &str) -> End {
+    match error {
+        mysql_async::Error::Server(error) if matches!(error.code, 1054 | 1146 | 1176 | 1412) => {
+            End::Differs(format!("it changed while it was read: {}", error.message))
+        }
+        error => End::Failed(query_failed(error, doing)),
+    }
+}
+
+/// Whether other tables of the source go into the same target.
+async fn is_shared(spec: &CopySpec, conn: &mut Conn, plan: &TablePlan) -> Result<bool, Failure> {
+    const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
+                       table_schema NOT IN ('mysql','information_schema','performance_schema','sys')";
+    let rows: Vec<(String, String)> = conn.query(SQL).await.map_err(|error| query_failed(&error, SQL))?;
+    for (schema, table) in rows {
+        let other = SourceTable(TableName::new(schema, table));
+        if other != plan.source && spec.guide.target(&other)?.as_ref() == Some(&plan.target) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn is_transactional(conn: &mut Conn, table: &SourceTable) -> Result<bool, Failure> {
+    let sql = format!(
+        "SELECT COALESCE(e.transactions,'NO') FROM information_schema.tables t JOIN information_schema.engines e ON \
+         e.engine=t.engine WHERE t.table_schema={} AND t.table_name={}",
+        crate::mysql::quote(&table.0.schema),
+        crate::mysql::quote(&table.0.table)
+    );
+    let answer: Option<String> = conn.query_first(sql.as_str()).await.map_err(|error| query_failed(&error, &sql))?;
+    Ok(answer.as_deref() == Some("YES"))
+}

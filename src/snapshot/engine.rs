@@ -1,0 +1,513 @@
+//! Runs readers and writers, and keeps the books: what is written, which tables are there whole, which are left as stale.
+//!
+//! Writers store their marks themselves. What is stored here, on a connection of its own and under the copy's own slot, only
+//! makes the marks fewer: a table that is there whole, marks that touch. Killed in between, the next start finds the marks.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mysql_async::{Conn, Row};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
+
+use super::chunk::{Builder, Chunk, Pace};
+use super::job::Job;
+use super::plan::TablePlan;
+use super::reader::{BUDGET, Reader};
+use super::source::Source;
+use super::spec::{CopyProgress, CopySpec, Phase, TableProgress};
+use super::state::{TableEnd, TableState, store, stored, to_text};
+use super::writer::Writer;
+use super::{Stopping, structure};
+use crate::downstream::Downstream;
+use crate::error::{Failure, Retry, retry_of};
+use crate::meta::ChunkMark;
+use crate::model::{Location, SourceTable};
+use crate::runtime::{Owned, spawn};
+
+/// How often progress is told, and what is due is stored.
+const TICK: Duration = Duration::from_millis(100);
+/// How long writers may finish what they are at when the copy is to stop; then their connections are dropped.
+const GRACE: Duration = Duration::from_millis(120);
+/// Tables that ended are stored together, this many at most.
+const BATCH: usize = 100;
+/// Marks of a table beyond which those that touch are joined.
+const MARKS: usize = 256;
+/// Events that may wait for the books.
+const EVENTS: usize = 1024;
+
+/// What readers and writers share.
+pub(super) struct Shared {
+    pub spec: CopySpec,
+    pub source: Source,
+    pub downstream: Downstream,
+    pub epoch: u64,
+    pub pace: Pace,
+    /// Memory for rows in flight.
+    pub budget: Arc<Semaphore>,
+    /// Whoever reads rows of megabytes.
+    pub large: Arc<Semaphore>,
+    pub events: mpsc::Sender<Event>,
+    pub halt: watch::Receiver<bool>,
+    pub read_rows: AtomicU64,
+    pub read_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub fn halted(&self) -> bool {
+        *self.halt.borrow()
+    }
+
+    pub fn builder(&self, plan: &TablePlan) -> Builder {
+        let options = &self.spec.options;
+        Builder::new(plan.insert(options.existing), options.statement_bytes, self.downstream.max_statement())
+    }
+
+    /// Adds a row to a chunk; gives its bytes.
+    pub fn add(&self, builder: &mut Builder, job: &Job, row: &Row) -> u64 {
+        let bytes = builder.add(&job.plan, row);
+        self.read_rows.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        bytes
+    }
+}
+
+/// What readers and writers tell.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A reader begins a table.
+    Begun { number: u32 },
+    /// A table is read: in how many chunks, and at which location where it was read as a whole.
+    Read { number: u32, chunks: u64, start: Option<Location> },
+    /// A chunk is committed.
+    Written { number: u32, mark: ChunkMark },
+    /// One of the servers refused something of a table, or is gone for longer.
+    Refused { number: u32, failure: Failure },
+    /// Another owner has the copy.
+    Fenced,
+}
+
+/// How the engine ended.
+pub(super) enum Ended {
+    All(Vec<Closed>),
+    Stopped,
+    Fenced,
+    Failed(Failure),
+}
+
+/// A table that ended.
+#[derive(Debug, Clone)]
+pub(super) struct Closed {
+    pub number: u32,
+    pub name: SourceTable,
+    pub state: TableState,
+}
+
+/// A table at work.
+struct Open {
+    job: Arc<Job>,
+    begun: bool,
+    read: Option<(u64, Option<Location>)>,
+    /// Chunks written since the start.
+    written: u64,
+    /// All marks that are stored, by number.
+    marks: BTreeMap<u64, ChunkMark>,
+    rows: u64,
+    bytes: u64,
+}
+
+/// The books.
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    events: mpsc::Receiver<Event>,
+    halt: watch::Sender<bool>,
+    conn: Conn,
+    /// For questions about structures; made when needed.
+    asking: Option<Conn>,
+    progress: watch::Sender<CopyProgress>,
+    open: HashMap<u32, Open>,
+    /// Ended and not stored.
+    closing: Vec<Closed>,
+    closed: Vec<Closed>,
+}
+
+/// What the engine is made of.
+pub(super) struct Parts {
+    pub spec: CopySpec,
+    pub source: Source,
+    pub downstream: Downstream,
+    pub epoch: u64,
+    pub conn: Conn,
+    pub progress: watch::Sender<CopyProgress>,
+    /// Tables to copy, with the marks that are stored.
+    pub jobs: Vec<(Job, Vec<ChunkMark>)>,
+    /// Tables that have ended before.
+    pub closed: Vec<Closed>,
+}
+
+impl Engine {
+    pub fn new(parts: Parts) -> (Self, Vec<Arc<Job>>) {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let (halt, halted) = watch::channel(false);
+        let options = &parts.spec.options;
+        let shared = Arc::new(Shared {
+            pace: Pace::new(options.chunk_rows, options.chunk_bytes),
+            spec: parts.spec.clone(),
+            source: parts.source,
+            downstream: parts.downstream,
+            epoch: parts.epoch,
+            budget: Arc::new(Semaphore::new(BUDGET)),
+            large: Arc::new(Semaphore::new(1)),
+            events: sender,
+            halt: halted,
+            read_rows: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+        });
+        let (mut open, mut queue) = (HashMap::new(), Vec::new());
+        for (job, marks) in parts.jobs {
+            let job = Arc::new(job);
+            queue.push(Arc::clone(&job));
+            let rows = marks.iter().map(|mark| mark.rows).sum();
+            let bytes = marks.iter().map(|mark| mark.bytes).sum();
+            let marks = marks.into_iter().map(|mark| (mark.seq, mark)).collect();
+            open.insert(job.number, Open { job, begun: false, read: None, written: 0, marks, rows, bytes });
+        }
+        let engine = Engine {
+            shared,
+            events,
+            halt,
+            conn: parts.conn,
+            asking: None,
+            progress: parts.progress,
+            open,
+            closing: Vec::new(),
+            closed: parts.closed,
+        };
+        (engine, queue)
+    }
+
+    /// Copies until all is there, or until it is to stop.
+    pub async fn run(mut self, queue: Vec<Arc<Job>>, mut stopping: Stopping) -> (Ended, Conn) {
+        self.begin();
+        let writers = self.start(queue);
+        let mut tick = tokio::time::interval(TICK);
+        let ended = loop {
+            if self.open.is_empty() {
+                match self.store_closed().await {
+                    Ok(true) => break Ended::All(std::mem::take(&mut self.closed)),
+                    Ok(false) => break Ended::Fenced,
+                    Err(failure) => break Ended::Failed(failure),
+                }
+            }
+            let done = tokio::select! {
+                biased;
+                () = &mut stopping => break Ended::Stopped,
+                _ = tick.tick() => self.tick().await,
+                event = self.events.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    // We hold a sender ourselves.
+                    None => break Ended::Stopped,
+                },
+            };
+            match done {
+                Ok(None) => {}
+                Ok(Some(ended)) => break ended,
+                Err(failure) => break Ended::Failed(failure),
+            }
+        };
+        let _ = self.halt.send(true);
+        if matches!(ended, Ended::Stopped) {
+            self.let_finish(writers).await;
+        }
+        self.tell();
+        (ended, self.conn)
+    }
+
+    fn start(&self, queue: Vec<Arc<Job>>) -> Tasks {
+        let options = &self.shared.spec.options;
+        let readers = options.readers.max(1).min(queue.len());
+        let queue = Arc::new(Mutex::new(VecDeque::from(queue)));
+        let (sender, chunks) = mpsc::channel::<Chunk>(options.writers.max(1));
+        let chunks = Arc::new(AsyncMutex::new(chunks));
+        let reader = |_| {
+            let reader = Reader { shared: Arc::clone(&self.shared), chunks: sender.clone(), conn: None };
+            spawn("snapshot reader", reader.run(Arc::clone(&queue)))
+        };
+        let writer = |slot| {
+            let writer = Writer { shared: Arc::clone(&self.shared), slot, conn: None };
+            spawn("snapshot writer", writer.run(Arc::clone(&chunks)))
+        };
+        let slots = i32::try_from(options.writers.max(1)).unwrap_or(i32::MAX);
+        Tasks { _readers: (0..readers).map(reader).collect(), writers: (0..slots).map(writer).collect() }
+    }
+
+    /// Writers end what they are at, for a moment; what they then have not ended the server undoes.
+    async fn let_finish(&mut self, tasks: Tasks) {
+        let Tasks { _readers: readers, writers } = tasks;
+        drop(readers);
+        let finish = async {
+            for writer in writers {
+                let _ = writer.await;
+            }
+        };
+        let drain = async {
+            while let Some(event) = self.events.recv().await {
+                if let Event::Written { number, mark } = event
+                    && let Some(open) = self.open.get_mut(&number)
+                {
+                    open.rows += mark.rows;
+                    open.bytes += mark.bytes;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(GRACE, async {
+            tokio::select! {
+                () = finish => {}
+                () = drain => {}
+            }
+        })
+        .await;
+    }
+
+    async fn take(&mut self, event: Event) -> Result<Option<Ended>, Failure> {
+        match event {
+            Event::Begun { number } => {
+                if let Some(open) = self.open.get_mut(&number) {
+                    open.begun = true;
+                }
+            }
+            Event::Read { number, chunks, start } => {
+                if let Some(open) = self.open.get_mut(&number) {
+                    open.read = Some((chunks, start));
+                    self.close_if_done(number);
+                }
+            }
+            Event::Written { number, mark } => {
+                if let Some(open) = self.open.get_mut(&number) {
+                    open.written += 1;
+                    open.rows += mark.rows;
+                    open.bytes += mark.bytes;
+                    open.job.written.store(open.rows, Ordering::Relaxed);
+                    open.marks.insert(mark.seq, mark);
+                    self.progress.send_modify(|progress| progress.chunks_written += 1);
+                    self.close_if_done(number);
+                }
+            }
+            Event::Refused { number, failure } => return self.refused(number, failure).await,
+            Event::Fenced => return Ok(Some(Ended::Fenced)),
+        }
+        if self.closing.len() >= BATCH && !self.store_closed().await? {
+            return Ok(Some(Ended::Fenced));
+        }
+        Ok(None)
+    }
+
+    fn close_if_done(&mut self, number: u32) {
+        let done = |open: &Open| open.read.as_ref().is_some_and(|(chunks, _)| open.written == *chunks);
+        if !self.open.get(&number).is_some_and(done) {
+            return;
+        }
+        let Some(open) = self.open.remove(&number) else { return };
+        let start = open.read.and_then(|(_, start)| start).as_ref().map(stored);
+        self.close(&open.job, TableEnd::Done { rows: open.rows, bytes: open.bytes, start });
+    }
+
+    fn close(&mut self, job: &Job, end: TableEnd) {
+        let state =
+            TableState { fingerprint: job.fingerprint, rows: job.rows_estimated, bytes: job.bytes_estimated, end };
+        self.closing.push(Closed { number: job.number, name: job.plan.source.clone(), state });
+    }
+
+    /// What a server refuses because the table is another one by now is left to the DDL statement that made it so.
+    async fn refused(&mut self, number: u32, failure: Failure) -> Result<Option<Ended>, Failure> {
+        let Some(open) = self.open.get(&number) else { return Ok(None) };
+        if retry_of(&failure) == Retry::InPlace {
+            return Ok(Some(Ended::Failed(failure)));
+        }
+        let job = Arc::clone(&open.job);
+        match self.changed(&job).await {
+            Ok(Some(why)) => {
+                tracing::warn!(table = %job.plan.source, why, "its structure changed while it was copied: it is read again");
+                job.left.store(true, Ordering::Relaxed);
+                self.open.remove(&number);
+                self.close(&job, TableEnd::Stale { why });
+                Ok(None)
+            }
+            Ok(None) => Ok(Some(Ended::Failed(failure))),
+            Err(other) => {
+                tracing::warn!(error = %other, "the source does not tell the structure of a table");
+                Ok(Some(Ended::Failed(failure)))
+            }
+        }
+    }
+
+    /// How the source's table differs from what it was when the copy began.
+    async fn changed(&mut self, job: &Job) -> Result<Option<String>, Failure> {
+        let mut conn = match self.asking.take() {
+            Some(conn) => conn,
+            None => self.shared.source.connect().await?,
+        };
+        let table = &job.plan.source;
+        let read = structure::read(&mut conn, &table.0.schema, Some(&table.0.table)).await;
+        let read =
+            read.map_err(|error| super::source::query_failed(&error, &format!("read the structure of {table}")))?;
+        self.asking = Some(conn);
+        Ok(match read.get(&*table.0.table) {
+            None => Some("it was dropped or renamed".to_owned()),
+            Some(now) if now.fingerprint() != job.fingerprint => Some("its columns or its key changed".to_owned()),
+            Some(_) => None,
+        })
+    }
+
+    async fn tick(&mut self) -> Result<Option<Ended>, Failure> {
+        self.tell();
+        if !self.store_closed().await? || !self.join_marks().await? {
+            return Ok(Some(Ended::Fenced));
+        }
+        Ok(None)
+    }
+
+    /// Stores tables that ended, in place of their marks. False where another owner has the copy.
+    async fn store_closed(&mut self) -> Result<bool, Failure> {
+        if self.closing.is_empty() {
+            return Ok(true);
+        }
+        let tables = &self.shared.spec.tables;
+        let rows = self
+            .closing
+            .iter()
+            .map(|closed| (closed.number, &*closed.name.0.schema, &*closed.name.0.table, to_text(&closed.state)));
+        let mut statements = vec![tables.write_copy_tables(rows)];
+        statements.extend(self.closing.iter().map(|closed| tables.delete_chunks(closed.number, None)));
+        if !self.store(&statements).await? {
+            return Ok(false);
+        }
+        self.closed.append(&mut self.closing);
+        Ok(true)
+    }
+
+    /// Joins the marks at the beginning of tables that have many.
+    async fn join_marks(&mut self) -> Result<bool, Failure> {
+        let mut joined: Vec<(u32, ChunkMark)> = Vec::new();
+        for (number, open) in
+            self.open.iter().filter(|(_, open)| open.marks.len() >= MARKS && open.job.plan.key.is_some())
+        {
+            let mut marks = open.marks.values();
+            let Some(mut first) = marks.next().cloned() else { continue };
+            let mut count = 1;
+            for mark in marks.take_while(|mark| mark.low.is_some()) {
+                if mark.low != first.high {
+                    break;
+                }
+                count += 1;
+                first = ChunkMark {
+                    seq: mark.seq,
+                    low: first.low,
+                    high: mark.high.clone(),
+                    rows: first.rows + mark.rows,
+                    bytes: first.bytes + mark.bytes,
+                };
+            }
+            if count >= MARKS / 2 {
+                joined.push((*number, first));
+            }
+        }
+        if joined.is_empty() {
+            return Ok(true);
+        }
+        let tables = &self.shared.spec.tables;
+        let statements: Vec<String> = joined
+            .iter()
+            .flat_map(|(number, mark)| {
+                [tables.delete_chunks(*number, Some(mark.seq)), tables.write_chunks(*number, [mark])]
+            })
+            .collect();
+        if !self.store(&statements).await? {
+            return Ok(false);
+        }
+        for (number, mark) in joined {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.marks = open.marks.split_off(&(mark.seq + 1));
+                open.marks.insert(mark.seq, mark);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Once more on a new connection where the first one is gone.
+    async fn store(&mut self, statements: &[String]) -> Result<bool, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let mut attempt = 0;
+        loop {
+            match store(&mut self.conn, &shared.spec.tables, shared.epoch, statements).await {
+                Err(failure) => {
+                    attempt += 1;
+                    if !super::reader::worth_another(&failure, attempt) {
+                        return Err(failure);
+                    }
+                    tokio::time::sleep(super::reader::pause(attempt)).await;
+                    if let Ok(conn) = shared.downstream.connect().await {
+                        self.conn = conn;
+                    }
+                }
+                stored => return stored,
+            }
+        }
+    }
+
+    fn begin(&self) {
+        let closed_rows: (u64, u64) =
+            self.closed.iter().fold((0, 0), |sum, closed| (sum.0 + closed.state.rows, sum.1 + closed.state.bytes));
+        let estimate = self.open.values().fold(closed_rows, |sum, open| {
+            (sum.0 + open.job.rows_estimated.max(open.rows), sum.1 + open.job.bytes_estimated.max(open.bytes))
+        });
+        let total = self.open.len() + self.closed.len();
+        self.progress.send_modify(|progress| {
+            progress.phase = Phase::Copy;
+            progress.activity = String::new();
+            progress.tables_total = total as u64;
+            (progress.rows_estimated, progress.bytes_estimated) = estimate;
+            progress.chunks_written = 0;
+        });
+        let (rows, bytes) = self.written();
+        // What was written before counts as read.
+        self.shared.read_rows.store(rows, Ordering::Relaxed);
+        self.shared.read_bytes.store(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn written(&self) -> (u64, u64) {
+        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
+            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
+            TableEnd::Open | TableEnd::Stale { .. } => (0, 0),
+        });
+        let open = self.open.values().map(|open| (open.rows, open.bytes));
+        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
+    }
+
+    fn tell(&self) {
+        let (rows, bytes) = self.written();
+        let at_work = self.open.values().filter(|open| open.begun || open.rows > 0).map(|open| TableProgress {
+            table: open.job.plan.source.clone(),
+            rows: open.rows,
+            estimate: open.job.rows_estimated.max(open.rows),
+        });
+        let mut at_work: Vec<TableProgress> = at_work.collect();
+        at_work.sort_by(|a, b| a.table.cmp(&b.table));
+        let done = (self.closed.len() + self.closing.len()) as u64;
+        self.progress.send_modify(|progress| {
+            progress.tables_done = done;
+            (progress.rows_written, progress.bytes_written) = (rows, bytes);
+            progress.rows_read = self.shared.read_rows.load(Ordering::Relaxed);
+            progress.bytes_read = self.shared.read_bytes.load(Ordering::Relaxed);
+            progress.at_work = at_work;
+        });
+    }
+}
+
+/// Tasks of the engine; they end with it.
+struct Tasks {
+    _readers: Vec<Owned<()>>,
+    writers: Vec<Owned<()>>,
+}

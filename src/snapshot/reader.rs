@@ -1,0 +1,258 @@
+//! Readers: each takes one table at a time and goes up its key, chunk by chunk.
+//!
+//! A chunk is the answer to one short statement. A connection that is lost is made anew, and reading goes on behind the last
+//! chunk that was handed over.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, QueryResult, Row, TextProtocol};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::chunk::{Chunk, bound_of_row};
+use super::engine::{Event, Shared};
+use super::job::{Gap, Job};
+use super::keyless::Hold;
+use super::plan::Bound;
+use super::source::query_failed;
+use crate::error::{Failure, Retry, retry_of};
+use crate::model::Location;
+
+/// Memory for rows between readers and the downstream's COMMIT, in units of [`UNIT`] bytes.
+pub(super) const BUDGET: usize = 80 << 10;
+const UNIT: usize = 1 << 10;
+/// Rows from this size on are read by one reader at a time.
+const LARGE: u64 = 1 << 20;
+/// How often a lost connection is made anew, and the longest pause between.
+const ATTEMPTS: u32 = 8;
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Tables that wait for a reader.
+pub(super) type Queue = Mutex<VecDeque<Arc<Job>>>;
+
+/// Why a reader left a table.
+pub(super) enum Left {
+    /// The writers or the engine are gone.
+    Gone,
+    /// The table was given up meanwhile.
+    Dropped,
+    /// The source refused, or is gone for longer.
+    Failed(Failure),
+}
+
+impl From<Failure> for Left {
+    fn from(failure: Failure) -> Self {
+        Left::Failed(failure)
+    }
+}
+
+/// Pause before another attempt.
+pub(super) fn pause(attempt: u32) -> Duration {
+    (Duration::from_millis(50) * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE)
+}
+
+/// Whether an attempt after this failure may do better.
+pub(super) fn worth_another(failure: &Failure, attempt: u32) -> bool {
+    attempt < ATTEMPTS && retry_of(failure) == Retry::InPlace
+}
+
+pub(super) struct Reader {
+    pub shared: Arc<Shared>,
+    pub chunks: mpsc::Sender<Chunk>,
+    pub conn: Option<Conn>,
+}
+
+impl Reader {
+    /// Reads tables until there are none.
+    pub async fn run(mut self, queue: Arc<Queue>) {
+        loop {
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(job) = job else { return };
+            if self.shared.halted() {
+                return;
+            }
+            let read = self.read(&job).await;
+            let event = match read {
+                Ok((chunks, start)) => Event::Read { number: job.number, chunks, start },
+                Err(Left::Dropped) => continue,
+                Err(Left::Gone) => return,
+                Err(Left::Failed(failure)) => Event::Refused { number: job.number, failure },
+            };
+            if self.shared.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// All of a table that is not there yet: how many chunks that was, and the location where it was read as a whole.
+    async fn read(&mut self, job: &Arc<Job>) -> Result<(u64, Option<Location>), Left> {
+        let _ = self.shared.events.send(Event::Begun { number: job.number }).await;
+        let mut sent = 0;
+        if job.plan.key.is_none() {
+            let hold = Hold::open(&self.shared.source, &self.shared.spec, &job.plan).await?;
+            let start = hold.location.clone();
+            self.read_whole(job, hold, &mut sent).await?;
+            return Ok((sent, Some(start)));
+        }
+        for gap in &job.gaps {
+            self.read_gap(job, gap, &mut sent).await?;
+        }
+        Ok((sent, None))
+    }
+
+    async fn read_gap(&mut self, job: &Arc<Job>, gap: &Gap, sent: &mut u64) -> Result<(), Left> {
+        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: 0 };
+        let mut attempt = 0;
+        loop {
+            let before = cursor.seq;
+            match self.read_chunk(job, gap, &mut cursor, sent).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => attempt = 0,
+                Err(Left::Failed(failure)) => {
+                    self.conn = None;
+                    attempt = if cursor.seq == before { attempt + 1 } else { 1 };
+                    if !worth_another(&failure, attempt) {
+                        return Err(Left::Failed(failure));
+                    }
+                    tracing::warn!(table = %job.plan.source, error = %failure, "reading is tried again");
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+                Err(left) => return Err(left),
+            }
+        }
+    }
+
+    /// Reads the next rows of a gap; true at its end. Each chunk handed over moves the cursor.
+    async fn read_chunk(
+        &mut self,
+        job: &Arc<Job>,
+        gap: &Gap,
+        cursor: &mut Cursor,
+        sent: &mut u64,
+    ) -> Result<bool, Left> {
+        let shared = Arc::clone(&self.shared);
+        let _alone =
+            if job.plan.long && cursor.largest >= LARGE { Some(acquire(&shared.large, 1).await?) } else { None };
+        let limit = shared.pace.rows();
+        let sql = job.plan.select_range(cursor.low.as_ref(), gap.high.as_ref(), limit);
+        let chunks = self.chunks.clone();
+        let doing = || format!("read rows of {}{}", job.plan.source, behind(cursor.low.as_ref()));
+        let conn = self.connected().await?;
+        let mut builder = shared.builder(&job.plan);
+        let what = doing();
+        let mut result = conn.query_iter(sql).await.map_err(|error| query_failed(&error, &what))?;
+        let mut count = 0;
+        let mut last: Option<Bound> = None;
+        while let Some(row) = next(&mut result, &what).await? {
+            count += 1;
+            cursor.largest = cursor.largest.max(shared.add(&mut builder, job, &row));
+            let full = builder.bytes >= shared.pace.bytes();
+            if full || count == limit {
+                let high = bound_of_row(&job.plan, &row);
+                let chunk = builder.take(job, cursor.seq, cursor.low.as_ref(), Some(&high), true);
+                drop(row);
+                hand_over(&shared, &chunks, chunk).await?;
+                *sent += 1;
+                cursor.seq += 1;
+                cursor.low = Some(high);
+                last = None;
+            } else {
+                last = Some(Bound::new());
+            }
+        }
+        drop(result);
+        if count == limit && last.is_none() {
+            return Ok(false);
+        }
+        // Behind its last row the gap is empty, and belongs to the last chunk.
+        let chunk = builder.take(job, cursor.seq, cursor.low.as_ref(), gap.high.as_ref(), false);
+        hand_over(&shared, &chunks, chunk).await?;
+        *sent += 1;
+        cursor.seq += 1;
+        cursor.low.clone_from(&gap.high);
+        Ok(true)
+    }
+
+    /// Reads a table on the connection that holds it still. What fails here is begun anew by the next start.
+    async fn read_whole(&mut self, job: &Arc<Job>, mut hold: Hold, sent: &mut u64) -> Result<(), Left> {
+        let shared = Arc::clone(&self.shared);
+        let doing = format!("read all rows of {}", job.plan.source);
+        let mut builder = shared.builder(&job.plan);
+        let mut seq = 1;
+        let mut result =
+            hold.conn.query_iter(job.plan.select_all()).await.map_err(|error| query_failed(&error, &doing))?;
+        while let Some(row) = next(&mut result, &doing).await? {
+            shared.add(&mut builder, job, &row);
+            drop(row);
+            if builder.bytes >= shared.pace.bytes() || builder.rows >= shared.pace.rows() {
+                let chunk = builder.take(job, seq, None, None, true);
+                hand_over(&shared, &self.chunks, chunk).await?;
+                seq += 1;
+                *sent += 1;
+            }
+        }
+        drop(result);
+        let chunk = builder.take(job, seq, None, None, false);
+        hand_over(&shared, &self.chunks, chunk).await?;
+        *sent += 1;
+        hold.release().await;
+        Ok(())
+    }
+
+    async fn connected(&mut self) -> Result<&mut Conn, Failure> {
+        if self.conn.is_none() {
+            self.conn = Some(self.shared.source.connect().await?);
+        }
+        // Just set.
+        self.conn.as_mut().ok_or_else(|| Failure::new(crate::error::Code::NotSet, "connect to the source"))
+    }
+}
+
+/// Where a reader is in a gap.
+struct Cursor {
+    low: Option<Bound>,
+    seq: u64,
+    /// Bytes of the largest row so far.
+    largest: u64,
+}
+
+/// For messages: which rows.
+pub(super) fn behind(low: Option<&Bound>) -> String {
+    low.map_or_else(|| " from the first on".to_owned(), |low| format!(" behind key ({})", shortened(&low.join(", "))))
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(100).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+pub(super) async fn next(
+    result: &mut QueryResult<'_, 'static, TextProtocol>,
+    doing: &str,
+) -> Result<Option<Row>, Failure> {
+    result.next().await.map_err(|error| query_failed(&error, doing))
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Left> {
+    Arc::clone(semaphore).acquire_many_owned(units).await.map_err(|_| Left::Gone)
+}
+
+/// Waits until there is room for a chunk, in bytes, and hands it over.
+async fn hand_over(shared: &Shared, chunks: &mpsc::Sender<Chunk>, mut chunk: Chunk) -> Result<(), Left> {
+    if shared.halted() {
+        return Err(Left::Gone);
+    }
+    if chunk.job.is_left() {
+        return Err(Left::Dropped);
+    }
+    // Once as it is, and the largest statement once more on its way out.
+    let largest = chunk.statements.iter().map(|statement| statement.sql.len()).max().unwrap_or_default();
+    let units = (chunk.sql_bytes() + largest).div_ceil(UNIT).clamp(1, BUDGET);
+    chunk.permit = Some(acquire(&shared.budget, u32::try_from(units).unwrap_or(u32::MAX)).await?);
+    chunks.send(chunk).await.map_err(|_| Left::Gone)
+}

@@ -1,0 +1,63 @@
+//! Connections to the source for reading rows.
+
+use std::sync::Arc;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
+use crate::mysql::{Connector, Endpoint};
+
+/// Seconds that the source waits for us to take rows: writers may be slow for as long as a downstream waits for a lock.
+const PATIENCE: u32 = 3600;
+
+/// Makes them; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    connector: Arc<Connector>,
+}
+
+impl Source {
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let mut endpoint = endpoint.clone();
+        // What answers are read for is not the task's to change.
+        let fixed = [
+            "time_zone",
+            "sql_mode",
+            "character_set_results",
+            "character_set_client",
+            "character_set_connection",
+            "collation_connection",
+            "autocommit",
+            "transaction_isolation",
+            "tx_isolation",
+        ];
+        endpoint.session.retain(|name, _| !fixed.iter().any(|fixed| name.eq_ignore_ascii_case(fixed)));
+        let connector = Connector::new(endpoint)
+            .with_session("SET NAMES utf8mb4")
+            .with_session(format!(
+                "SET SESSION sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00', autocommit=1, character_set_results=NULL, \
+                 net_write_timeout={PATIENCE}"
+            ))
+            .with_session("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+        Source { connector: Arc::new(connector) }
+    }
+
+    pub async fn connect(&self) -> Result<Conn, Failure> {
+        let failure = |error| self.connector.failure(&error, Scope::Upstream);
+        let mut conn = self.connector.connect().await.map_err(failure)?;
+        // A limit of the server's on queries would cut large tables; only one make knows each of these.
+        for unlimited in ["max_execution_time=0", "max_statement_time=0", "information_schema_stats_expiry=0"] {
+            match conn.query_drop(format!("SET SESSION {unlimited}")).await {
+                Err(error) if server_error_code(&error).is_some() => {}
+                answer => answer.map_err(|error| self.connector.failure(&error, Scope::Upstream))?,
+            }
+        }
+        Ok(conn)
+    }
+}
+
+/// What an operator is told when the source refused something.
+pub(super) fn query_failed(error: &mysql_async::Error, doing: &str) -> Failure {
+    driver_failure(error, Code::QueryFailed, Scope::Upstream, doing)
+}

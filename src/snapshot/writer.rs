@@ -1,0 +1,142 @@
+//! Writers: each takes chunks as they come and writes one transaction a chunk: its slot, the rows, the mark.
+//!
+//! Killed anywhere, a chunk is there with its mark, or neither. Where the answer to COMMIT was lost, the mark is looked for
+//! before the chunk is sent again: the slot's lock has then waited for whatever the former connection was doing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::sync::{Mutex, mpsc};
+
+use super::chunk::Chunk;
+use super::engine::{Event, Shared};
+use super::plan::bound_of;
+use super::reader::{behind, pause, worth_another};
+use crate::downstream::limited;
+use crate::error::{Code, Failure, Scope, driver_failure};
+
+/// Chunks for all writers.
+pub(super) type Chunks = Mutex<mpsc::Receiver<Chunk>>;
+
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    pub slot: i32,
+    pub conn: Option<Conn>,
+}
+
+/// Why a chunk was not written.
+enum Unwritten {
+    Fenced,
+    Failed(Failure),
+}
+
+impl From<Failure> for Unwritten {
+    fn from(failure: Failure) -> Self {
+        Unwritten::Failed(failure)
+    }
+}
+
+impl Writer {
+    /// Writes chunks until there are none.
+    pub async fn run(mut self, chunks: Arc<Chunks>) {
+        loop {
+            let next = chunks.lock().await.recv().await;
+            let Some(chunk) = next else { return };
+            if self.shared.halted() {
+                return;
+            }
+            let event = if chunk.job.is_left() { None } else { Some(self.write_whole(&chunk).await) };
+            drop(chunk);
+            let Some(event) = event else { continue };
+            let last = !matches!(event, Event::Written { .. } | Event::Refused { .. });
+            if self.shared.events.send(event).await.is_err() || last {
+                return;
+            }
+        }
+    }
+
+    async fn write_whole(&mut self, chunk: &Chunk) -> Event {
+        let number = chunk.job.number;
+        let mut attempt = 0;
+        loop {
+            let begun = Instant::now();
+            match self.write(chunk, attempt > 0).await {
+                Ok(()) => {
+                    if attempt == 0 && chunk.full {
+                        self.shared.pace.learn(begun.elapsed());
+                    }
+                    return Event::Written { number, mark: chunk.mark.clone() };
+                }
+                Err(Unwritten::Fenced) => return Event::Fenced,
+                Err(Unwritten::Failed(failure)) => {
+                    attempt += 1;
+                    // The transaction goes with the connection.
+                    self.conn = None;
+                    if !worth_another(&failure, attempt) {
+                        return Event::Refused { number, failure };
+                    }
+                    tracing::warn!(table = %chunk.job.plan.source, error = %failure, "a chunk is written again");
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+            }
+        }
+    }
+
+    /// One transaction. `again`: it was sent before, and its end is not known.
+    async fn write(&mut self, chunk: &Chunk, again: bool) -> Result<(), Unwritten> {
+        let shared = Arc::clone(&self.shared);
+        if self.conn.is_none() {
+            self.conn = Some(shared.downstream.connect().await?);
+        }
+        let Some(conn) = self.conn.as_mut() else { return Ok(()) };
+        let plan = &chunk.job.plan;
+        let low = chunk.mark.low.as_deref().and_then(bound_of);
+        let failed = |error: mysql_async::Error| {
+            let doing = format!("write rows of {} to {}{}", plan.source, plan.target, behind(low.as_ref()));
+            driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, &doing)
+        };
+        let tables = &shared.spec.tables;
+        limited(conn.query_drop("BEGIN")).await.map_err(failed)?;
+        limited(conn.query_drop(tables.move_slot(self.slot, shared.epoch))).await.map_err(failed)?;
+        if conn.affected_rows() == 0 {
+            return Err(Unwritten::Fenced);
+        }
+        if again {
+            let mark = tables.select_chunk(chunk.job.number, chunk.mark.seq);
+            let there: Option<u64> = limited(conn.query_first(mark)).await.map_err(failed)?;
+            if there.is_some() {
+                limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
+                return Ok(());
+            }
+        }
+        for statement in &chunk.statements {
+            if statement.sql.len() > shared.downstream.max_statement() {
+                return Err(too_large(chunk, statement.sql.len(), shared.downstream.max_statement()).into());
+            }
+            if statement.relaxed {
+                limited(conn.query_drop(shared.downstream.set_mode(true))).await.map_err(failed)?;
+            }
+            limited(conn.query_drop(&statement.sql[..])).await.map_err(failed)?;
+            if statement.relaxed {
+                limited(conn.query_drop(shared.downstream.set_mode(false))).await.map_err(failed)?;
+            }
+        }
+        let mark = tables.write_chunks(chunk.job.number, [&chunk.mark]);
+        limited(conn.query_drop(mark)).await.map_err(failed)?;
+        limited(conn.query_drop("COMMIT")).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+fn too_large(chunk: &Chunk, size: usize, limit: usize) -> Failure {
+    let message = format!(
+        "a row of {} is {size} bytes as a statement, and the downstream takes {} (max_allowed_packet)",
+        chunk.job.plan.source,
+        limit + 1
+    );
+    Failure::new(Code::ExecuteFailed, message)
+        .scope(Scope::Downstream)
+        .workaround("Please raise max_allowed_packet downstream (SET GLOBAL, and its configuration), then resume-task.")
+}
