@@ -99,7 +99,7 @@ impl MetaTables {
                     filename VARCHAR(255) NOT NULL,
                     cp_schema VARCHAR(128) NOT NULL,
                     cp_table VARCHAR(128) NOT NULL,
-                    offset BIGINT NOT NULL,
+                    `offset` BIGINT NOT NULL,
                     end_pos BIGINT NOT NULL,
                     create_time timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
                     {stamp},
@@ -169,7 +169,7 @@ impl MetaTables {
         [
             format!("DELETE FROM {} WHERE id={} AND end_pos=-1", self.witness(), self.id()),
             format!(
-                "INSERT INTO {} (id, filename, cp_schema, cp_table, offset, end_pos) VALUES ({}, {}, '', '', 0, -1)",
+                "INSERT INTO {} (id, filename, cp_schema, cp_table, `offset`, end_pos) VALUES ({}, {}, '', '', 0, -1)",
                 self.witness(),
                 self.id(),
                 quote(token)

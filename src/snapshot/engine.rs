@@ -195,7 +195,7 @@ impl Engine {
         let ended = loop {
             if self.open.is_empty() {
                 match self.store_closed().await {
-                    Ok(true) => break Ended::All(std::mem::take(&mut self.closed)),
+                    Ok(true) => break Ended::All(self.closed.clone()),
                     Ok(false) => break Ended::Fenced,
                     Err(failure) => break Ended::Failed(failure),
                 }

@@ -27,6 +27,7 @@ mod park;
 mod replicate;
 mod schema;
 mod selftest;
+mod snapshot_copy;
 mod tls;
 mod torture;
 mod types;

@@ -1,0 +1,517 @@
+//! The copy of existing rows by itself, on real servers: what arrives, what a restart reads again, who is fenced off, and what
+//! is refused. The replay behind it is tested end to end elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dm_agent::model::{Flavor, Location, Secret, SourceTable, TableName};
+use dm_agent::mysql::{Connector, Endpoint};
+use dm_agent::pipeline::TaskGuide;
+use dm_agent::snapshot::{
+    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Existing, Replay, Reread, Standing, copy, look, read_again,
+};
+use dm_agent::transform::{BlockAllowRules, RouteRule, Rules, Transform};
+use tokio::sync::watch;
+
+use crate::support::db::Db;
+use crate::support::fixture::shared_pair;
+use crate::support::oracle;
+use crate::support::servers::{Kind, Server, ServerOptions, fresh_schema, shared};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A task that copies one schema, and both ends to look at.
+struct Bench {
+    spec: CopySpec,
+    source: Db,
+    target: Db,
+    schema: String,
+    /// What the task was told of L0.
+    begun: watch::Receiver<Option<Location>>,
+}
+
+fn endpoint(server: &Server) -> Endpoint {
+    Endpoint {
+        host: "127.0.0.1".into(),
+        port: server.port,
+        user: "root".into(),
+        password: Secret::new(""),
+        session: Default::default(),
+        tls: None,
+    }
+}
+
+fn flavor(kind: Kind) -> Flavor {
+    match kind {
+        Kind::MySql => Flavor::MySql,
+        Kind::MariaDb => Flavor::MariaDb,
+    }
+}
+
+impl Bench {
+    async fn new(label: &str, source: &Server, target: &Server) -> Bench {
+        Bench::routed(label, source, target, |_| Vec::new()).await
+    }
+
+    async fn routed(
+        label: &str,
+        source: &Server,
+        target: &Server,
+        routes: impl FnOnce(&str) -> Vec<RouteRule>,
+    ) -> Bench {
+        let schema = fresh_schema(label);
+        let rules = Rules {
+            block_allow: BlockAllowRules { do_dbs: vec![schema.clone()], ..Default::default() },
+            routes: routes(&schema),
+            case_sensitive: false,
+            meta_schema: "dm_meta".into(),
+            flavor: flavor(source.kind),
+        };
+        let (told, begun) = watch::channel(None);
+        let guide = TaskGuide {
+            transform: Arc::new(Transform::new(&rules).expect("rules")),
+            flavor: flavor(source.kind),
+            downstream: flavor(target.kind),
+            begun: Box::new(move |location| {
+                told.send_replace(Some(location));
+                Box::pin(async { Ok(()) })
+            }),
+        };
+        let spec = CopySpec {
+            source: endpoint(source),
+            flavor: flavor(source.kind),
+            downstream: endpoint(target),
+            tables: dm_agent::meta::MetaTables::new("dm_meta", &format!("t_{schema}"), "mysql-01"),
+            guide: Arc::new(guide),
+            options: CopyOptions { readers: 3, writers: 4, ..CopyOptions::default() },
+        };
+        let mut bench = Bench { spec, source: source.root().await, target: target.root().await, schema, begun };
+        bench.source.run(&format!("CREATE DATABASE {0}", bench.schema)).await;
+        bench.source.run(&format!("USE {0}", bench.schema)).await;
+        bench
+    }
+
+    /// Copies to the end; whatever it ends with.
+    async fn run(&self) -> CopyOutcome {
+        let (progress, _) = watch::channel(CopyProgress::default());
+        let copy = copy(self.spec.clone(), false, Box::pin(std::future::pending()), progress);
+        tokio::time::timeout(LIMIT, copy).await.expect("the copy ends")
+    }
+
+    async fn copied(&self) -> Replay {
+        match self.run().await {
+            CopyOutcome::Copied(replay) => replay,
+            other => panic!("the copy ended with {other:?}"),
+        }
+    }
+
+    async fn refusal(&self) -> String {
+        match self.run().await {
+            CopyOutcome::Failed(failure) => failure.to_string(),
+            other => panic!("the copy ended with {other:?}"),
+        }
+    }
+
+    async fn equal(&mut self) {
+        let pair = [(self.schema.as_str(), self.schema.as_str())];
+        if let Some(difference) = oracle::compare(&mut self.source, &mut self.target, &pair).await {
+            panic!("the target differs:\n{difference}");
+        }
+    }
+
+    async fn standing(&self) -> Standing {
+        let mut conn = Connector::new(self.spec.downstream.clone()).connect().await.expect("connect");
+        look(&mut conn, &self.spec.tables, self.spec.flavor).await.expect("look")
+    }
+
+    /// Marks of chunks, as they are stored.
+    async fn marks(&mut self) -> u64 {
+        self.target.number(&format!("SELECT COUNT(*) FROM dm_meta.t_{}_agent_snapshot_chunk", self.schema)).await
+    }
+
+    fn meta(&self, suffix: &str) -> String {
+        format!("dm_meta.t_{}_{suffix}", self.schema)
+    }
+}
+
+/// A table with rows 1 to `rows`, filled by doubling.
+async fn fill(db: &mut Db, table: &str, rows: u64) {
+    db.run_all([
+        format!(
+            "CREATE TABLE {table} (id INT NOT NULL PRIMARY KEY AUTO_INCREMENT, k INT NOT NULL, c VARCHAR(120), KEY (k))"
+        ),
+        format!("INSERT INTO {table} VALUES (1, 1, REPEAT('x', 100))"),
+    ])
+    .await;
+    let mut there = 1;
+    while there < rows {
+        let more = there.min(rows - there);
+        db.run(&format!(
+            "INSERT INTO {table} SELECT id + {there}, k + 1, CONCAT(REPEAT('x', 90), id) FROM {table} WHERE id <= {more}"
+        ))
+        .await;
+        there += more;
+    }
+}
+
+#[tokio::test]
+async fn tables_of_all_shapes_arrive_and_dms_row_appears_at_the_end() {
+    for (from, to) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
+        let (source, target) = shared_pair(from, to).await;
+        let mut bench = Bench::new("sc", &source, &target).await;
+        fill(&mut bench.source, "big", 20_000).await;
+        bench
+            .source
+            .run_all([
+                "CREATE TABLE empty_one (id INT PRIMARY KEY)",
+                "CREATE TABLE `odd ``näme` (`a b` VARCHAR(20), `c``d` INT, v INT, PRIMARY KEY (`a b`, `c``d`)) CHARACTER SET utf8mb4",
+                "INSERT INTO `odd ``näme` VALUES ('é', 1, 1), ('é', 2, NULL), ('z''\\\\', 0, 3), ('汉', -5, 4)",
+                "CREATE TABLE keyless (a INT, b VARCHAR(10))",
+                "INSERT INTO keyless VALUES (1, 'x'), (1, 'x'), (NULL, NULL)",
+                "CREATE TABLE by_unique (a INT NOT NULL, b INT, t TEXT, UNIQUE KEY u (a))",
+                "INSERT INTO by_unique VALUES (3, 1, 'p'), (1, NULL, 'q'), (2, 5, NULL)",
+                "CREATE TABLE parent (id INT PRIMARY KEY)",
+                "CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES parent (id) ON DELETE CASCADE)",
+                "INSERT INTO parent VALUES (1), (2)",
+                "INSERT INTO child VALUES (1, 1), (2, 2), (3, 1)",
+                "CREATE TABLE parts (id INT NOT NULL, y INT NOT NULL, PRIMARY KEY (id, y)) PARTITION BY HASH (y) PARTITIONS 4",
+                "INSERT INTO parts VALUES (1, 1), (2, 1), (3, 2), (3, 3)",
+                "CREATE TABLE gen (id INT PRIMARY KEY, a INT, twice INT GENERATED ALWAYS AS (a * 2) STORED, z INT)",
+                "INSERT INTO gen (id, a, z) VALUES (1, 10, 1), (2, NULL, 2)",
+            ])
+            .await;
+        assert_eq!(bench.standing().await, Standing::Fresh);
+        let replay = bench.copied().await;
+        bench.equal().await;
+        assert_eq!(bench.begun.borrow_and_update().as_ref(), Some(&replay.from));
+        assert_eq!(bench.standing().await, Standing::Copied(Some(replay.clone())));
+        let keyless = SourceTable(TableName::new(bench.schema.as_str(), "keyless"));
+        assert_eq!(replay.starts.iter().map(|(table, _)| table).collect::<Vec<_>>(), [&keyless]);
+        assert!(replay.stale.is_empty() && replay.until.covers(&replay.from));
+        let row = format!(
+            "SELECT CONCAT(binlog_name, binlog_pos, ' ', exit_safe_binlog_name, exit_safe_binlog_pos) FROM {}",
+            bench.meta("syncer_checkpoint")
+        );
+        let (from, until) = (&replay.from.position, &replay.until.position);
+        let wanted = format!("{}{} {}{}", from.file.name(), from.offset, until.file.name(), until.offset);
+        assert_eq!(bench.target.text(&row).await, wanted);
+        assert_eq!(bench.marks().await, 0);
+    }
+}
+
+/// Stops when enough is written; gives what was read by then.
+async fn stopped_at(bench: &Bench, rows: u64) -> (CopyOutcome, CopyProgress, Duration) {
+    let (progress, mut told) = watch::channel(CopyProgress::default());
+    let (stop, mut stopped) = watch::channel(None);
+    let stopping = Box::pin(async move {
+        let _ = stopped.wait_for(Option::is_some).await;
+    });
+    let watcher = async move {
+        let reached = told.wait_for(|progress| progress.rows_written >= rows).await.map(|_| ());
+        stop.send_replace(Some(std::time::Instant::now()));
+        (reached.is_ok(), stop, told)
+    };
+    let copy = copy(bench.spec.clone(), false, stopping, progress);
+    let (outcome, (_, stop, told)) =
+        tokio::time::timeout(LIMIT, async { tokio::join!(copy, watcher) }).await.expect("the copy ends");
+    let took = stop.borrow().map(|at: std::time::Instant| at.elapsed()).unwrap_or_default();
+    let last = told.borrow().clone();
+    (outcome, last, took)
+}
+
+#[tokio::test]
+async fn a_copy_that_was_stopped_goes_on_behind_its_marks() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sr", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(500);
+    fill(&mut bench.source, "a", 60_000).await;
+    fill(&mut bench.source, "b", 60_000).await;
+    let (outcome, before, took) = stopped_at(&bench, 20_000).await;
+    assert!(matches!(outcome, CopyOutcome::Stopped), "{outcome:?}");
+    assert!(took < Duration::from_millis(400), "it took {took:?} to stop");
+    let from = before.from.clone().expect("it had begun");
+    assert_eq!(bench.standing().await, Standing::Copying(from.clone()));
+    assert!(bench.marks().await > 0);
+    let (progress, told) = watch::channel(CopyProgress::default());
+    let again = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+    let outcome = tokio::time::timeout(LIMIT, again).await.expect("the copy ends");
+    let CopyOutcome::Copied(replay) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(replay.from, from, "L0 stays that of the first start");
+    bench.equal().await;
+    let last = told.borrow().clone();
+    assert_eq!((last.rows_written, last.rows_read), (120_000, 120_000), "rows that were marked are not read again");
+}
+
+/// kill -9 is dropping the copy where it stands: nothing of it runs on.
+#[tokio::test]
+async fn a_copy_that_was_killed_many_times_reads_little_again() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sk", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(500);
+    fill(&mut bench.source, "t", 100_000).await;
+    bench.source.run("CREATE TABLE keyless (a INT, b INT)").await;
+    bench.source.run("INSERT INTO keyless SELECT id, k FROM t LIMIT 20000").await;
+    let (mut kills, mut again) = (0, 0);
+    for kill in 1..=20 {
+        let (progress, mut told) = watch::channel(CopyProgress::default());
+        let copy = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+        let outcome = tokio::select! {
+            outcome = copy => Some(outcome),
+            _ = told.wait_for(|progress| progress.rows_written >= kill * 5_000) => None,
+        };
+        if outcome.is_some() {
+            break;
+        }
+        kills += 1;
+        let last = told.borrow().clone();
+        again += last.rows_read.saturating_sub(last.rows_written);
+    }
+    println!("{kills} kills, {again} rows in flight in all of them");
+    assert!(kills >= 10, "it was killed {kills} times only");
+    bench.copied().await;
+    bench.equal().await;
+}
+
+#[tokio::test]
+async fn two_copies_of_one_task_do_not_write_both() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sf", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(200);
+    fill(&mut bench.source, "t", 60_000).await;
+    let (progress, mut told) = watch::channel(CopyProgress::default());
+    let first = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+    let second = async {
+        told.wait_for(|progress| progress.rows_written > 2_000).await.expect("the first one is at work");
+        bench.run().await
+    };
+    let (first, second) = tokio::time::timeout(LIMIT, async { tokio::join!(first, second) }).await.expect("both end");
+    assert!(matches!(first, CopyOutcome::Fenced), "{first:?}");
+    assert!(matches!(second, CopyOutcome::Copied(_)), "{second:?}");
+    bench.equal().await;
+}
+
+#[tokio::test]
+async fn a_master_that_removes_the_meta_tables_voids_the_marks() {
+    let (source, target) = shared_pair(Kind::MariaDb, Kind::MySql).await;
+    let mut bench = Bench::new("sv", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(500);
+    fill(&mut bench.source, "t", 30_000).await;
+    let (outcome, before, _) = stopped_at(&bench, 5_000).await;
+    assert!(matches!(outcome, CopyOutcome::Stopped), "{outcome:?}");
+    // What dm-master does: DM's tables by name, none of ours.
+    for suffix in ["syncer_checkpoint", "loader_checkpoint", "onlineddl"] {
+        let table = bench.meta(suffix);
+        bench.target.run(&format!("DROP TABLE IF EXISTS {table}")).await;
+    }
+    assert_eq!(bench.standing().await, Standing::Fresh);
+    bench.source.run("DELETE FROM t WHERE id < 100").await;
+    // The rows are the user's own: they would stay without the table's, as the copy only replaces.
+    let table = format!("{}.t", bench.schema);
+    bench.target.run(&format!("TRUNCATE TABLE {table}")).await;
+    let replay = bench.copied().await;
+    assert!(!before.from.expect("it had begun").covers(&replay.from), "L0 is a new one");
+    bench.equal().await;
+    // The row alone is gone: that copy is over, and what followed it is not known any more.
+    let row = bench.meta("syncer_checkpoint");
+    bench.target.run(&format!("DELETE FROM {row}")).await;
+    assert_eq!(bench.standing().await, Standing::Fresh);
+}
+
+#[tokio::test]
+async fn rows_that_were_there_are_replaced_kept_or_refused() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    for existing in [Existing::Replace, Existing::Keep, Existing::Refuse] {
+        let mut bench = Bench::new("se", &source, &target).await;
+        bench.spec.options.existing = existing;
+        let create = "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, v VARCHAR(10))";
+        bench.source.run_all([create, "INSERT INTO t VALUES (1, 10, 'new'), (2, 20, 'new')"]).await;
+        let schema = bench.schema.clone();
+        bench.target.run_all([format!("CREATE DATABASE {schema}"), format!("USE {schema}"), create.to_owned()]).await;
+        // One with the same key, and one that holds another row's unique value.
+        bench.target.run("INSERT INTO t VALUES (1, 11, 'old'), (7, 20, 'old')").await;
+        let rows = "SELECT CONCAT(id, ':', u, ':', v) FROM t ORDER BY id";
+        match existing {
+            Existing::Replace => {
+                bench.copied().await;
+                assert_eq!(bench.target.texts(rows).await, [["1:10:new"], ["2:20:new"]]);
+            }
+            Existing::Keep => {
+                bench.copied().await;
+                assert_eq!(bench.target.texts(rows).await, [["1:11:old"], ["7:20:old"]]);
+            }
+            Existing::Refuse => {
+                let text = bench.refusal().await;
+                assert!(text.contains("`t` has rows before the copy") && text.contains("TRUNCATE TABLE"), "{text}");
+                assert_eq!(bench.target.texts(rows).await, [["1:11:old"], ["7:20:old"]]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_that_would_fail_later_is_said_at_once() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sp", &source, &target).await;
+    let schema = bench.schema.clone();
+    let user = format!("u_{schema}");
+    bench
+        .source
+        .run_all([
+            "CREATE TABLE secret (id INT PRIMARY KEY)".to_owned(),
+            "CREATE TABLE other (id INT PRIMARY KEY, a INT, b INT)".to_owned(),
+            "CREATE TABLE keyless (a INT)".to_owned(),
+            format!("CREATE USER {user} IDENTIFIED WITH caching_sha2_password BY ''"),
+            format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}"),
+            format!("GRANT INSERT ON {schema}.secret TO {user}"),
+            format!("GRANT SELECT ON {schema}.other TO {user}"),
+            format!("GRANT SELECT ON {schema}.keyless TO {user}"),
+        ])
+        .await;
+    bench.target.run_all([format!("CREATE DATABASE {schema}"), format!("USE {schema}")]).await;
+    bench.target.run_all(["CREATE TABLE other (id INT PRIMARY KEY)", "CREATE TABLE keyless (a INT)"]).await;
+    bench.target.run("INSERT INTO keyless VALUES (1)").await;
+    bench.spec.source.user = user;
+    let text = bench.refusal().await;
+    for part in [
+        "lacks columns of",
+        "other`: a, b",
+        "secret",
+        "GRANT SELECT",
+        "LOCK TABLES",
+        "keyless` has rows before the copy, and it has no key",
+    ] {
+        assert!(text.contains(part), "no '{part}' in: {text}");
+    }
+    let rows = format!("SELECT COUNT(*) FROM {schema}.keyless");
+    assert_eq!(bench.target.number(&rows).await, 1, "nothing was written");
+}
+
+#[tokio::test]
+async fn a_source_with_small_images_is_refused() {
+    let options = ServerOptions { row_image: "MINIMAL", ..ServerOptions::default() };
+    let source = shared(Kind::MySql, &options).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut bench = Bench::new("si", &source, &target).await;
+    bench.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    let text = bench.refusal().await;
+    assert!(text.contains("binlog_row_image of the source is MINIMAL") && text.contains("SET GLOBAL"), "{text}");
+}
+
+#[tokio::test]
+async fn a_row_that_the_target_refuses_is_named_and_what_is_marked_is_kept() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sx", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(100);
+    bench.spec.options.writers = 1;
+    fill(&mut bench.source, "t", 1_000).await;
+    bench.source.run("UPDATE t SET k = 70000 WHERE id = 777").await;
+    let schema = bench.schema.clone();
+    bench.target.run_all([format!("CREATE DATABASE {schema}"), format!("USE {schema}")]).await;
+    bench.target.run("CREATE TABLE t (id INT PRIMARY KEY, k SMALLINT, c VARCHAR(120))").await;
+    let text = bench.refusal().await;
+    assert!(text.contains("Error 1264") && text.contains("`t` behind key (700)"), "{text}");
+    let there = bench.target.number("SELECT COUNT(*) FROM t").await;
+    assert_eq!(there, 700, "chunks before it are there");
+    bench.target.run("ALTER TABLE t MODIFY k INT").await;
+    bench.copied().await;
+    assert_eq!(bench.target.number("SELECT COUNT(*) FROM t WHERE k = 70000").await, 1);
+    assert_eq!(bench.target.number("SELECT COUNT(*) FROM t").await, 1_000);
+}
+
+/// The table is another one before it is read: what makes it so is in the binlog, and is not the copy's.
+#[tokio::test]
+async fn a_table_that_changes_while_it_is_copied_is_left_as_stale() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    for statement in ["ALTER TABLE z_last DROP COLUMN k", "DROP TABLE z_last", "RENAME TABLE z_last TO y_last"] {
+        let mut bench = Bench::new("sd", &source, &target).await;
+        bench.spec.options.readers = 1;
+        bench.spec.options.chunk_rows = Some(500);
+        fill(&mut bench.source, "a_first", 40_000).await;
+        fill(&mut bench.source, "z_last", 1_000).await;
+        let (progress, mut told) = watch::channel(CopyProgress::default());
+        let copying = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+        let (db, changed) = (&mut bench.source, statement);
+        let change = async move {
+            told.wait_for(|progress| progress.rows_written > 0).await.expect("it is at work");
+            db.run(changed).await;
+        };
+        let (outcome, ()) = tokio::join!(copying, change);
+        let CopyOutcome::Copied(replay) = outcome else { panic!("{statement}: {outcome:?}") };
+        let stale = SourceTable(TableName::new(bench.schema.as_str(), "z_last"));
+        assert_eq!(replay.stale, [stale], "{statement}");
+        let first = format!("SELECT COUNT(*) FROM {}.a_first", bench.schema);
+        assert_eq!(bench.target.number(&first).await, 40_000);
+    }
+}
+
+#[tokio::test]
+async fn a_table_is_read_again_whole() {
+    for (from, to) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
+        let (source, target) = shared_pair(from, to).await;
+        let mut bench = Bench::new("sa", &source, &target).await;
+        bench.spec.options.chunk_rows = Some(300);
+        fill(&mut bench.source, "t", 2_000).await;
+        bench.source.run_all(["CREATE TABLE w (a INT)", "INSERT INTO w VALUES (1), (1), (2)"]).await;
+        bench.copied().await;
+        let schema = bench.schema.clone();
+        bench.target.run(&format!("USE {schema}")).await;
+        // Rows too many, too few, and others; and on the source some that are new.
+        bench
+            .target
+            .run_all([
+                "DELETE FROM t WHERE id BETWEEN 500 AND 900",
+                "UPDATE t SET c = 'spoilt' WHERE id < 50",
+                "INSERT INTO t (id, k, c) VALUES (999999, 1, 'extra'), (-5, 1, 'extra')",
+                "INSERT INTO w VALUES (9)",
+            ])
+            .await;
+        bench.source.run("INSERT INTO t (k, c) VALUES (3, 'behind')").await;
+        for table in ["t", "w"] {
+            let name = SourceTable(TableName::new(schema.as_str(), table));
+            let (progress, _) = watch::channel(CopyProgress::default());
+            let pending = Box::pin(std::future::pending());
+            let done = read_again(&bench.spec, &name, None, pending, progress).await.expect("it is read");
+            let Reread::Done { exact, .. } = done else { panic!("{done:?}") };
+            assert_eq!(exact, table == "w");
+        }
+        bench.equal().await;
+        // A column that the source has and the target does not: its DDL is on its way.
+        bench.source.run("ALTER TABLE t ADD COLUMN n INT").await;
+        let name = SourceTable(TableName::new(schema.as_str(), "t"));
+        let fence = Some(format!("UPDATE {schema}.t SET k = k WHERE id = 0 AND 1 = 0"));
+        let (progress, _) = watch::channel(CopyProgress::default());
+        let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress.clone()).await;
+        assert!(matches!(&done, Ok(Reread::Differs(why)) if why.contains("lacks columns: n")), "{done:?}");
+        bench.target.run("ALTER TABLE t ADD COLUMN n INT").await;
+        let done = read_again(&bench.spec, &name, fence, Box::pin(std::future::pending()), progress).await;
+        assert!(matches!(done, Ok(Reread::Fenced)), "{done:?}");
+    }
+}
+
+#[tokio::test]
+async fn shards_go_into_one_table() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let route = |schema: &str| {
+        vec![RouteRule {
+            schema_pattern: schema.to_owned(),
+            table_pattern: "s_*".to_owned(),
+            target_schema: format!("{schema}_all"),
+            target_table: "s".to_owned(),
+        }]
+    };
+    let mut bench = Bench::routed("sm", &source, &target, route).await;
+    for (table, first) in [("s_1", 1), ("s_2", 100_000)] {
+        fill(&mut bench.source, table, 3_000).await;
+        bench.source.run(&format!("UPDATE {table} SET id = id + {first} ORDER BY id DESC")).await;
+    }
+    bench.copied().await;
+    let merged = format!("{}_all.s", bench.schema);
+    assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {merged}")).await, 6_000);
+    // One shard read again leaves the other's rows alone.
+    bench.target.run(&format!("DELETE FROM {merged} WHERE id IN (2, 3)")).await;
+    let name = SourceTable(TableName::new(bench.schema.as_str(), "s_1"));
+    let (progress, _) = watch::channel(CopyProgress::default());
+    let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress).await;
+    assert!(matches!(done, Ok(Reread::Done { exact: false, .. })), "{done:?}");
+    assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {merged}")).await, 6_000);
+}
