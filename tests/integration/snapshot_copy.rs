@@ -411,7 +411,8 @@ async fn a_row_that_the_target_refuses_is_named_and_what_is_marked_is_kept() {
     let text = bench.refusal().await;
     assert!(text.contains("Error 1264") && text.contains("`t` behind key (700)"), "{text}");
     let there = bench.target.number("SELECT COUNT(*) FROM t").await;
-    assert_eq!(there, 700, "chunks before it are there");
+    // The writer may be at the next ones when the failure is told.
+    assert!((700..1_000).contains(&there) && there % 100 == 0, "{there} rows are there");
     bench.target.run("ALTER TABLE t MODIFY k INT").await;
     bench.copied().await;
     assert_eq!(bench.target.number("SELECT COUNT(*) FROM t WHERE k = 70000").await, 1);
