@@ -17,6 +17,7 @@ use crate::support::db::Db;
 use crate::support::fixture::shared_pair;
 use crate::support::oracle;
 use crate::support::servers::{Kind, Server, ServerOptions, fresh_schema, shared};
+use crate::types;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -515,4 +516,113 @@ async fn shards_go_into_one_table() {
     let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress).await;
     assert!(matches!(done, Ok(Reread::Done { exact: false, .. })), "{done:?}");
     assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {merged}")).await, 6_000);
+}
+
+/// Writes every value of the types file; how many the source took. The target's tables are made by hand where `twins` is set.
+async fn write_types(bench: &mut Bench, target: Kind, twins: bool) -> usize {
+    let schema = bench.schema.clone();
+    bench.source.run(types::LOOSE_MODE).await;
+    bench.source.run("SET SESSION time_zone = '+03:00'").await;
+    bench.target.run_all([types::LOOSE_MODE.to_owned(), format!("CREATE DATABASE {schema}")]).await;
+    let mut stored = 0;
+    for column in types::columns() {
+        let twin = types::on_target(column.definition, target);
+        if twin == types::NOT_THERE || !types::create(&mut bench.source, &schema, &column, column.definition).await {
+            continue;
+        }
+        if twins {
+            assert!(types::create(&mut bench.target, &schema, &column, &twin).await, "the target refuses {twin}");
+        }
+        for (index, value) in column.values.iter().enumerate() {
+            let sql = format!("INSERT INTO {} (id, v) VALUES ({index}, {value})", column.table);
+            stored += usize::from(bench.source.try_run(&sql).await.is_ok());
+        }
+        bench.source.run(&format!("INSERT INTO {} (id, v) VALUES (1000, NULL)", column.table)).await;
+    }
+    stored
+}
+
+#[tokio::test]
+async fn every_type_is_copied() {
+    for (from, to, twins, at_least) in [
+        (Kind::MySql, Kind::MariaDb, true, 190),
+        (Kind::MySql, Kind::MySql, false, 190),
+        (Kind::MariaDb, Kind::MySql, true, 160),
+        (Kind::MariaDb, Kind::MariaDb, false, 160),
+    ] {
+        let source = shared(from, &ServerOptions::default()).await;
+        // Never the source itself: the schema has the same name on both sides.
+        let args = vec!["--log-bin-trust-function-creators=1".into()];
+        let target = shared(to, &ServerOptions { args, ..ServerOptions::default() }).await;
+        let mut bench = Bench::new("st", &source, &target).await;
+        let stored = write_types(&mut bench, to, twins).await;
+        println!("{from:?} to {to:?}: {stored} values");
+        assert!(stored >= at_least, "only {stored} values of the file were stored by the source");
+        bench.source.run("SET SESSION time_zone = '+00:00'").await;
+        bench.copied().await;
+        bench.equal().await;
+    }
+}
+
+/// Every type that can be a key, with nine values of it.
+fn keys() -> Vec<(&'static str, Vec<String>)> {
+    let many = |value: fn(usize) -> String| (0..9).map(value).collect::<Vec<_>>();
+    vec![
+        ("BIGINT UNSIGNED", many(|n| format!("{}", u64::MAX - n as u64))),
+        ("DECIMAL(30,10)", many(|n| format!("-1.{n}000000001"))),
+        ("DOUBLE", many(|n| format!("{n} / 7 - 0.5"))),
+        ("FLOAT", many(|n| format!("{n} / 7 - 0.5"))),
+        ("BIT(40)", many(|n| format!("{n} * 4294967"))),
+        ("DATE", many(|n| format!("'2024-02-2{n}'"))),
+        ("DATETIME(6)", many(|n| format!("'2024-02-29 23:59:59.00000{n}'"))),
+        ("TIMESTAMP(3)", many(|n| format!("'2024-03-31 02:30:00.00{n}'"))),
+        ("TIME(2)", many(|n| format!("'-12:00:00.0{n}'"))),
+        ("YEAR", many(|n| format!("{}", 1990 + n))),
+        (
+            "VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+            many(|n| format!(r"'é{}\\'''", char::from(b'a' + n as u8))),
+        ),
+        ("CHAR(10) CHARACTER SET latin1", many(|n| format!("_latin1 x'6{}e8'", n + 1))),
+        ("VARCHAR(10) CHARACTER SET gbk", many(|n| format!("_gbk x'b{n}5c'"))),
+        ("VARCHAR(10) CHARACTER SET utf16", many(|n| format!("CONVERT('x{n}' USING utf16)"))),
+        ("BINARY(4)", many(|n| format!("x'00ff0{n}'"))),
+        ("VARBINARY(9)", many(|n| format!("x'27{n}0'"))),
+        ("ENUM('z','y','x','w','v','u','t','s','r')", many(|n| format!("{}", n + 1))),
+        ("SET('z','y','x','w')", many(|n| format!("{n}"))),
+    ]
+}
+
+/// A table is cut by whatever its key is: each row comes once.
+#[tokio::test]
+async fn every_type_of_key_cuts_a_table() {
+    for (from, to) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
+        let (source, target) = shared_pair(from, to).await;
+        let mut bench = Bench::new("sy", &source, &target).await;
+        bench.spec.options.chunk_rows = Some(2);
+        let keys = keys();
+        for (at, (definition, values)) in keys.iter().enumerate() {
+            bench.source.run(&format!("CREATE TABLE k{at:02} (k {definition} NOT NULL PRIMARY KEY, v INT)")).await;
+            for (row, value) in values.iter().enumerate() {
+                bench.source.run(&format!("INSERT INTO k{at:02} VALUES ({value}, {row})")).await;
+            }
+            // Several of each: the second column decides.
+            bench
+                .source
+                .run_all([
+                    format!(
+                        "CREATE TABLE c{at:02} (k {definition} NOT NULL, n INT NOT NULL, v INT, PRIMARY KEY (k, n))"
+                    ),
+                    format!("INSERT INTO c{at:02} SELECT k, 5, v FROM k{at:02}"),
+                    format!("INSERT INTO c{at:02} SELECT k, -5, v FROM k{at:02} WHERE v MOD 2 = 0"),
+                    format!("INSERT INTO c{at:02} SELECT k, 8, v FROM k{at:02}"),
+                ])
+                .await;
+        }
+        let (progress, told) = watch::channel(CopyProgress::default());
+        let copying = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+        let outcome = tokio::time::timeout(LIMIT, copying).await.expect("the copy ends");
+        assert!(matches!(outcome, CopyOutcome::Copied(_)), "{outcome:?}");
+        bench.equal().await;
+        assert_eq!(told.borrow().rows_read, keys.len() as u64 * (9 + 9 + 5 + 9), "no row is read twice");
+    }
 }

@@ -13,17 +13,18 @@ use crate::support::servers::{Kind, Server, ServerOptions, shared};
 const TYPES: &str = include_str!("../data/column-types.txt");
 
 /// Both sides take whatever the source took: zero dates, days that do not exist.
-const LOOSE_MODE: &str = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'";
+pub const LOOSE_MODE: &str = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'";
 const TASK_SESSION: &str = "  session:\n    sql_mode: \"ALLOW_INVALID_DATES\"\n    time_zone: \"+00:00\"\n";
 
 /// A line of the file.
-struct Column {
-    table: String,
-    definition: &'static str,
-    values: Vec<&'static str>,
+pub struct Column {
+    pub table: String,
+    pub definition: &'static str,
+    pub values: Vec<&'static str>,
 }
 
-fn columns() -> Vec<Column> {
+/// All lines of the file.
+pub fn columns() -> Vec<Column> {
     let line = |(index, line): (usize, &'static str)| {
         let mut parts = line.split(" | ").map(str::trim);
         let definition = parts.next().expect("a type");
@@ -33,10 +34,10 @@ fn columns() -> Vec<Column> {
 }
 
 /// A type that the target's make has no counterpart for.
-const NOT_THERE: &str = "";
+pub const NOT_THERE: &str = "";
 
 /// The type on the target: its own, or one that holds the same where the target's make does not know it.
-fn on_target(definition: &str, target: Kind) -> String {
+pub fn on_target(definition: &str, target: Kind) -> String {
     match (target, definition) {
         (Kind::MariaDb, vector) if vector.starts_with("VECTOR") => "VARBINARY(1000)".into(),
         (Kind::MySql, packed) if packed.ends_with(" COMPRESSED") => packed.trim_end_matches(" COMPRESSED").into(),
@@ -48,7 +49,7 @@ fn on_target(definition: &str, target: Kind) -> String {
 }
 
 /// Creates the table on the source; false if its make does not know the type.
-async fn create(db: &mut Db, schema: &str, column: &Column, definition: &str) -> bool {
+pub async fn create(db: &mut Db, schema: &str, column: &Column, definition: &str) -> bool {
     // A text key beside the number keeps the column away from the row's end and the key away from its start.
     let sql = format!(
         "CREATE TABLE {schema}.{} (front VARCHAR(10) DEFAULT 'front', id INT NOT NULL PRIMARY KEY, v {definition} NULL, \
