@@ -158,7 +158,7 @@ impl Agent {
 
     /// Runs the daemon's program once with these arguments, as a second instance would be.
     pub async fn run_daemon(&self, args: &[&str]) -> Answer {
-        run(Path::new(env!("CARGO_BIN_EXE_dm-agent")), args, &[]).await
+        run_daemon(args).await
     }
 
     /// `worker-addr`.
@@ -296,6 +296,11 @@ fn launch(folder: &Path, config: &Path) -> Process {
     let backtrace = [("RUST_BACKTRACE".to_owned(), "1".to_owned())];
     let program = Path::new(env!("CARGO_BIN_EXE_dm-agent"));
     Process::start("dm-agent", program, &args, &backtrace, &folder.join("agent.log"))
+}
+
+/// Runs the daemon's program once with these arguments.
+pub async fn run_daemon(args: &[&str]) -> Answer {
+    run(Path::new(env!("CARGO_BIN_EXE_dm-agent")), args, &[]).await
 }
 
 /// Runs `dm-agentctl` against a socket.

@@ -23,14 +23,17 @@ pub struct Etcd {
     process: Process,
     /// With TLS, whoever connects shows a certificate.
     identity: Option<Identity>,
+    /// The port that it tells its members' clients, where that is another one.
+    advertised: u16,
 }
 
 impl Etcd {
     /// Starts one on fresh data and waits until it answers.
-    pub async fn start(identity: Option<Identity>) -> Etcd {
+    pub async fn start(identity: Option<Identity>, advertised: Option<u16>) -> Etcd {
         let (folder, port, peer_port) = (fresh_folder("etcd"), free_port(), free_port());
-        let process = launch(&folder, port, peer_port, identity.as_ref());
-        let etcd = Etcd { folder, port, peer_port, process, identity };
+        let advertised = advertised.unwrap_or(port);
+        let process = launch(&folder, port, peer_port, identity.as_ref(), advertised);
+        let etcd = Etcd { folder, port, peer_port, process, identity, advertised };
         etcd.wait_until_up().await;
         etcd
     }
@@ -69,7 +72,7 @@ impl Etcd {
     /// Starts it again with the same data.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = launch(&self.folder, self.port, self.peer_port, self.identity.as_ref());
+        self.process = launch(&self.folder, self.port, self.peer_port, self.identity.as_ref(), self.advertised);
         self.wait_until_up().await;
     }
 
@@ -110,6 +113,11 @@ impl Etcd {
 
 /// A write.
 pub fn put(key: &str, value: &str) -> RequestOp {
+    put_bytes(key, value.as_bytes())
+}
+
+/// A write of anything.
+pub fn put_bytes(key: &str, value: &[u8]) -> RequestOp {
     let put = PutRequest { key: key.into(), value: value.into(), lease: 0 };
     RequestOp { request: Some(request_op::Request::RequestPut(put)) }
 }
@@ -120,14 +128,14 @@ pub fn delete(key: &str) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }
 }
 
-fn launch(folder: &Path, port: u16, peer_port: u16, identity: Option<&Identity>) -> Process {
+fn launch(folder: &Path, port: u16, peer_port: u16, identity: Option<&Identity>, advertised: u16) -> Process {
     let scheme = if identity.is_some() { "https" } else { "http" };
     let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
     let mut args = vec![
         format!("--data-dir={}", folder.join("data").display()),
         "--name=m1".to_owned(),
         format!("--listen-client-urls={client}"),
-        format!("--advertise-client-urls={client}"),
+        format!("--advertise-client-urls={scheme}://127.0.0.1:{advertised}"),
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=m1={peer}"),

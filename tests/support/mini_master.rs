@@ -28,6 +28,7 @@ use tower::Service;
 use super::certificates::Identity;
 use super::etcd::{Etcd, delete, put};
 use super::process::free_port;
+use super::proxy::Proxy;
 
 /// How often a master asks whether an operation is done.
 const POLLS: u32 = 10;
@@ -131,9 +132,19 @@ impl MiniMaster {
 
     /// The same, with TLS both ways where it has an identity.
     pub async fn start_as(identity: Option<Identity>) -> MiniMaster {
-        let etcd = Etcd::start(identity.clone()).await;
-        let state = Arc::new(Mutex::new(State::default()));
+        Self::start_on(free_port(), identity, None).await
+    }
+
+    /// The same with a way for one worker that can be cut: it must join at the proxy, and is told no other address.
+    pub async fn start_behind() -> (MiniMaster, Proxy) {
         let port = free_port();
+        let proxy = Proxy::start(port);
+        (Self::start_on(port, None, Some(proxy.port)).await, proxy)
+    }
+
+    async fn start_on(port: u16, identity: Option<Identity>, advertised: Option<u16>) -> MiniMaster {
+        let etcd = Etcd::start(identity.clone(), advertised).await;
+        let state = Arc::new(Mutex::new(State::default()));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("listen for workers");
         let front = tokio::spawn(front(listener, etcd.stream_channel(), Arc::clone(&state), identity.clone()));
         let etcd = Arc::new(RwLock::new(etcd));

@@ -1,0 +1,193 @@
+//! The way to the masters is cut, slow, or leads to what was forgotten; the agent itself stands still. Whatever it is,
+//! nothing is applied without a lease, nothing is lost and nothing comes twice, and it ends without an operator.
+
+use std::time::{Duration, Instant};
+
+use dm_agent::control::proto::pb;
+use rustix::process::Signal;
+
+use crate::support::agent::{Agent, AgentOptions};
+use crate::support::cluster::{ClusterLink, WORKER, joining};
+use crate::support::etcd::delete;
+use crate::support::eventually;
+use crate::support::fixture::{location, shared_pair};
+use crate::support::mini_master::{MiniMaster, key};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::servers::Kind;
+
+/// Seconds that leases last.
+const TTL: u32 = 6;
+
+/// A cluster whose first worker can be cut off.
+async fn start(label: &str) -> (ClusterLink, Proxy) {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let (master, proxy) = MiniMaster::start_behind().await;
+    let top = format!("join = \"127.0.0.1:{}\"\nkeepalive-ttl = {TTL}\n", proxy.port);
+    let options = AgentOptions { name: WORKER.into(), top, ..AgentOptions::default() };
+    let mut link = ClusterLink::start_in(label, &source, &target, master, &options).await;
+    link.source.run("CREATE TABLE k (v VARCHAR(50), n INT)").await;
+    link.wait_equal().await;
+    (link, proxy)
+}
+
+/// Also into a table without a key, where a row applied twice would show.
+async fn write(link: &mut ClusterLink, rows: u32) {
+    for number in 0..rows {
+        link.source.run(&format!("INSERT INTO k VALUES (UUID(), {number})")).await;
+        link.insert(1).await;
+    }
+}
+
+async fn stage(agent: &Agent) -> String {
+    agent.status().await["tasks"][0]["stage"].as_str().unwrap_or("none").to_owned()
+}
+
+async fn wait_stage(agent: &Agent, wanted: &str, limit: Duration) {
+    eventually(wanted, limit, async || match stage(agent).await {
+        stage if stage == wanted => Ok(()),
+        _ => Err(agent.status().await.to_string()),
+    })
+    .await;
+}
+
+async fn second(link: &ClusterLink) -> Agent {
+    let agent = Agent::start(&joining(&link.master, "worker2", TTL)).await;
+    eventually("worker2 is there", Duration::from_secs(20), async || {
+        if link.master.is_alive("worker2").await { Ok(()) } else { Err("no key".to_owned()) }
+    })
+    .await;
+    agent
+}
+
+async fn wait_moved(link: &ClusterLink, to: &str) {
+    eventually("the source has moved", Duration::from_secs(30), async || {
+        let worker = link.master.worker_of(&link.source_id).await;
+        if worker.as_deref() == Some(to) { Ok(()) } else { Err(format!("{worker:?}")) }
+    })
+    .await;
+    eventually("it runs there", Duration::from_secs(30), async || {
+        let answer = link.master.query(to, &link.task).await.map_err(|status| status.to_string())?;
+        let status = answer.sub_task_status.first().cloned().unwrap_or_default();
+        if status.stage() == pb::Stage::Running { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+}
+
+/// Cut off from the masters while they live: fenced before the lease is over there, and another worker goes on. Back again it
+/// lets go of what is not its own any more.
+#[tokio::test]
+async fn a_partition_moves_the_source_and_heals() {
+    let (mut link, proxy) = start("mpart").await;
+    let other = second(&link).await;
+    proxy.set(Fault::BlackHole);
+    let cut = Instant::now();
+    write(&mut link, 3).await;
+    wait_stage(&link.agent, "Paused", Duration::from_secs(u64::from(TTL))).await;
+    let fenced = cut.elapsed();
+    // Until then the other one had no reason to begin.
+    assert_eq!(link.master.worker_of(&link.source_id).await.as_deref(), Some(WORKER), "fenced after {fenced:?}");
+    write(&mut link, 3).await;
+    wait_moved(&link, "worker2").await;
+    link.wait_equal().await;
+    eprintln!("fenced {fenced:?}, elsewhere {:?} after the cut", cut.elapsed());
+
+    proxy.set(Fault::None);
+    eventually("the first lets go", Duration::from_secs(30), async || {
+        let status = link.agent.status().await;
+        if status["sources"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    write(&mut link, 3).await;
+    link.wait_equal().await;
+    other.assert_quiet_log();
+    link.agent.assert_quiet_log();
+}
+
+/// Connections are reset again and again, and answers come late: the lease is kept, tasks obey, and nothing is fenced.
+#[tokio::test]
+async fn a_slow_and_broken_way_costs_time_and_nothing_else() {
+    let (mut link, proxy) = start("mslow").await;
+    let starts = async |agent: &Agent| agent.status().await["tasks"][0]["starts"].as_u64();
+    let before = starts(&link.agent).await;
+    for fault in [Fault::Delay(Duration::from_millis(150)), Fault::None, Fault::Delay(Duration::from_millis(150))] {
+        proxy.set(fault);
+        write(&mut link, 2).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        proxy.reset_connections();
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage(&link.agent).await, "Running");
+    assert_eq!(starts(&link.agent).await, before, "fenced, or begun anew");
+    assert!(link.pause().await.ok && link.resume().await.ok);
+    proxy.set(Fault::None);
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+/// What it was to be told while it was cut off is compacted away: a subtask that was deleted goes, one that is new comes.
+#[tokio::test]
+async fn compaction_behind_a_partition_hides_nothing() {
+    let (mut link, proxy) = start("mcomp").await;
+    proxy.set(Fault::BlackHole);
+    let etcd = link.master.etcd.read().await;
+    let (id, task, toml) = (link.source_id.clone(), link.task.clone(), link.toml.clone());
+    let keys = ["/dm-master/stage/subtask/", "/dm-master/upstream/subtask/"].map(|prefix| key(prefix, &[&id, &task]));
+    etcd.write(keys.iter().map(|key| delete(key)).collect()).await;
+    drop(etcd);
+    let name = format!("{task}_new");
+    let mut other = toml;
+    other.insert("name".into(), name.clone().into());
+    let here = location(&mut link.source, link.kind).await;
+    let meta = other["meta"].as_table_mut().expect("a table");
+    meta.insert("binlog-name".into(), here.file.into());
+    meta.insert("binlog-pos".into(), i64::try_from(here.position).expect("a position").into());
+    meta.insert("binlog-gtid".into(), here.gtid.into());
+    link.master.put_config(&id, &name, &other.to_string()).await;
+    link.master.put_stage(&id, &name, 3).await;
+    let etcd = link.master.etcd.read().await;
+    let revision = etcd.write(vec![delete("/dm-master/nothing")]).await;
+    etcd.compact(revision).await;
+    drop(etcd);
+    proxy.set(Fault::None);
+    let status = eventually("the wanted state", Duration::from_secs(30), async || {
+        let answer = link.master.query(WORKER, "").await.map_err(|status| status.to_string())?;
+        let names: Vec<_> = answer.sub_task_status.iter().map(|status| status.name.clone()).collect();
+        if names == [name.clone()] { Ok(answer.sub_task_status[0].clone()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    assert_eq!(status.stage(), pb::Stage::Paused, "{status:?}");
+    link.task = name;
+    link.toml = other;
+    assert!(link.resume().await.ok);
+    write(&mut link, 1).await;
+    link.wait_equal().await;
+}
+
+/// The agent stands still for longer than its lease lasts, as on a machine that was suspended: what it had in hand is not
+/// written when it goes on.
+#[tokio::test]
+async fn an_agent_that_stood_still_writes_nothing_it_may_not() {
+    let (mut link, _proxy) = start("mstill").await;
+    let other = second(&link).await;
+    let mut writer = shared_pair(Kind::MySql, Kind::MariaDb).await.0.root().await;
+    let schema = link.schema.clone();
+    let load = tokio::spawn(async move {
+        writer.run(&format!("USE {schema}")).await;
+        for number in 0..600 {
+            writer.run(&format!("INSERT INTO k VALUES (UUID(), {number})")).await;
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    link.agent.signal(Signal::STOP);
+    wait_moved(&link, "worker2").await;
+    link.agent.signal(Signal::CONT);
+    load.await.expect("the load ends");
+    link.wait_equal().await;
+    eventually("the first lets go", Duration::from_secs(30), async || {
+        let status = link.agent.status().await;
+        if status["sources"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    other.assert_quiet_log();
+}
