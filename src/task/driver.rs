@@ -13,7 +13,7 @@ use super::handle::{Command, Recipe, TaskHandle, TaskSpec};
 use super::lifecycle::{Effect, Event, step};
 use super::meter::Meter;
 use super::record::ParkRecord;
-use super::snapshot::{Parts, first_status, update};
+use super::snapshot::{Counts, Parts, first_status, update};
 use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::{Location, RowMark};
@@ -63,7 +63,7 @@ struct Driver {
     /// The last try to store something failed.
     unstored: bool,
     /// Pipelines begun, and failures.
-    counts: (u64, u64),
+    counts: Counts,
     /// Why nothing more can come from the source.
     stranger: Option<Failure>,
     /// Moves with each round of the loop.
@@ -93,7 +93,7 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
         status,
         kept: (None, false),
         unstored: false,
-        counts: (0, 0),
+        counts: Counts::default(),
         stranger: None,
         beat: beat.clone(),
         shutdown: None,
@@ -214,7 +214,7 @@ impl Driver {
         if self.shutdown.is_some() {
             return;
         }
-        self.counts.0 += 1;
+        self.counts.starts += 1;
         let (stop, stop_seen) = watch::channel(Stop::Run);
         let (progress_out, progress) = watch::channel(Progress::default());
         self.notes = self.spec.recipe.notes();
@@ -317,12 +317,13 @@ impl Driver {
     }
 
     fn failed(&mut self, failure: Failure, ran: Duration) {
-        self.counts.1 += 1;
+        self.counts.failed += 1;
         self.record.parks.insert(ParkReason::Error, Park::now(OURSELVES));
         if ran >= self.spec.recipe.auto_resume().forget_after {
             self.retries = 0;
         }
         let heals = retry_of(&failure) != Retry::Never;
+        self.counts.healing += u64::from(heals);
         if heals {
             tracing::warn!(task = %self.spec.name, error = %failure, "task failed");
         } else {

@@ -26,7 +26,18 @@ pub(super) struct Parts<'a> {
     pub auto_resume_at: Option<SystemTime>,
     pub reading: Reading,
     /// Pipelines begun, and failures.
-    pub counts: (u64, u64),
+    pub counts: Counts,
+}
+
+/// Counts of the process's life.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Pipelines begun.
+    pub starts: u64,
+    /// Failures.
+    pub failed: u64,
+    /// Of them, those that may heal by themselves.
+    pub healing: u64,
 }
 
 /// Before the driver has done anything: what is kept of the time before.
@@ -70,7 +81,8 @@ pub(super) fn update(status: &mut TaskStatus, parts: Parts<'_>) {
     status.lag = reading.lag;
     status.backlog_bytes = reading.backlog_bytes;
     status.totals = reading.totals;
-    (status.starts, status.failed) = parts.counts;
+    let Counts { starts, failed, healing } = parts.counts;
+    (status.starts, status.failed, status.healing) = (starts, failed, healing);
     status.rows_per_second = reading.rows_per_second;
     status.bytes_per_second = reading.bytes_per_second;
     status.eta = reading.eta;

@@ -135,6 +135,7 @@ impl TaskStatus {
             ddl: None,
             starts: 0,
             failed: 0,
+            healing: 0,
             safe_mode: None,
             notes: Vec::new(),
         }
@@ -196,6 +197,8 @@ pub struct TaskStatus {
     pub starts: u64,
     /// How often it failed.
     pub failed: u64,
+    /// How often of these it was with something that may heal by itself.
+    pub healing: u64,
     /// Running with DM's safe mode, and why; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// Things the operator should know that stop nothing: options without effect here, and the like.

@@ -1,0 +1,98 @@
+//! Text in Prometheus' exposition format, family by family.
+
+use std::fmt::{Display, Write};
+
+use crate::supervisor::{AgentStatus, SourceStatus};
+use crate::task::{DURATION_BOUNDS, TaskStatus};
+
+/// Text under construction.
+#[derive(Default)]
+pub struct Page {
+    /// What it has come to.
+    pub text: String,
+}
+
+impl Page {
+    /// A family's header.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// One sample of the family above.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (number, (label, text)) in labels.iter().enumerate() {
+            self.text.push(if number == 0 { '{' } else { ',' });
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+
+    /// A family with at most one sample for each task; one without samples is left out.
+    pub fn per_task<T: Display>(
+        &mut self,
+        (name, kind, help): (&str, &str, &str),
+        status: &AgentStatus,
+        labelled_worker: bool,
+        value: impl Fn(&TaskStatus) -> Option<T>,
+    ) {
+        let samples: Vec<_> = status.tasks.iter().filter_map(|t| value(t).map(|v| (t, v))).collect();
+        if samples.is_empty() {
+            return;
+        }
+        self.family(name, kind, help);
+        for (task, value) in samples {
+            let labels = [("task", &*task.name), ("source_id", &*task.source_id), ("worker", &*status.worker)];
+            self.sample(name, if labelled_worker { &labels } else { &labels[..2] }, value);
+        }
+    }
+
+    /// The same for each source.
+    pub fn per_source<T: Display>(
+        &mut self,
+        (name, kind, help): (&str, &str, &str),
+        status: &AgentStatus,
+        value: impl Fn(&SourceStatus) -> Option<T>,
+    ) {
+        let samples: Vec<_> = status.sources.iter().filter_map(|s| value(s).map(|v| (s, v))).collect();
+        if samples.is_empty() {
+            return;
+        }
+        self.family(name, kind, help);
+        for (source, value) in samples {
+            self.sample(name, &[("source_id", &*source.source_id)], value);
+        }
+    }
+
+    /// How long each task's groups take, as a histogram.
+    pub fn durations(&mut self, (name, help): (&str, &str), status: &AgentStatus, labelled_worker: bool) {
+        if status.tasks.is_empty() {
+            return;
+        }
+        self.family(name, "histogram", help);
+        for task in &status.tasks {
+            let groups = &task.totals.groups;
+            let mut labels = vec![("task", &*task.name), ("source_id", &*task.source_id)];
+            labels.extend(labelled_worker.then_some(("worker", &*status.worker)));
+            let bounds = DURATION_BOUNDS.iter().map(f64::to_string).zip(groups.up_to);
+            for (bound, count) in bounds.chain([("+Inf".to_owned(), groups.count)]) {
+                let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
+                self.sample(&format!("{name}_bucket"), &labels, count);
+            }
+            self.sample(&format!("{name}_sum"), &labels, groups.seconds);
+            self.sample(&format!("{name}_count"), &labels, groups.count);
+        }
+    }
+}
