@@ -24,8 +24,6 @@ use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::TargetTable;
 
-/// Characters of a statement that are stored with its intent.
-const SHOWN: usize = 16 << 10;
 /// How often a statement is looked at that runs while the task is to stop.
 const LOOK: Duration = Duration::from_millis(200);
 /// The server's error for a killed query.
@@ -57,11 +55,22 @@ impl DdlStep {
     }
 }
 
+/// Whether an intent that a crash or a refusal left behind is about one of these statements, the first of which has number
+/// `first`. If not, an operator has ordered others since, and of these none has been begun.
+pub fn is_of_plan(intent: &DdlIntent, first: u32, steps: &[DdlStep]) -> bool {
+    let Some(number) = intent.step.checked_sub(first) else { return true };
+    match steps.get(number as usize) {
+        Some(step) => intent.is_of(&step.shown()),
+        // Of an earlier version, which did not say whose it is.
+        None => intent.statement.is_empty(),
+    }
+}
+
 /// Where intents are stored before their statements run.
 #[tonic::async_trait]
 pub trait Intents: Send {
     /// Stores one in place of any other, durable when it returns; refuses if the task has another owner.
-    async fn store(&mut self, conn: &mut Conn, intent: &DdlIntent, statement: &str) -> Result<(), ApplyError>;
+    async fn store(&mut self, conn: &mut Conn, intent: &DdlIntent) -> Result<(), ApplyError>;
 }
 
 /// Downstream, in the transaction that checks the epoch.
@@ -75,7 +84,7 @@ pub struct StoredIntents<'a> {
 #[tonic::async_trait]
 impl Intents for StoredIntents<'_> {
     /// Only the owner of the epoch may: the lane rows are touched in the same transaction.
-    async fn store(&mut self, conn: &mut Conn, intent: &DdlIntent, statement: &str) -> Result<(), ApplyError> {
+    async fn store(&mut self, conn: &mut Conn, intent: &DdlIntent) -> Result<(), ApplyError> {
         let failed =
             |error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, "store the intent of a DDL statement");
         limited(conn.query_drop("BEGIN")).await.map_err(failed)?;
@@ -84,9 +93,7 @@ impl Intents for StoredIntents<'_> {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(ApplyError::Fenced(self.epoch));
         }
-        // Kept for people only; a beginning will do, however small a packet the server takes.
-        let shown: String = statement.chars().take(SHOWN).collect();
-        let sql = self.tables.write_intent(self.epoch, intent, &shown);
+        let sql = self.tables.write_intent(self.epoch, intent);
         limited(conn.query_drop(sql)).await.map_err(failed)?;
         limited(conn.query_drop("COMMIT")).await.map_err(failed)?;
         Ok(())
@@ -145,17 +152,20 @@ impl DdlRun<'_> {
         pending: &mut Option<DdlIntent>,
     ) -> Result<(), ApplyError> {
         let now = fingerprints(conn, step).await?;
+        let shown = step.shown();
         let known = pending.take_if(|intent| intent.mark == *self.start && intent.step == number);
+        // What its tables looked like says nothing of another one's.
+        let known = known.filter(|intent| intent.is_of(&shown));
         let interrupted = known.as_ref().is_some_and(DdlIntent::was_at_work);
         if interrupted && known.as_ref().is_some_and(|intent| intent.fingerprint != now) {
             tracing::info!(step = number, "statement had run before the interruption");
             return Ok(());
         }
         // Again, too: only the owner may run it, and who that is may have changed while the lock was waited for.
-        let mut intent = DdlIntent { mark: self.start.clone(), step: number, fingerprint: now, refused: None };
-        intent.refused = known.and_then(|known| known.refused);
-        let shown = step.shown();
-        self.intents.store(conn, &intent, &shown).await?;
+        let refused = known.and_then(|known| known.refused);
+        let statement = DdlIntent::beginning(&shown);
+        let intent = DdlIntent { mark: self.start.clone(), step: number, fingerprint: now, refused, statement };
+        self.intents.store(conn, &intent).await?;
         match self.execute(conn, step, &shown).await {
             Ok(()) => Ok(()),
             // It may still have been at work where the server has no locks, and done by the time that ours got its turn.
@@ -195,7 +205,7 @@ impl DdlRun<'_> {
             return Ok(());
         }
         let idle = DdlIntent { fingerprint: String::new(), refused: Some(fingerprint.clone()), ..intent };
-        if let Err(error) = self.intents.store(conn, &idle, shown).await {
+        if let Err(error) = self.intents.store(conn, &idle).await {
             tracing::warn!(%error, "that a statement was refused is not stored");
         }
         Err(failure.into())
@@ -351,4 +361,52 @@ fn unknown_zone(name: &str, shown: &str) -> Failure {
     Failure::new(Code::ExecuteFailed, message).scope(Scope::Downstream).workaround(
         "Please make the source reachable, or load the time zones downstream (mysql_tzinfo_to_sql), then resume-task.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(sql: &str) -> DdlStep {
+        DdlStep {
+            sql: sql.to_owned(),
+            clauses: Vec::new(),
+            targets: Vec::new(),
+            session: DdlSession::default(),
+            unsafe_with_rows: None,
+            one_change: true,
+        }
+    }
+
+    fn intent(step: u32, statement: &str) -> DdlIntent {
+        DdlIntent {
+            mark: StoredMark::boundary("b.000001".to_owned(), 4, String::new()),
+            step,
+            fingerprint: "t".to_owned(),
+            refused: None,
+            statement: DdlIntent::beginning(statement),
+        }
+    }
+
+    #[test]
+    fn an_intent_says_nothing_of_other_statements() {
+        let plan = [step("A"), step("B")];
+        for (number, text, first, expected) in [
+            (0, "A", 0, true),
+            (1, "B", 0, true),
+            (1, "A", 0, false),
+            (0, "C", 0, false),
+            (2, "C", 0, false),
+            (3, "B", 2, true),
+            // Of a statement before these, in the same transaction.
+            (1, "Z", 2, true),
+            // An earlier version did not say.
+            (0, "", 0, true),
+            (7, "", 0, true),
+        ] {
+            assert_eq!(is_of_plan(&intent(number, text), first, &plan), expected, "{number} {text} {first}");
+        }
+        let long = "x".repeat(20_000);
+        assert!(intent(0, &long).is_of(&long) && !intent(0, &long).is_of("x"));
+    }
 }

@@ -380,7 +380,7 @@ async fn claim_in_transaction(
     }
     match (&intent, here) {
         (Some(intent), Some(_)) => {
-            statements.push(tables.write_intent(epoch, intent, ""));
+            statements.push(tables.write_intent(epoch, intent));
         }
         (Some(_), None) => {}
         (None, _) => statements.push(tables.delete_intent()),
@@ -456,13 +456,14 @@ fn dm_row((file, offset, gtids, exit_file, exit_offset, exit_gtids): DmColumns) 
 }
 
 async fn read_intent(conn: &mut Conn, tables: &MetaTables) -> Result<Option<DdlIntent>, Failure> {
-    type Columns = (String, u64, String, u32, String, Option<String>);
+    type Columns = (String, u64, String, u32, String, Option<String>, Option<String>);
     let row: Option<Columns> = limited(conn.query_first(tables.select_intent())).await?;
-    Ok(row.map(|(file, offset, gtids, step, fingerprint, refused)| DdlIntent {
+    Ok(row.map(|(file, offset, gtids, step, fingerprint, refused, statement)| DdlIntent {
         mark: StoredMark::boundary(file, offset, gtids),
         step,
         fingerprint,
         refused,
+        statement: statement.unwrap_or_default(),
     }))
 }
 

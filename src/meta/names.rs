@@ -367,8 +367,8 @@ impl MetaTables {
     }
 
     /// Stores that a DDL statement is about to run, or was refused.
-    pub fn write_intent(&self, epoch: u64, intent: &DdlIntent, statement: &str) -> String {
-        let DdlIntent { mark, step, fingerprint, refused } = intent;
+    pub fn write_intent(&self, epoch: u64, intent: &DdlIntent) -> String {
+        let DdlIntent { mark, step, fingerprint, refused, statement } = intent;
         format!(
             "REPLACE INTO {} (id, epoch, binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused, statement) VALUES \
              ({}, {epoch}, {}, {}, {}, {step}, {}, {}, {})",
@@ -383,10 +383,10 @@ impl MetaTables {
         )
     }
 
-    /// Reads the intent, if any: `binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused`.
+    /// Reads the intent, if any: `binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused, statement`.
     pub fn select_intent(&self) -> String {
         format!(
-            "SELECT binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused FROM {} WHERE id={}",
+            "SELECT binlog_name, binlog_pos, binlog_gtid, step, fingerprint, refused, statement FROM {} WHERE id={}",
             self.ddl(),
             quote(&self.source)
         )

@@ -177,9 +177,25 @@ pub struct DdlIntent {
     /// What its tables looked like when it was refused first; `None` where it was not.
     #[serde(default)]
     pub refused: Option<String>,
+    /// The statement's text, or its beginning; empty where an earlier version stored none.
+    #[serde(default)]
+    pub statement: String,
 }
 
 impl DdlIntent {
+    /// Characters of a statement that are kept.
+    const KEPT: usize = 16 << 10;
+
+    /// What is kept of a statement.
+    pub fn beginning(statement: &str) -> String {
+        statement.chars().take(Self::KEPT).collect()
+    }
+
+    /// Whether it is of this statement: an operator may have ordered another one in its place meanwhile.
+    pub fn is_of(&self, statement: &str) -> bool {
+        self.statement.is_empty() || self.statement == Self::beginning(statement)
+    }
+
     /// Whether it may have run: nobody was told how it ended.
     pub fn was_at_work(&self) -> bool {
         !(self.fingerprint.is_empty() && self.refused.is_some())

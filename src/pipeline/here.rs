@@ -12,7 +12,7 @@ pub struct BookIntents<'a>(pub &'a mut Book);
 
 #[tonic::async_trait]
 impl Intents for BookIntents<'_> {
-    async fn store(&mut self, _: &mut Conn, intent: &DdlIntent, _: &str) -> Result<(), ApplyError> {
+    async fn store(&mut self, _: &mut Conn, intent: &DdlIntent) -> Result<(), ApplyError> {
         Ok(self.0.intend(intent.clone()).await?)
     }
 }

@@ -170,3 +170,67 @@ async fn orders_for_events_to_come_outlive_a_kill() {
     binlog(&link, "replace", None, &[&add]).await.expect_success();
     link.wait_equal().await;
 }
+
+/// What a statement was refused with says nothing of the one that is ordered in its place: that one is not taken for done
+/// because other tables look otherwise.
+#[tokio::test]
+async fn an_order_that_is_refused_too_is_not_taken_for_done() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("refused", &source, &target, &LinkOptions::default()).await;
+    let schema = link.schema.clone();
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY, a INT)"]).await;
+    link.wait_equal().await;
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
+    link.wait_for_error(&["Error 1060", "`t`"]).await;
+    // Two statements, the first of which runs.
+    let (first, second) =
+        (format!("ALTER TABLE {schema}.t ADD COLUMN b INT"), format!("ALTER TABLE {schema}.u ADD COLUMN a INT"));
+    binlog(&link, "replace", None, &[&first, &second]).await.expect_success();
+    link.wait_for_error(&["Error 1060", "`u`"]).await;
+    // Others in the place of both: none of these has been begun.
+    let (third, fourth) =
+        (format!("ALTER TABLE {schema}.u ADD COLUMN c INT"), format!("ALTER TABLE {schema}.t DROP COLUMN b"));
+    binlog(&link, "replace", None, &[&third, &fourth]).await.expect_success();
+    has_rows(&mut link, "t", 1).await;
+    assert!(has_column(&mut link, "u", "c").await, "it was taken for done");
+    assert!(!has_column(&mut link, "t", "b").await);
+    link.target.run(&format!("ALTER TABLE {schema}.u DROP COLUMN c")).await;
+    link.wait_equal().await;
+}
+
+/// kill -9 between two statements that stand for one event: the first is not run again, the second is.
+#[tokio::test]
+async fn a_kill_between_two_ordered_statements_runs_each_once() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("between", &source, &target, &LinkOptions::default()).await;
+    let schema = link.schema.clone();
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
+    link.wait_equal().await;
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
+    link.wait_for_error(&["Error 1060"]).await;
+    // Whoever reads a table keeps it from being altered.
+    let mut reader = target.root().await;
+    reader.run_all(["BEGIN".to_owned(), format!("SELECT * FROM {schema}.u")]).await;
+    let (first, second) =
+        (format!("CREATE INDEX i ON {schema}.t (a)"), format!("ALTER TABLE {schema}.u ADD COLUMN c INT"));
+    binlog(&link, "replace", None, &[&first, &second]).await.expect_success();
+    let waits = "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for%' AND info LIKE \
+                 'ALTER TABLE%ADD COLUMN c INT%'";
+    eventually("the second waits", LIMIT, async || match link.target.number(waits).await {
+        0 => Err(link.status().await.to_string()),
+        _ => Ok(()),
+    })
+    .await;
+    let indexes =
+        format!("SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema='{schema}' AND index_name='i'");
+    assert_eq!(link.target.number(&indexes).await, 1);
+    link.agent.kill9();
+    // Not while the first agent's statement still waits: the task begins anew, and both statements may wait now.
+    link.agent.restart().await;
+    reader.run("COMMIT").await;
+    has_rows(&mut link, "t", 1).await;
+    assert!(has_column(&mut link, "u", "c").await);
+    assert_eq!(link.status().await["stage"], "Running", "{}", link.status().await);
+}

@@ -13,7 +13,7 @@ use super::super::here::BookIntents;
 use super::super::item::DdlItem;
 use super::super::progress::RunningDdl;
 use super::{Coordinator, Ended};
-use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents};
+use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents, is_of_plan};
 use crate::checkpoint::Kept;
 use crate::error::{Code, Failure};
 use crate::meta::{DdlIntent, StoredMark};
@@ -58,6 +58,10 @@ impl Coordinator {
         let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
         let (epoch, lock, progress) = (self.options.claimed.epoch, DdlLock::new(&tables), self.progress.clone());
         let mut intent = self.intent.take();
+        let other = |intent: &mut DdlIntent| intent.mark == start && !is_of_plan(intent, ddl.first_step, &ddl.steps);
+        if let Some(other) = intent.take_if(other) {
+            tracing::warn!(statement = %other.statement, "it was begun, or refused, and another one is ordered in its place");
+        }
         self.control().await?;
         let Some(conn) = self.control.as_mut() else { return Ok(intent) };
         let (mut with_rows, mut here);
