@@ -14,14 +14,14 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 use super::chunk::{Builder, Chunk, Pace};
 use super::job::Job;
 use super::plan::TablePlan;
-use super::reader::{BUDGET, Reader};
+use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
 use super::source::Source;
 use super::spec::{CopyProgress, CopySpec, Phase, TableProgress};
 use super::state::{TableEnd, TableState, store, stored, to_text};
 use super::writer::Writer;
 use super::{Stopping, structure};
 use crate::downstream::Downstream;
-use crate::error::{Failure, Retry, retry_of};
+use crate::error::Failure;
 use crate::meta::ChunkMark;
 use crate::model::{Location, SourceTable};
 use crate::runtime::{Owned, spawn};
@@ -322,7 +322,7 @@ impl Engine {
     /// What a server refuses because the table is another one by now is left to the DDL statement that made it so.
     async fn refused(&mut self, number: u32, failure: Failure) -> Result<Option<Ended>, Failure> {
         let Some(open) = self.open.get(&number) else { return Ok(None) };
-        if retry_of(&failure) == Retry::InPlace {
+        if is_passing(&failure) {
             return Ok(Some(Ended::Failed(failure)));
         }
         let job = Arc::clone(&open.job);
@@ -443,10 +443,10 @@ impl Engine {
             match store(&mut self.conn, &shared.spec.tables, shared.epoch, statements).await {
                 Err(failure) => {
                     attempt += 1;
-                    if !super::reader::worth_another(&failure, attempt) {
+                    if !worth_another(&failure, attempt) {
                         return Err(failure);
                     }
-                    tokio::time::sleep(super::reader::pause(attempt)).await;
+                    tokio::time::sleep(pause(attempt)).await;
                     if let Ok(conn) = shared.downstream.connect().await {
                         self.conn = conn;
                     }

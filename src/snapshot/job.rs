@@ -39,6 +39,11 @@ impl Job {
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)
     }
+
+    /// Bytes of a row, as the source estimates.
+    pub fn row_estimated(&self) -> u64 {
+        self.bytes_estimated / self.rows_estimated.max(1)
+    }
 }
 
 /// Joins marks that touch and numbers them anew, so that between any two there is room for chunks.

@@ -17,7 +17,7 @@ use super::job::{Gap, Job};
 use super::keyless::Hold;
 use super::plan::Bound;
 use super::source::query_failed;
-use crate::error::{Failure, Retry, retry_of};
+use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::Location;
 
 /// Memory for rows between readers and the downstream's COMMIT, in units of [`UNIT`] bytes.
@@ -53,9 +53,16 @@ pub(super) fn pause(attempt: u32) -> Duration {
     (Duration::from_millis(50) * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE)
 }
 
+/// Whether the failure is of the connection or of the moment, and not of what was asked.
+pub(super) fn is_passing(failure: &Failure) -> bool {
+    // A server that is starting again refuses connections for a while.
+    let unreachable = failure.known_code() == Some(Code::DriverError) && !failure.raw_cause.starts_with("Error ");
+    unreachable || retry_of(failure) == Retry::InPlace
+}
+
 /// Whether an attempt after this failure may do better.
 pub(super) fn worth_another(failure: &Failure, attempt: u32) -> bool {
-    attempt < ATTEMPTS && retry_of(failure) == Retry::InPlace
+    attempt < ATTEMPTS && is_passing(failure)
 }
 
 pub(super) struct Reader {
@@ -103,7 +110,7 @@ impl Reader {
     }
 
     async fn read_gap(&mut self, job: &Arc<Job>, gap: &Gap, sent: &mut u64) -> Result<(), Left> {
-        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: 0 };
+        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated() };
         let mut attempt = 0;
         loop {
             let before = cursor.seq;
@@ -179,6 +186,8 @@ impl Reader {
     async fn read_whole(&mut self, job: &Arc<Job>, mut hold: Hold, sent: &mut u64) -> Result<(), Left> {
         let shared = Arc::clone(&self.shared);
         let doing = format!("read all rows of {}", job.plan.source);
+        let large = job.plan.long && job.row_estimated() >= LARGE;
+        let _alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
         let mut builder = shared.builder(&job.plan);
         let mut seq = 1;
         let mut result =
@@ -206,7 +215,7 @@ impl Reader {
             self.conn = Some(self.shared.source.connect().await?);
         }
         // Just set.
-        self.conn.as_mut().ok_or_else(|| Failure::new(crate::error::Code::NotSet, "connect to the source"))
+        self.conn.as_mut().ok_or_else(|| Failure::new(Code::NotSet, "connect to the source"))
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::support::db::Db;
 use crate::support::fixture::shared_pair;
 use crate::support::oracle;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::servers::{Kind, Server, ServerOptions, fresh_schema, shared};
 use crate::types;
 
@@ -625,4 +626,103 @@ async fn every_type_of_key_cuts_a_table() {
         bench.equal().await;
         assert_eq!(told.borrow().rows_read, keys.len() as u64 * (9 + 9 + 5 + 9), "no row is read twice");
     }
+}
+
+/// The servers come and go: a target that is back soon is waited for, a source that stays away parks the copy, and what is
+/// marked is kept.
+#[tokio::test]
+async fn servers_that_vanish_cost_what_was_in_flight() {
+    let options = ServerOptions::default();
+    let mut source = Server::start(Kind::MariaDb, &options).await;
+    let mut target = Server::start(Kind::MySql, &options).await;
+    let mut bench = Bench::new("sg", &source, &target).await;
+    bench.spec.options.chunk_rows = Some(200);
+    fill(&mut bench.source, "t", 120_000).await;
+    let (progress, mut told) = watch::channel(CopyProgress::default());
+    let copying = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+    let faults = async {
+        told.wait_for(|progress| progress.rows_written > 5_000).await.expect("it is at work");
+        target.restart().await;
+        let before = told.borrow().rows_written;
+        told.wait_for(|progress| progress.rows_written > before + 5_000).await.expect("it goes on");
+        source.kill9();
+    };
+    let (outcome, ()) = tokio::time::timeout(LIMIT, async { tokio::join!(copying, faults) }).await.expect("it ends");
+    let CopyOutcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.scope, "upstream", "{failure}");
+    source.restart().await;
+    bench.source = source.root().await;
+    bench.target = target.root().await;
+    let (progress, told) = watch::channel(CopyProgress::default());
+    let again = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+    let outcome = tokio::time::timeout(LIMIT, again).await.expect("the copy ends");
+    assert!(matches!(outcome, CopyOutcome::Copied(_)), "{outcome:?}");
+    assert_eq!((told.borrow().rows_written, told.borrow().rows_read), (120_000, 120_000));
+    bench.equal().await;
+}
+
+/// A COMMIT whose answer is lost: rows without a key would be there twice if it were sent again unseen.
+#[tokio::test]
+async fn rows_without_a_key_come_once_over_connections_that_break() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let proxy = Proxy::start(target.port);
+    let mut bench = Bench::new("sb", &source, &target).await;
+    bench.spec.downstream.port = proxy.port;
+    bench.spec.options.chunk_rows = Some(100);
+    bench.source.run("CREATE TABLE keyless (a INT, b VARCHAR(10))").await;
+    bench.source.run("INSERT INTO keyless VALUES (1, 'x'), (2, 'y')").await;
+    for _ in 0..13 {
+        bench.source.run("INSERT INTO keyless SELECT * FROM keyless").await;
+    }
+    let (progress, mut told) = watch::channel(CopyProgress::default());
+    let copying = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+    let mut cuts = 0;
+    let faults = async {
+        // Every answer but COMMIT's lets its statement go with the connection; which one is cut varies with the bytes.
+        while told.wait_for(|progress| progress.rows_written > cuts * 1_000).await.is_ok() && cuts < 14 {
+            cuts += 1;
+            proxy.set(Fault::CutAfter(37 + 11 * (cuts % 5)));
+        }
+    };
+    let (outcome, ()) = tokio::time::timeout(LIMIT, async { tokio::join!(copying, faults) }).await.expect("it ends");
+    assert!(matches!(outcome, CopyOutcome::Copied(_)), "{outcome:?}");
+    println!("{cuts} connections were cut");
+    assert!(cuts >= 10, "only {cuts} connections were cut");
+    bench.equal().await;
+}
+
+#[tokio::test]
+async fn views_are_made_in_whatever_order_they_depend_on_each_other() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sw", &source, &target).await;
+    bench.spec.options.views = true;
+    bench
+        .source
+        .run_all([
+            "CREATE TABLE t (id INT PRIMARY KEY, v INT)",
+            "INSERT INTO t VALUES (1, 2), (2, 3)",
+            "CREATE VIEW z AS SELECT id, v FROM t WHERE v > 2",
+            "CREATE VIEW a AS SELECT id + 1 AS n FROM z",
+        ])
+        .await;
+    bench.copied().await;
+    let view = format!("SELECT n FROM {}.a", bench.schema);
+    assert_eq!(bench.target.texts(&view).await, [["3"]]);
+}
+
+/// Many tables: made, copied and stored several at a time.
+#[tokio::test]
+async fn a_thousand_tables_arrive() {
+    let (source, target) = shared_pair(Kind::MariaDb, Kind::MySql).await;
+    let mut bench = Bench::new("s1k", &source, &target).await;
+    for table in 0..1_000 {
+        bench.source.run(&format!("CREATE TABLE t{table} (id INT PRIMARY KEY)")).await;
+        if table % 3 != 0 {
+            bench.source.run(&format!("INSERT INTO t{table} VALUES ({table}), (-1)")).await;
+        }
+    }
+    let began = std::time::Instant::now();
+    bench.copied().await;
+    println!("a thousand tables in {:?}", began.elapsed());
+    bench.equal().await;
 }

@@ -52,7 +52,8 @@ has_program() {
 
 missing_packages() {
   local pair
-  for pair in mariadb-server:mariadbd mariadb-client:mariadb sysbench:sysbench etcd-server:etcd etcd-client:etcdctl; do
+  for pair in mariadb-server:mariadbd mariadb-client:mariadb sysbench:sysbench etcd-server:etcd etcd-client:etcdctl \
+    mydumper:mydumper; do
     has_program "${pair#*:}" || printf '%s\n' "${pair%%:*}"
   done
 }

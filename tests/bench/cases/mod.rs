@@ -6,6 +6,7 @@ mod decode;
 mod ingest;
 mod park;
 mod pull;
+mod snapshot;
 mod status;
 mod steady;
 mod still;
@@ -36,6 +37,7 @@ pub const CASES: &[Case] = &[
     Case { name: "decode-oltp", run: |bed| Box::pin(decode::oltp(bed)) },
     Case { name: "decode-bulk", run: |bed| Box::pin(decode::bulk(bed)) },
     Case { name: "apply", run: |bed| Box::pin(apply::run(bed)) },
+    Case { name: "snapshot", run: |bed| Box::pin(snapshot::run(bed)) },
     Case { name: "steady", run: |bed| Box::pin(steady::run(bed)) },
     Case { name: "pause-resume", run: |bed| Box::pin(park::run(bed)) },
     Case { name: "query-status", run: |bed| Box::pin(status::run(bed)) },
