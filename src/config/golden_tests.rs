@@ -172,7 +172,6 @@ fn keys_of_a_later_master_are_named() {
 #[test]
 fn tasks_this_version_refuses() {
     for (name, word) in [
-        ("task-all.yaml", "task-mode `all`"),
         ("task-optimistic.yaml", "merging shards"),
         ("task-pessimistic.yaml", "merging shards"),
         ("task-validator.yaml", "validator mode `full`"),
@@ -182,6 +181,13 @@ fn tasks_this_version_refuses() {
             assert!(refusals.len() == 1 && refusals[0].contains(word), "{refusals:?}");
         }
     }
+    assert_eq!(task("task-all.yaml").subtasks[0].refusals(), Vec::<String>::new());
+    let text = golden("task-all.yaml").replace("task-mode: all", "task-mode: load");
+    let refusals = TaskConfig::from_yaml(&text).unwrap().subtasks[0].refusals();
+    assert!(
+        refusals.len() == 1 && refusals[0].contains("task-mode `load`") && refusals[0].contains("use `all`"),
+        "{refusals:?}"
+    );
     let optimistic = task("task-optimistic.yaml");
     assert_eq!(optimistic.subtask("mysql-02").unwrap().shard_mode, Some(ShardMode::Optimistic));
     let error = optimistic.subtask("mysql-03").unwrap_err().to_string();

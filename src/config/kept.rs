@@ -99,6 +99,12 @@ impl Kept {
         reasons.into_iter().map(|(why, names)| no_meaning(&names, of, why)).collect()
     }
 
+    /// Keys that were set to something of their own.
+    pub(super) fn own(&self) -> Vec<String> {
+        let own = |key: &&Key| self.values.iter().any(|(name, value)| *name == key.name && *value != default(key));
+        self.table.iter().filter(own).map(|key| format!("`{}`", key.name)).collect()
+    }
+
     /// All values in the table's order.
     pub(super) fn to_node(&self) -> Node {
         Node::Table(self.values.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect())

@@ -68,7 +68,8 @@ const fn noted(name: &'static str, preset: Preset, text: &'static str) -> Key {
     Key { name, preset, class: Class::Noted, text }
 }
 
-const NO_DUMP: &str = "this version copies no existing rows";
+const NO_DUMP: &str = "there are no dump files: rows go from the source to the target";
+const PHYSICAL: &str = "rows are written by statements, in any mode of import";
 const NO_VALIDATOR: &str = "this version does not validate";
 const NO_GHOSTS: &str = "the tables of gh-ost and pt-osc are ordinary tables here";
 const NO_HEARTBEAT: &str = "lag is measured by the source's clock, without a heartbeat table";
@@ -239,10 +240,10 @@ pub(super) const TASK: Keys = &[
         Open("must be given"),
         "its name in every command, and in the names of its tables in `dm_meta`; 46 characters at most",
     ),
-    refused(
+    acts(
         "task-mode",
         Open("must be given"),
-        "use `incremental`: this version follows the binlog and copies no existing rows",
+        "`all`: copy what is there, then follow the binlog; `full`: copy, up to one consistent place, and end; `incremental`: only follow. `dump`, `load` and `load&sync` are refused, there are no dump files: use `all` or `full`",
     ),
     acts("meta-schema", Text("dm_meta"), "schema of the checkpoint tables downstream"),
     acts("case-sensitive", Flag(false), "compare names in rules with case; the source's setting is added"),
@@ -280,8 +281,8 @@ pub(super) const TASK: Keys = &[
     noted("heartbeat-update-interval", Int(1), NO_HEARTBEAT),
     noted("heartbeat-report-interval", Int(10), NO_HEARTBEAT),
     noted("ansi-quotes", Flag(false), "statements are understood by the `sql_mode` that they were logged with"),
-    noted("mydumpers", Part("none"), NO_DUMP),
-    noted("loaders", Part("none"), NO_DUMP),
+    acts("mydumpers", Part("none"), "how existing rows are read, by name"),
+    acts("loaders", Part("none"), "how they are written, by name"),
     noted("experimental", Part("none"), "see its key"),
 ];
 const SHARDS: &str =
@@ -289,7 +290,7 @@ const SHARDS: &str =
 
 /// What a subtask in etcd has at its top level besides, under other names or for the worker alone.
 pub(super) const ETCD: Keys = &[
-    refused("mode", Open("must be given"), "use `incremental`"),
+    acts("mode", Open("must be given"), "what the task does"),
     acts("to", Part("must be given"), "the downstream"),
     acts("source-id", Open("must be given"), "the source"),
     acts("meta", Part("none"), "where it starts"),
@@ -317,12 +318,12 @@ pub(super) const INSTANCE: Keys = &[
     refused("expression-filters", Part("none"), "remove it"),
     refused("column-mapping-rules", Part("none"), "remove it"),
     refused("validator-config-name", Part("none"), "name an entry whose `mode` is `none`, or remove it"),
-    noted("mydumper-config-name", Part("none"), NO_DUMP),
-    noted("mydumper", Part("none"), NO_DUMP),
-    noted("mydumper-thread", Int(0), NO_DUMP),
-    noted("loader-config-name", Part("none"), NO_DUMP),
-    noted("loader", Part("none"), NO_DUMP),
-    noted("loader-thread", Int(0), NO_DUMP),
+    acts("mydumper-config-name", Part("none"), "name of an entry of `mydumpers`"),
+    acts("mydumper", Part("none"), "the same, written in place"),
+    acts("mydumper-thread", Int(0), "`threads`, written in place"),
+    acts("loader-config-name", Part("none"), "name of an entry of `loaders`"),
+    acts("loader", Part("none"), "the same, written in place"),
+    acts("loader-thread", Int(0), "`pool-size`, written in place"),
 ];
 
 /// `meta` of an instance.
@@ -400,31 +401,43 @@ pub(super) const SYNC: Keys = &[
 
 /// An entry of `mydumpers`.
 pub(super) const DUMP: Keys = &[
-    noted("mydumper-path", Text("./bin/mydumper"), NO_DUMP),
-    noted("threads", Int(4), NO_DUMP),
-    noted("chunk-filesize", Text("64"), NO_DUMP),
-    noted("statement-size", Int(0), NO_DUMP),
-    noted("rows", Int(0), NO_DUMP),
-    noted("where", Text(""), NO_DUMP),
-    noted("skip-tz-utc", Flag(true), NO_DUMP),
-    noted("extra-args", Text(""), NO_DUMP),
+    noted("mydumper-path", Text("./bin/mydumper"), "no other program is run"),
+    acts("threads", Int(4), "tables that are read side by side, a connection each"),
+    acts("chunk-filesize", Text("64"), "size of a chunk at most: MiB, or with a unit; as it is, our own measure"),
+    acts("statement-size", Int(0), "bytes of a statement at most, but never less than a row; 0: our own measure"),
+    acts("rows", Int(0), "rows of a chunk at most; 0: as many as are written in about 100 ms"),
+    acts(
+        "where",
+        Text(""),
+        "copy only rows for which this is true, in every table. Changes of the others come all the same",
+    ),
+    noted("skip-tz-utc", Flag(true), "sessions are in UTC at both ends"),
+    acts(
+        "extra-args",
+        Text(""),
+        "flags of dumpling: `--threads`, `--rows`, `--filesize`, `--statement-size`, `--where` and `--no-views=false` act; what changes which tables or columns come is refused: remove it, and use `block-allow-list`",
+    ),
 ];
 
 /// An entry of `loaders`.
 pub(super) const LOAD: Keys = &[
-    noted("pool-size", Int(16), NO_DUMP),
+    acts("pool-size", Int(16), "connections that write"),
     noted("dir", Text("./dumped_data"), NO_DUMP),
-    noted("sorting-dir-physical", Text(""), NO_DUMP),
-    noted("import-mode", Text("logical"), NO_DUMP),
-    noted("on-duplicate", Text(""), NO_DUMP),
-    noted("on-duplicate-logical", Text("replace"), NO_DUMP),
-    noted("on-duplicate-physical", Text("none"), NO_DUMP),
-    noted("disk-quota-physical", Int(0), NO_DUMP),
-    noted("checksum-physical", Text("required"), NO_DUMP),
-    noted("analyze", Text("optional"), NO_DUMP),
-    noted("range-concurrency", Int(0), NO_DUMP),
-    noted("compress-kv-pairs", Text(""), NO_DUMP),
-    noted("pd-addr", Text(""), NO_DUMP),
+    noted("sorting-dir-physical", Text(""), PHYSICAL),
+    noted("import-mode", Text("logical"), PHYSICAL),
+    noted("on-duplicate", Text(""), "DM has dropped it too: use `on-duplicate-logical`"),
+    acts(
+        "on-duplicate-logical",
+        Text("replace"),
+        "rows that are in the target before: `replace` them, refuse their table (`error`), or leave them (`ignore`)",
+    ),
+    noted("on-duplicate-physical", Text("none"), PHYSICAL),
+    noted("disk-quota-physical", Int(0), PHYSICAL),
+    noted("checksum-physical", Text("required"), PHYSICAL),
+    noted("analyze", Text("optional"), PHYSICAL),
+    noted("range-concurrency", Int(0), PHYSICAL),
+    noted("compress-kv-pairs", Text(""), PHYSICAL),
+    noted("pd-addr", Text(""), PHYSICAL),
 ];
 
 /// An entry of `validators`.

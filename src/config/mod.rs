@@ -12,6 +12,7 @@
 
 mod address;
 mod agent;
+mod copy;
 mod database;
 mod export;
 mod flags;
@@ -41,6 +42,7 @@ mod startup_tests;
 
 pub use crate::model::{MASK, Secret};
 pub use agent::{AgentConfig, Environment, LogTarget};
+pub use copy::{CopyConfig, OnDuplicate};
 pub use database::{DatabaseConfig, Pem, Security};
 pub use kept::Kept;
 pub use log::{LogConfig, LogFilter, LogFormat, LogLevel};

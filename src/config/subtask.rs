@@ -3,6 +3,7 @@
 //! It comes out of a user's task file (`task.rs`) or out of etcd, where a master has stored it as TOML with the units'
 //! settings flattened into the top level. etcd is read leniently: newer masters add keys.
 
+use super::copy::CopyConfig;
 use super::database::DatabaseConfig;
 use super::kept::Kept;
 use super::keys::{self, DUMP, LOAD, VALIDATOR};
@@ -69,6 +70,11 @@ impl TaskMode {
     pub fn as_str(self) -> &'static str {
         Self::WORDS.iter().find(|(_, mode)| *mode == self).map_or("", |(word, _)| word)
     }
+
+    /// Whether existing rows are copied.
+    pub fn copies(self) -> bool {
+        matches!(self, TaskMode::All | TaskMode::Full)
+    }
 }
 
 /// How shards are merged.
@@ -128,9 +134,11 @@ pub struct SubtaskConfig {
     pub expression_filters: Vec<ExpressionFilter>,
     /// How changes are applied.
     pub syncer: SyncerConfig,
-    /// Dump settings, only kept.
+    /// How existing rows are copied, in modes that do it.
+    pub copy: CopyConfig,
+    /// Dump settings as they were given.
     pub mydumper: Kept,
-    /// Load settings, only kept.
+    /// Load settings as they were given.
     pub loader: Kept,
     /// Validator settings, only kept.
     pub validator: Kept,
@@ -225,6 +233,7 @@ impl SubtaskConfig {
             filter_rules: Vec::new(),
             expression_filters: Vec::new(),
             syncer: SyncerConfig::default(),
+            copy: CopyConfig::default(),
             mydumper: Kept::unit_defaults(DUMP),
             loader: Kept::unit_defaults(LOAD),
             validator: Kept::unit_defaults(VALIDATOR),
@@ -268,6 +277,7 @@ impl SubtaskConfig {
         config.block_allow_list = list.map(BlockAllowRules::read).unwrap_or_default();
         config.mydumper = Kept::read_unit(section, DUMP);
         config.loader = Kept::read_unit(section, LOAD);
+        config.copy = CopyConfig::of(&config.mydumper, &config.loader, section);
         config.syncer = SyncerConfig::read(section);
         if let Some(validator) = section.section("ValidatorCfg", &[VALIDATOR]) {
             config.validator = Kept::read_unit(&validator, VALIDATOR);

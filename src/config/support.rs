@@ -15,9 +15,19 @@ impl SubtaskConfig {
     /// What must be refused, each with what to do. Empty for a task that can run.
     pub fn refusals(&self) -> Vec<String> {
         let mut refusals = Vec::new();
+        if !matches!(self.mode, TaskMode::Incremental | TaskMode::All | TaskMode::Full) {
+            let what = format!("task-mode `{}` is not supported: there are no dump files here", self.mode.as_str());
+            refusals.push(format!("{what}; use `all` or `full`"));
+        }
+        if self.mode.copies() && self.checks_foreign_keys() {
+            let what = "`foreign_key_checks` on in the session of `target-database` while existing rows are copied";
+            refusals
+                .push(format!("{what} is not supported; take it out, it can be put there when the copy is replayed"));
+        }
         let mut refuse = |what: String, table, key| refusals.push(refusal(what, table, key));
-        if self.mode != TaskMode::Incremental {
-            refuse(format!("task-mode `{}`", self.mode.as_str()), keys::TASK, "task-mode");
+        if self.mode.copies() && !self.copy.refused.is_empty() {
+            let flags: Vec<String> = self.copy.refused.iter().map(|flag| format!("`{flag}`")).collect();
+            refuse(format!("`extra-args` of `mydumpers` with {}", flags.join(", ")), keys::DUMP, "extra-args");
         }
         if self.is_merging_shards() {
             let mode = self
@@ -67,11 +77,39 @@ impl SubtaskConfig {
             notes.extend(self.to.session_notes("target-database"));
         }
         notes.extend(self.syncer.kept.notes(" of `syncers`"));
-        notes.extend(self.mydumper.notes(" of `mydumpers`"));
-        notes.extend(self.loader.notes(" of `loaders`"));
+        notes.extend(self.copy_notes());
         notes.extend(self.validator.notes(" of `validators`"));
         if self.online_ddl && self.has_table_rules() {
             notes.push(ONLINE_DDL.to_owned());
+        }
+        notes
+    }
+
+    /// Whether the task's sessions let foreign keys act.
+    fn checks_foreign_keys(&self) -> bool {
+        let on = |value: &str| value == "1" || value.eq_ignore_ascii_case("on") || value.eq_ignore_ascii_case("true");
+        self.to.session.iter().any(|(name, value)| name.eq_ignore_ascii_case("foreign_key_checks") && on(value))
+    }
+
+    /// Of the settings of dump and load.
+    fn copy_notes(&self) -> Vec<String> {
+        let units = [(&self.mydumper, " of `mydumpers`"), (&self.loader, " of `loaders`")];
+        let mut notes = Vec::new();
+        if !self.mode.copies() {
+            let own = units.iter().map(|(kept, of)| (kept.own(), of)).filter(|(own, _)| !own.is_empty());
+            let why = "task-mode `incremental` copies no existing rows";
+            notes.extend(own.map(|(own, of)| no_meaning(&own, of, why)));
+            return notes;
+        }
+        notes.extend(units.iter().flat_map(|(kept, of)| kept.notes(of)));
+        if !self.copy.noted.is_empty() {
+            let flags: Vec<String> = self.copy.noted.iter().map(|flag| format!("`{flag}`")).collect();
+            let why = "it changes nothing about which rows are copied, and here not how";
+            notes.push(no_meaning(&flags, " in `extra-args` of `mydumpers`", why));
+        }
+        if self.meta.is_some() {
+            let why = "a copy finds out by itself where the binlog begins to count";
+            notes.push(no_meaning(&["`meta`".to_owned()], " of `mysql-instances`", why));
         }
         notes
     }

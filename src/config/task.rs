@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use super::copy::CopyConfig;
 use super::database::Secrets;
 use super::export;
 use super::kept::Kept;
@@ -157,6 +158,7 @@ impl Rules {
         if let Some(threads) = threads("loader-thread") {
             subtask.loader.set("pool-size", Node::Int(threads.into()));
         }
+        subtask.copy = CopyConfig::of(&subtask.mydumper, &subtask.loader, instance);
         if let Some(sync) = self.syncs.unit(instance, "syncer-config-name", "syncer", &[keys::SYNC], read_syncer) {
             subtask.syncer = sync;
         }
