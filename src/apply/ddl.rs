@@ -118,6 +118,9 @@ pub struct DdlRun<'a> {
     pub stopped: bool,
     /// Another worker may have run it already and ended before it could say so.
     pub may_be_done: bool,
+    /// Its effect may have come with the structures of a copy: then it is refused because of that, and its tables are looked
+    /// at and read again when it counts as done.
+    pub came_with_copy: bool,
     /// Told what is waited for.
     pub say: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -175,6 +178,10 @@ impl DdlRun<'_> {
             {
                 let cause = failure.raw_cause;
                 tracing::warn!(step = number, %cause, "taken for done: another worker ran it before it ended");
+                Ok(())
+            }
+            Err(Ran::Failed(failure)) if self.came_with_copy && says_one_of(&failure, &CAME_WITH_COPY) => {
+                tracing::info!(step = number, cause = %failure.raw_cause, "taken for done: it came with the structures of the copy");
                 Ok(())
             }
             Err(Ran::Failed(failure)) => self.refused(conn, intent, &shown, failure).await,
@@ -321,6 +328,10 @@ fn waits_for_lock(state: &str) -> bool {
 const DONE_BEFORE: [u16; 9] = [1007, 1008, 1050, 1051, 1054, 1060, 1061, 1091, 1146];
 /// Refusals that DM takes for done, always: a database, table, column or key exists, or is gone.
 const DONE_BY_ANOTHER: [u16; 7] = [1007, 1008, 1050, 1051, 1060, 1061, 1091];
+
+/// Refusals of a statement whose tables are as it makes them, or as later ones made them.
+const CAME_WITH_COPY: [u16; 15] =
+    [1007, 1008, 1050, 1051, 1054, 1060, 1061, 1068, 1072, 1091, 1146, 1517, 1826, 3821, 3822];
 
 fn says_one_of(failure: &Failure, numbers: &[u16]) -> bool {
     let number = failure.raw_cause.strip_prefix("Error ").and_then(|rest| rest.split(' ').next());

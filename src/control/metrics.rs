@@ -11,7 +11,7 @@ mod process;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::supervisor::{AgentStatus, Receiving};
-use crate::task::{ParkReason, TaskStatus};
+use crate::task::{CopyStatus, ParkReason, TaskStatus};
 use page::Page;
 
 /// The content type of what [`render`] returns.
@@ -61,6 +61,12 @@ fn task_families(page: &mut Page, status: &AgentStatus) {
     page.per_task(rate, status, false, |t| Some(t.bytes_per_second));
     let backlog = ("dm_agent_task_backlog_bytes", "gauge", "binlog bytes received and not applied yet");
     page.per_task(backlog, status, false, |t| t.backlog_bytes);
+    let copied = ("dm_agent_task_copy_progress", "gauge", "part of the existing rows that is copied, 0 to 1");
+    page.per_task(copied, status, false, |t| t.copy.as_ref().map(CopyStatus::fraction));
+    let copied = ("dm_agent_task_copied_rows", "gauge", "existing rows copied");
+    page.per_task(copied, status, false, |t| t.copy.as_ref().map(|copy| copy.rows_written));
+    let copied = ("dm_agent_task_copied_bytes", "gauge", "bytes of existing rows copied");
+    page.per_task(copied, status, false, |t| t.copy.as_ref().map(|copy| copy.bytes_written));
     let failures = ("dm_agent_task_failures", "gauge", "failures the task is showing now");
     page.per_task(failures, status, false, |t| Some(t.failures.len()));
     let safe = ("dm_agent_task_safe_mode", "gauge", "1 while the task repairs with DM's safe mode");

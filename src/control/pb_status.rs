@@ -7,7 +7,7 @@ use crate::control::proto::pb;
 use crate::error::{Code, Failure};
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, EventOp, Receiving, SchemaOp, SourceStatus, Structure};
-use crate::task::{Park, ParkReason, Stage, TaskStatus};
+use crate::task::{Park, ParkReason, Stage, TaskStatus, Unit};
 
 /// What DM says about a subtask name it does not know. Masters compare this text byte for byte.
 pub fn unknown_subtask(name: &str) -> String {
@@ -91,12 +91,56 @@ fn subtask(task: &TaskStatus, source: &SourceStatus) -> pb::SubTaskStatus {
     pb::SubTaskStatus {
         name: task.name.clone(),
         stage: task.stage as i32,
-        unit: pb::UnitType::Sync.into(),
+        unit: match task.unit {
+            Unit::Dump => pb::UnitType::Dump,
+            Unit::Load => pb::UnitType::Load,
+            Unit::Sync => pb::UnitType::Sync,
+        }
+        .into(),
         result: subtask_result(task),
         unresolved_ddl_lock_id: String::new(),
         validation: None,
-        status: Some(pb::sub_task_status::Status::Sync(sync_status(task, source))),
+        status: Some(match task.unit {
+            Unit::Dump => pb::sub_task_status::Status::Dump(dump_status(task)),
+            Unit::Load => pb::sub_task_status::Status::Load(load_status(task)),
+            Unit::Sync => pb::sub_task_status::Status::Sync(sync_status(task, source)),
+        }),
     }
+}
+
+/// What is known before rows are copied: structures are read and made, no rows.
+fn dump_status(task: &TaskStatus) -> pb::DumpStatus {
+    let copy = task.copy.clone().unwrap_or_default();
+    pb::DumpStatus {
+        total_tables: i64::try_from(copy.tables).unwrap_or(i64::MAX),
+        completed_tables: 0.0,
+        finished_bytes: 0.0,
+        finished_rows: 0.0,
+        estimate_total_rows: copy.rows as f64,
+        bps: 0,
+        progress: percent(0.0),
+    }
+}
+
+fn load_status(task: &TaskStatus) -> pb::LoadStatus {
+    let copy = task.copy.clone().unwrap_or_default();
+    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let from = copy.from.as_ref();
+    let fraction = if task.stage == Stage::Finished { 1.0 } else { copy.fraction() };
+    pb::LoadStatus {
+        finished_bytes: number(copy.bytes_written),
+        // An estimate that was passed is no total.
+        total_bytes: number(if fraction < 1.0 { copy.bytes.max(copy.bytes_written) } else { copy.bytes_written }),
+        progress: percent(fraction),
+        meta_binlog: from.map_or_else(String::new, |from| format!("({}, {})", from.file, from.offset)),
+        meta_binlog_gtid: from.map_or_else(String::new, |from| from.gtids.clone()),
+        bps: whole(copy.bytes_per_second),
+    }
+}
+
+/// `12.34 %`.
+fn percent(fraction: f64) -> String {
+    format!("{:.2} %", fraction * 100.0)
 }
 
 /// Absent while it runs or is on its way; `isCanceled` only where somebody asked for the pause and nothing failed.
@@ -107,6 +151,9 @@ fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
     }
     if !task.failures.is_empty() {
         return Some(failed(&task.failures));
+    }
+    if task.stage == Stage::Finished {
+        return Some(pb::ProcessResult::default());
     }
     let asked_for = task.parks.keys().any(|r| matches!(r, ParkReason::Operator | ParkReason::Master));
     let others: Vec<Failure> = task.parks.iter().filter_map(|(reason, park)| parked_by_agent(*reason, park)).collect();

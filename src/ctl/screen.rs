@@ -9,7 +9,7 @@ use std::fmt::Write;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::control::proto::agent::{Failure, Location, ReceiveState, Relay, Source, StatusReply, Task};
+use crate::control::proto::agent::{Copy, Failure, Location, ReceiveState, Relay, Source, StatusReply, Task};
 
 /// Cells of a progress bar.
 const BAR: usize = 30;
@@ -214,6 +214,11 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
         page.row("tries again", &format!("by itself {}", ahead(at - now_ms)));
     }
     task.failures.iter().for_each(|failure| page.failure(failure));
+    if let Some(copy) = task.copy.as_ref().filter(|_| task.unit != "Sync") {
+        put_copy(page, task, copy);
+        task.notes.iter().for_each(|note| page.row("note", note));
+        return;
+    }
     let lag = match task.lag_ms {
         Some(0) => "nothing waits".to_owned(),
         Some(ms) => format!("{} behind", span(ms)),
@@ -235,6 +240,42 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
     task.notes.iter().for_each(|note| page.row("note", note));
 }
 
+/// The copy of existing rows: what is there, how fast, and the tables at work.
+fn put_copy(page: &mut Page, task: &Task, copy: &Copy) {
+    let left = match copy.eta_ms {
+        _ if copy.fraction >= 1.0 => "all rows are there".to_owned(),
+        Some(ms) => format!("done in {}", span(ms)),
+        None if task.stage == "Running" => "time left unknown".to_owned(),
+        None => "standing still".to_owned(),
+    };
+    page.row("copy", &format!("{}, {left}", bar(copy.fraction)));
+    let Copy { tables, tables_done, rows, rows_written, bytes_written, .. } = copy;
+    page.row(
+        "copied",
+        &format!("{tables_done} of {tables} tables, {rows_written} of about {rows} rows, {}", size(*bytes_written)),
+    );
+    page.row("speed", &format!("{:.0} rows/s, {}", copy.rows_per_second, rate(copy.bytes_per_second)));
+    if let Some(from) = &copy.from {
+        page.row("binlog", &format!("counts from {}", place(Some(from), "")));
+    }
+    for table in copy.at_work.iter().take(AT_WORK) {
+        let part = if table.rows == 0 { 0.0 } else { table.rows_written as f64 / table.rows as f64 };
+        let rows = format!("{} {} of about {} rows", bar(part.min(0.99)), table.rows_written, table.rows);
+        page.row("at work", &format!("{}: {rows}", table.name));
+    }
+    if copy.at_work.len() > AT_WORK {
+        page.row("", &format!("and {} tables more", copy.at_work.len() - AT_WORK));
+    }
+}
+
+/// Tables at work that are named.
+const AT_WORK: usize = 8;
+
+fn bar(fraction: f64) -> String {
+    let filled = ((fraction * BAR as f64) as usize).min(BAR);
+    format!("[{}{}] {:.0} %", "#".repeat(filled), ".".repeat(BAR - filled), fraction * 100.0)
+}
+
 fn put_catch_up(page: &mut Page, task: &Task, progress: &mut Progress) {
     let done = progress.done(task);
     if task.stage != "Running" || task.backlog_bytes.unwrap_or(0) == 0 {
@@ -242,10 +283,7 @@ fn put_catch_up(page: &mut Page, task: &Task, progress: &mut Progress) {
     }
     let eta = task.eta_ms.map_or("not getting nearer".to_owned(), |ms| format!("done in {}", span(ms)));
     let line = match done {
-        Some(done) => {
-            let filled = ((done * BAR as f64) as usize).min(BAR);
-            format!("[{}{}] {:.0} %, {eta}", "#".repeat(filled), ".".repeat(BAR - filled), done * 100.0)
-        }
+        Some(done) => format!("{}, {eta}", bar(done)),
         None => eta,
     };
     page.row("catching up", &line);
@@ -306,7 +344,7 @@ fn scaled(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::proto::agent::{Park, Runway};
+    use crate::control::proto::agent::{CopyTable, Park, Runway};
 
     fn task() -> Task {
         Task {
@@ -319,6 +357,36 @@ mod tests {
             eta_ms: Some(90_000),
             ..Task::default()
         }
+    }
+
+    #[test]
+    fn a_copy_shows_what_is_there_and_the_tables_at_work() {
+        let table = |number: u64| CopyTable { name: format!("`s`.`t{number}`"), rows_written: 5 * number, rows: 100 };
+        let copy = Copy {
+            tables: 12,
+            tables_done: 2,
+            rows: 1000,
+            rows_written: 500,
+            bytes_written: 3 << 20,
+            rows_per_second: 250.0,
+            eta_ms: Some(2000),
+            fraction: 0.5,
+            at_work: (1..=10).map(table).collect(),
+            ..Copy::default()
+        };
+        let task = Task { unit: "Load".to_owned(), copy: Some(copy), ..task() };
+        let text = render(&status(task.clone()), &mut Progress::default(), Room::default());
+        for line in [
+            "[###############...............] 50 %, done in 2 s",
+            "2 of 12 tables, 500 of about 1000 rows, 3.0 MiB",
+            "`s`.`t2`: [###...........................] 10 % 10 of about 100 rows",
+            "and 2 tables more",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("checkpoint") && !text.contains("backlog"), "{text}");
+        let synced = Task { unit: "Sync".to_owned(), ..task };
+        assert!(!render(&status(synced), &mut Progress::default(), Room::default()).contains("tables"));
     }
 
     fn status(task: Task) -> StatusReply {

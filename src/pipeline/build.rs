@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
+use super::copying::{CopyPlan, First, copy_spec, first};
 use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
 use super::intake::{Intake, IntakeOptions, Prepared};
@@ -13,6 +14,7 @@ use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
 use super::origin::Origin;
 use super::progress::Progress;
+use super::window::{Window, Windows};
 use super::{Outcome, Parked, Stop};
 use crate::apply::{DdlLock, Downstream, DownstreamOptions};
 use crate::checkpoint::{Claim, Claimed, History, Ledger, claim};
@@ -47,8 +49,8 @@ pub struct PipelineSpec {
     pub tables: MetaTables,
     /// `worker-count`.
     pub lanes: u32,
-    /// Where to start if nothing is stored.
-    pub fresh_start: Location,
+    /// Where to start if nothing is stored; `None` where a copy finds that out.
+    pub fresh_start: Option<Location>,
     /// `checkpoint-flush-interval`.
     pub flush_interval: Duration,
     /// How long a pause waits for the end of a large transaction.
@@ -65,6 +67,8 @@ pub struct PipelineSpec {
     pub exceptions: Arc<Exceptions>,
     /// What is declared of the source's tables.
     pub declared: Arc<dyn DeclaredStore>,
+    /// What becomes of existing rows.
+    pub copy: CopyPlan,
 }
 
 impl PipelineSpec {
@@ -82,10 +86,15 @@ pub fn target_of(endpoint: &Endpoint) -> String {
 /// Runs a pipeline from claim to end.
 pub async fn run(spec: PipelineSpec, mut stop: watch::Receiver<Stop>, progress: watch::Sender<Progress>) -> Outcome {
     loop {
+        // Where it begins anew by itself, what is left behind a copy may be another.
+        let window = match first(&spec, &stop, &progress).await {
+            First::Follow(window) => window,
+            First::Over(outcome) => return outcome,
+        };
         let started = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop != Stop::Run) => return Outcome::Parked(Parked { applied: None, exact: false }),
-            started = start(&spec, &progress) => started,
+            started = start(&spec, window, &progress) => started,
         };
         match started {
             Ok((coordinator, intake, items)) => {
@@ -116,19 +125,28 @@ impl From<Failure> for Start {
 
 type Started = (Coordinator, Intake, tokio::sync::mpsc::Receiver<item::Queued>);
 
-async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Result<Started, Start> {
+async fn start(
+    spec: &PipelineSpec,
+    window: Option<Window>,
+    progress: &watch::Sender<Progress>,
+) -> Result<Started, Start> {
     let say = |activity: &str| progress.send_modify(|progress| progress.activity = activity.to_owned());
     say("connecting to the downstream");
     let mut downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
     let mut control = downstream.connect().await?;
     say("reading the checkpoint");
+    let known = window.as_ref().map(Window::from).or(spec.fresh_start.as_ref()).cloned();
+    let fresh_start = known.ok_or_else(|| {
+        let text = "the checkpoint has gone while the task was being started";
+        Failure::new(Code::Checkpoint, text).workaround("Please resume-task.")
+    })?;
     let wanted = TaskMapping::of(&spec.rules, downstream.checks_foreign_keys);
     let request = Claim {
         tables: spec.tables.clone(),
         flavor: spec.flavor,
         lanes: spec.lanes,
         mapping: wanted.to_text(),
-        fresh_start: spec.fresh_start.clone(),
+        fresh_start: fresh_start.clone(),
         ledger: Arc::clone(&spec.ledger),
         target: spec.target(),
         moves: spec.moves,
@@ -162,13 +180,14 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
     let begin = reader.boundary().clone();
     let decoder = Decoder::new(spec.flavor, begin.location, begin.checksum);
     let (sender, items) = item::channel();
+    let windows = Windows::new(window);
     let intake = IntakeOptions {
         reader,
         decoder,
         transform,
         downstream: downstream.clone(),
         origin: Origin::new(spec.source.clone(), spec.flavor),
-        prepared: Prepared::new(spec.relay.clone(), spec.flavor, spec.fresh_start.clone()),
+        prepared: Prepared::new(spec.relay.clone(), spec.flavor, fresh_start),
         start: claimed.start.clone(),
         mappings: TableMappings::new(&claimed.mapping.tables, outdated.clone())?,
         progress: progress.clone(),
@@ -177,11 +196,16 @@ async fn start(spec: &PipelineSpec, progress: &watch::Sender<Progress>) -> Resul
         exceptions: Arc::clone(&spec.exceptions),
         declared,
         declared_store: Arc::clone(&spec.declared),
+        windows: windows.share(),
+        ends: spec.copy.ends,
     };
     let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
     let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
     let options = CoordinatorOptions {
+        copy: copy_spec(spec, downstream.dialect),
+        windows,
+        ends: spec.copy.ends,
         downstream,
         tables: spec.tables.clone(),
         claimed,

@@ -8,7 +8,10 @@
 mod ddl;
 mod drain;
 mod fallback;
+mod replay;
 mod storing;
+
+pub(super) use replay::stopping;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use super::item::{DdlItem, IntakeEnd, Queued};
 use super::mapping::Outdated;
 use super::pace::{Pace, Size};
 use super::progress::Progress;
+use super::window::Windows;
 use super::{Outcome, Stop};
 use crate::apply::{ApplyError, Downstream, Job, JobDone, Writer};
 use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
@@ -29,6 +33,7 @@ use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::{Location, RowMark};
+use crate::snapshot::CopySpec;
 
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
@@ -55,6 +60,12 @@ pub struct CoordinatorOptions {
     pub outdated: Outdated,
     /// End of what was received, for the exit-safe point of a park inside a transaction.
     pub received: Box<dyn Fn() -> Option<Location> + Send + Sync>,
+    /// What is left to be done behind a copy.
+    pub windows: Windows,
+    /// How tables are read again there.
+    pub copy: CopySpec,
+    /// The task ends where the window does.
+    pub ends: bool,
 }
 
 /// Why the loop ended before a stop.
@@ -151,6 +162,8 @@ pub struct Coordinator {
     /// Start of a DDL statement that ran and whose end is not stored yet.
     ddl_start: Option<RowMark>,
     intake_end: Option<IntakeEnd>,
+    /// How often stale tables were read again at the window's end.
+    heals: u32,
     progress: watch::Sender<Progress>,
 }
 
@@ -175,6 +188,12 @@ impl Coordinator {
             }
             (Some(SafeWindow::Unknown), _) => Some(Safe::For(options.safe_duration)),
             (None, _) => None,
+        };
+        let window = options.windows.now();
+        let safe_until = match (&window, safe_until) {
+            (_, Some(Safe::Always)) => Some(Safe::Always),
+            (Some(window), _) => Some(Safe::At(RowMark::at(window.until().clone()))),
+            (None, safe) => safe,
         };
         let book = claimed.book.clone();
         let with_rows = (book.kept() == Kept::Downstream).then(|| options.tables.clone());
@@ -224,6 +243,7 @@ impl Coordinator {
             ddl_may_be_done: claimed.safe == Some(SafeWindow::Unknown),
             ddl_start: None,
             intake_end: None,
+            heals: 0,
             progress,
             options,
         }
@@ -246,6 +266,14 @@ impl Coordinator {
                     Ok(()) => None,
                     Err(ended) => Some(self.end(ended).await),
                 };
+            }
+            match self.heal_stale(&mut stop).await {
+                Ok(()) => {}
+                Err(Ended::Interrupted) => continue,
+                Err(ended) => return Some(self.end(ended).await),
+            }
+            if self.has_ended() {
+                return Some(self.finish().await);
             }
             match self.advance(&mut stop).await {
                 Ok(()) => {}
@@ -395,6 +423,14 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Safe mode is over where its end is applied, whether or not more comes.
+    fn pass_safe_window(&mut self) {
+        if matches!(&self.safe_until, Some(Safe::At(mark)) if !mark.is_inside() && self.applied.has_passed(mark)) {
+            self.safe_until = None;
+            self.publish();
+        }
+    }
+
     fn is_safe(&mut self, start: &RowMark) -> bool {
         if let Some(Safe::For(duration)) = self.safe_until {
             self.safe_until = Some(Safe::When(Instant::now() + duration));
@@ -451,6 +487,9 @@ impl Coordinator {
     fn publish(&self) {
         let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
             Safe::Always => "the task's configuration asks for it".to_owned(),
+            Safe::At(mark) if self.options.windows.is(|_| true) => {
+                format!("replaying what changed while rows were copied, until {}", mark.location)
+            }
             Safe::At(mark) if self.book.kept() == Kept::Here => {
                 format!("replaying what may have been applied before the interruption, until {}", mark.location)
             }

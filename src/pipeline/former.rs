@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::item::{DdlItem, Item, Queued};
+use super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::pace::Size;
 use super::trail::Trail;
 use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
@@ -421,7 +421,7 @@ impl Former {
                 self.ddls -= 1;
                 if self.at.is_inside() || self.open.as_ref().is_some_and(|open| open.other) {
                     // Rows behind it are applied already: this is a replay of a transaction that was cut.
-                    let _ = ddl.done.send(false);
+                    let _ = ddl.done.send(DdlEnd::Passed);
                     return Ok(Some(Popped::Mark));
                 }
                 self.after_ddl = true;

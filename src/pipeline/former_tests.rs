@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
-use super::super::item::{DdlItem, Item, Queued};
+use super::super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::*;
 use crate::dispatch::Step;
 use crate::dispatch::testing::{cells, change, table};
@@ -69,9 +69,22 @@ fn commit(location: Location) -> Queued {
     queued(Item::Commit { location, timestamp: 77, lsn }, 0)
 }
 
-fn ddl() -> (Queued, oneshot::Receiver<bool>) {
+fn ddl() -> (Queued, oneshot::Receiver<DdlEnd>) {
     let (done, ran) = oneshot::channel();
-    (queued(Item::Ddl(DdlItem { steps: Vec::new(), first_step: 0, place: "here".into(), done }), 0), ran)
+    (
+        queued(
+            Item::Ddl(DdlItem {
+                steps: Vec::new(),
+                first_step: 0,
+                place: "here".into(),
+                again: Vec::new(),
+                emptied: Vec::new(),
+                done,
+            }),
+            0,
+        ),
+        ran,
+    )
 }
 
 /// Inserts of these keys, the first of which is this row of its transaction.
@@ -706,7 +719,14 @@ fn item(past: &Past, number: usize) -> Item {
         }
         (Past::Ddl { number, .. }, 1) => {
             let (done, _) = oneshot::channel();
-            Item::Ddl(DdlItem { steps: Vec::new(), first_step: *number as u32, place: "".into(), done })
+            Item::Ddl(DdlItem {
+                steps: Vec::new(),
+                first_step: *number as u32,
+                place: "".into(),
+                again: Vec::new(),
+                emptied: Vec::new(),
+                done,
+            })
         }
         (Past::Rows { end, .. } | Past::Ddl { end, .. }, _) => commit(end),
     }

@@ -14,7 +14,7 @@ use crate::upstream::{ServerVersion, location_now};
 
 /// Called with L0; returns when the source's log is certain to be there from it on.
 pub type Begun =
-    Box<dyn Fn(Location) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> + Send + Sync + 'static>;
+    Arc<dyn Fn(Location) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> + Send + Sync + 'static>;
 
 /// A task's.
 pub struct TaskGuide {

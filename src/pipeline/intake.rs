@@ -25,16 +25,18 @@ use super::item::{IntakeEnd, Item, ItemSender};
 use super::mapping::TableMappings;
 use super::origin::Origin;
 use super::progress::Progress;
+use super::window::{Window, Windows};
 use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
 use crate::dispatch::{Change, EventSpan, LaneSkip};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::MetaTables;
-use crate::model::{BinlogPosition, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
+use crate::model::{BinlogPosition, Gtid, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
 use crate::row::{ChangeKind, TableLayout};
 use crate::schema::TableStructure;
+use crate::snapshot::{Replay, record};
 use crate::transform::Transform;
 use binding::Binding;
 use foreign_keys::Cascades;
@@ -79,6 +81,13 @@ pub struct Intake {
     declared_store: Arc<dyn DeclaredStore>,
     /// Row changes of the open transaction were sent.
     sent_rows: bool,
+    /// Its GTID.
+    gtid: Option<Gtid>,
+    /// What is left to be done behind a copy, as it was seen last.
+    window: Option<Window>,
+    windows: Windows,
+    /// Nothing is taken in beyond the window.
+    ends: bool,
 }
 
 /// What intake needs to know.
@@ -111,6 +120,10 @@ pub struct IntakeOptions {
     pub declared: DeclaredTables,
     /// Where that is kept.
     pub declared_store: Arc<dyn DeclaredStore>,
+    /// What is left to be done behind a copy.
+    pub windows: Windows,
+    /// Nothing is taken in beyond the window.
+    pub ends: bool,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -134,6 +147,8 @@ enum Question<'a> {
     ParentColumns(&'a Cascade),
     /// The default character set of a schema.
     SchemaCharset(&'a str),
+    /// To store what is left to be done behind a copy.
+    Replay(&'a Replay),
 }
 
 /// What it answers.
@@ -171,6 +186,7 @@ impl Intake {
         let IntakeOptions { reader, decoder, transform, downstream, origin, prepared, start, exceptions, .. } = options;
         let (declared, declared_store) = (options.declared, options.declared_store);
         let (mappings, progress, tables, epoch) = (options.mappings, options.progress, options.tables, options.epoch);
+        let (windows, ends) = (options.windows, options.ends);
         let open = start.location.clone();
         Intake {
             reader,
@@ -196,6 +212,10 @@ impl Intake {
             declared,
             declared_store,
             sent_rows: false,
+            gtid: None,
+            window: windows.now(),
+            windows,
+            ends,
         }
     }
 
@@ -254,6 +274,8 @@ impl Intake {
     async fn take(&mut self, decoded: Decoded, lsn: u64) -> Result<(), End> {
         match decoded {
             Decoded::Begin { gtid, start, .. } => {
+                self.pass_window(&start).await?;
+                self.gtid.clone_from(&gtid);
                 self.skipping = match &self.done {
                     // Another transaction than the one expected is the former's to report.
                     Some(done) => matches!(skip(done, gtid.as_ref(), &start), Ok(LaneSkip::All)),
@@ -296,7 +318,15 @@ impl Intake {
         {
             return Ok(());
         }
-        let Some(Binding { table, cascade }) = self.binding(&event).await? else { return Ok(()) };
+        let source = &event.layout.source;
+        if self.window.as_ref().is_some_and(|window| window.leaves_out(source, self.gtid.as_ref(), &self.open)) {
+            return Ok(());
+        }
+        let bound = match self.binding(&event).await {
+            Err(failure) if self.turns_stale(&failure, source).await? => return Ok(()),
+            bound => bound?,
+        };
+        let Some(Binding { table, cascade }) = bound else { return Ok(()) };
         if let Some(cascade) = cascade {
             self.check_cascade(&event, &cascade).await.map_err(|failure| failure.at(self.place(&event)))?;
         }
@@ -308,6 +338,48 @@ impl Intake {
         let bytes = changes.iter().map(Change::bytes).sum();
         self.sent_rows = true;
         Ok(self.send(Item::Changes { changes, lsn }, bytes).await?)
+    }
+
+    /// The coordinator may have changed it.
+    fn see_window(&mut self) {
+        if let Some(window) = self.windows.changed() {
+            self.window = window;
+        }
+    }
+
+    /// Where the window ends: tables that are stale there are read again before anything behind it comes.
+    async fn pass_window(&mut self, start: &Location) -> Result<(), End> {
+        self.see_window();
+        loop {
+            let Some(window) = &self.window else { return Ok(()) };
+            if !window.is_over(start) {
+                return Ok(());
+            }
+            if !window.has_stale() {
+                break;
+            }
+            self.window = self.windows.next().await.ok_or(Gone)?;
+        }
+        if self.ends {
+            // The coordinator ends the task when everything before this is applied.
+            std::future::pending::<()>().await;
+        }
+        self.window = None;
+        Ok(())
+    }
+
+    /// Rows that do not fit the target's table, while it is not what it was when they were logged: the structures were
+    /// read later than where the binlog begins to count, or the table changed while it was copied. The statement that
+    /// explains it is still to come. Stored before the first row is left out.
+    async fn turns_stale(&mut self, failure: &Failure, table: &SourceTable) -> Result<bool, Failure> {
+        let unfit = matches!(failure.known_code(), Some(Code::ColumnCount | Code::NoDownstreamTable));
+        let Some(window) = self.window.as_mut().filter(|_| unfit) else { return Ok(false) };
+        window.mark_stale(table);
+        self.windows.set(Some(window.clone()));
+        tracing::info!(%table, "rows of another structure than the target's are left out until the table is read again");
+        let replay = window.to_replay();
+        self.retried(Question::Replay(&replay)).await?;
+        Ok(true)
     }
 
     /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
@@ -338,6 +410,11 @@ impl Intake {
             Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
             Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
             Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),
+            Question::Replay(replay) => {
+                let Some(tables) = &self.tables else { return Ok(Answer::Stored) };
+                // Nobody is fenced off by it: it is true for whoever goes on, and only the owner comes here.
+                record(conn, tables, Some(replay), None).await.map(|_| Answer::Stored)
+            }
             Question::Store(sql) => {
                 let stored = self.downstream.limited(conn.query_drop(*sql)).await;
                 let doing = "store how a table's changes are dealt out";

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::apply::DdlStep;
 use crate::dispatch::Change;
 use crate::error::Failure;
-use crate::model::{Gtid, Location};
+use crate::model::{Gtid, Location, SourceTable};
 use crate::relay::RelayError;
 
 /// Bytes of row images between intake and lanes, in KiB; with the group at work and the one prepared this bounds memory.
@@ -59,8 +59,21 @@ pub struct DdlItem {
     pub first_step: u32,
     /// Where it came from, in DM's words.
     pub place: Arc<str>,
-    /// Told when all have run: `true` where they ran now, `false` where rows behind them are applied already.
-    pub done: oneshot::Sender<bool>,
+    /// Tables whose structure it changes, behind a copy that is not replayed yet: they are read again when it has run.
+    pub again: Vec<SourceTable>,
+    /// Tables that it makes empty or takes away.
+    pub emptied: Vec<SourceTable>,
+    /// Told when all have run.
+    pub done: oneshot::Sender<DdlEnd>,
+}
+
+/// How a DDL statement ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DdlEnd {
+    /// It ran now, and what is left to be done behind a copy is up to date.
+    Ran,
+    /// Rows behind it are applied already.
+    Passed,
 }
 
 /// Why intake ended.

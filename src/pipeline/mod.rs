@@ -9,6 +9,7 @@
 
 mod build;
 mod coordinator;
+mod copying;
 mod declared;
 mod exceptions;
 mod former;
@@ -22,13 +23,17 @@ mod pace;
 mod progress;
 mod receive;
 mod trail;
+mod window;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
+pub use crate::snapshot::{CopyOptions, CopyProgress, Existing, Phase as CopyPhase, TableProgress};
 pub use build::{PipelineSpec, run, target_of};
+pub use copying::CopyPlan;
 pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
 pub use exceptions::{Exception, Exceptions, Treatment};
-pub use guide::{Begun, TaskGuide};
-pub use progress::{DURATION_BOUNDS, Durations, Progress, RunningDdl};
+pub use guide::Begun;
+pub use guide::TaskGuide;
+pub use progress::{DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
 pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;
@@ -73,4 +78,6 @@ pub enum Outcome {
     RelayDamaged(RelayError),
     /// Another owner has taken the task over.
     Fenced,
+    /// It has come to the task's own end, which is stored. `None` where it had come there before.
+    Finished(Option<RowMark>),
 }

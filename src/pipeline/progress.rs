@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{Location, RowMark};
+use crate::snapshot::CopyProgress;
 
 /// Upper bounds of [`Durations`]' buckets, in seconds. A group should take about 0.1.
 pub const DURATION_BOUNDS: [f64; 9] = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
@@ -46,9 +47,25 @@ pub struct RunningDdl {
     pub since: SystemTime,
 }
 
+/// What a pipeline does.
+#[derive(Debug, Clone, Default)]
+pub enum Doing {
+    /// Not known yet: it looks at what stands downstream.
+    #[default]
+    Looking,
+    /// Existing rows are copied.
+    Copying(Box<CopyProgress>),
+    /// The binlog is followed.
+    Following,
+    /// The binlog is followed up to the task's end, which belongs to the copy; with how that ended, if it was this pipeline's.
+    Ending(Option<Box<CopyProgress>>),
+}
+
 /// Where a running pipeline stands.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
+    /// What it does.
+    pub doing: Doing,
     /// In a few words.
     pub activity: String,
     /// Handed to the lanes.

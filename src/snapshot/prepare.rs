@@ -289,6 +289,9 @@ async fn check_read(
     }
     match refused {
         None => {}
+        // It has changed since its structure was read: whoever reads it will see that, and leave it as stale.
+        Some(mysql_async::Error::Server(error))
+            if error.code == 1146 || (error.code == 1054 && spec.options.condition.is_none()) => {}
         Some(mysql_async::Error::Server(error)) => {
             let schema = plan.source.0.schema.replace('`', "``");
             let remedy = match error.code {

@@ -16,17 +16,19 @@ use super::records::TaskRecord;
 use super::source::Source;
 use super::tasks::{all, parse, protected};
 use super::{Inner, Supervisor, store_failure};
-use crate::config::{SubtaskConfig, TaskConfig};
+use crate::config::{OnDuplicate, SubtaskConfig, TaskConfig, TaskMode};
 use crate::error::{Code, Failure};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Flavor, Location, RowMark};
-use crate::pipeline::{Exceptions, PipelineSpec};
+use crate::pipeline::{CopyOptions, CopyPlan, Exceptions, Existing, PipelineSpec};
 use crate::store::Namespace;
 use crate::task::{AutoResume, Recipe, record_key};
 use crate::transform::{Rules, Transform};
 
 /// A recipe that is kept with its subtask.
 pub(super) struct StoredRecipe {
+    /// For what it gives to its pipelines.
+    me: Weak<StoredRecipe>,
     supervisor: Weak<Inner>,
     source: Arc<Source>,
     name: String,
@@ -43,7 +45,8 @@ pub(super) struct StoredRecipe {
 impl StoredRecipe {
     /// As a record has it that is stored.
     pub fn new(supervisor: &Supervisor, source: &Arc<Source>, name: &str, record: TaskRecord) -> Arc<StoredRecipe> {
-        Arc::new(StoredRecipe {
+        Arc::new_cyclic(|me| StoredRecipe {
+            me: Weak::clone(me),
             supervisor: Arc::downgrade(&supervisor.inner),
             source: Arc::clone(source),
             name: name.to_owned(),
@@ -160,16 +163,60 @@ impl StoredRecipe {
         inner.map(|inner| Supervisor { inner }).ok_or_else(|| Failure::new(Code::NotSet, "the agent is shutting down"))
     }
 
-    /// From its record, else found now and stored.
-    async fn begin(&self, supervisor: &Supervisor, subtask: &SubtaskConfig) -> Result<Location, Failure> {
+    /// From its record, else found now and stored; where existing rows are copied first, the copy finds it.
+    async fn begin(&self, supervisor: &Supervisor, subtask: &SubtaskConfig) -> Result<Option<Location>, Failure> {
         if let Some(begin) = self.known_begin()? {
-            return Ok(begin);
+            return Ok(Some(begin));
+        }
+        if subtask.mode.copies() {
+            return supervisor.stored_begin(self.source.flavor, subtask).await;
         }
         let start_time = self.record().master.map(|master| master.start_time).unwrap_or_default();
         let begin = supervisor.find_begin(&self.source, subtask, &start_time, !start_time.is_empty()).await?;
         let start = StoredMark::from(&RowMark::at(begin.clone()));
         self.change(|record| record.start = Some(start)).await?;
-        Ok(begin)
+        Ok(Some(begin))
+    }
+
+    /// A copy begins: from here on the relay log must be there, whatever becomes of this process.
+    async fn copy_begins(&self, at: Location) -> Result<(), Failure> {
+        let start = StoredMark::from(&RowMark::at(at.clone()));
+        if self.record().start.as_ref() != Some(&start) {
+            self.change(|record| record.start = Some(start)).await?;
+        }
+        self.source.relay.protect(&protected(&self.name, &self.source.id), &at);
+        self.source.reach_back_to(&at).await
+    }
+
+    fn copy_plan(&self, subtask: &SubtaskConfig) -> CopyPlan {
+        let copy = &subtask.copy;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let me = Weak::clone(&self.me);
+        CopyPlan {
+            copies: subtask.mode.copies(),
+            ends: subtask.mode == TaskMode::Full,
+            options: CopyOptions {
+                readers: copy.readers as usize,
+                writers: copy.writers as usize,
+                existing: match copy.on_duplicate {
+                    OnDuplicate::Replace => Existing::Replace,
+                    OnDuplicate::Error => Existing::Refuse,
+                    OnDuplicate::Ignore => Existing::Keep,
+                },
+                statement_bytes: copy.statement_bytes.map(bytes),
+                chunk_rows: copy.chunk_rows,
+                chunk_bytes: copy.chunk_bytes.map(bytes),
+                condition: copy.condition.clone(),
+                views: copy.views,
+            },
+            begun: Arc::new(move |at| {
+                let me = Weak::clone(&me);
+                Box::pin(async move {
+                    let gone = || Failure::new(Code::NotSet, "the task has been stopped");
+                    me.upgrade().ok_or_else(gone)?.copy_begins(at).await
+                })
+            }),
+        }
     }
 }
 
@@ -202,6 +249,7 @@ impl Recipe for StoredRecipe {
             moves: supervisor.inner.options.joined,
             exceptions: Arc::new(self.exceptions().await?),
             declared: self.declared.clone(),
+            copy: self.copy_plan(&subtask),
         })
     }
 
@@ -222,12 +270,19 @@ impl Recipe for StoredRecipe {
         let config = self.config();
         let subtask = config.as_ref().and_then(|config| config.subtask(&self.source.id).ok());
         let mut notes = subtask.map(SubtaskConfig::notes).unwrap_or_default();
+        let copies = subtask.is_some_and(|subtask| subtask.mode.copies());
+        if copies && self.record().master.is_some_and(|master| !master.start_time.is_empty()) {
+            notes.push(NO_START_TIME.to_owned());
+        }
         for word in self.record().master.iter().flat_map(|master| &master.unheeded) {
             notes.push(format!("`{word}` of start-task has no effect here: {}", why_unheeded(word)));
         }
         notes
     }
 }
+
+/// Of a place to start, where a copy finds it.
+pub(super) const NO_START_TIME: &str = "`--start-time` has no meaning where existing rows are copied first: the binlog counts from the beginning of the copy on";
 
 /// Of a word of start-task.
 fn why_unheeded(word: &str) -> &'static str {

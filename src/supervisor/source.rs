@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::api::{Receiving, RelayStatus, Runway, SourceStatus};
 use super::eye;
 use super::horizon::Horizon;
+use super::tasks::protected;
 use crate::config::SourceConfig;
 use crate::error::{Code, Failure};
 use crate::model::{Flavor, Location, Received};
@@ -489,6 +490,10 @@ impl RelayKeeper for Source {
         self.forget_horizon();
         self.start_receiving();
         Ok(())
+    }
+
+    fn release(&self, task: &str) {
+        self.relay.release(&protected(task, &self.id));
     }
 
     fn pulse(&self) -> Pulse {

@@ -84,6 +84,21 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// Where a checkpoint that is stored downstream lets a subtask go on.
+    pub(super) async fn stored_begin(
+        &self,
+        flavor: Flavor,
+        subtask: &SubtaskConfig,
+    ) -> Result<Option<Location>, Failure> {
+        let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
+        let connector = Connector::new(endpoint(&subtask.to, self.key().as_ref()));
+        let connected = connector.connect().await;
+        let mut conn = connected.map_err(|error| connector.failure(&error, Scope::Downstream))?;
+        peek(&mut conn, &tables, flavor).await
+    }
+}
+
 impl StartQuestion<'_> {
     /// Checks the source and answers.
     pub async fn answer(&self) -> Result<Location, Failure> {

@@ -8,7 +8,7 @@ use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
 use super::broken::{TASK_REMEDY, damaged};
 use super::endpoint::endpoint;
 use super::master::LEASE;
-use super::recipe::{StoredRecipe, compile};
+use super::recipe::{NO_START_TIME, StoredRecipe, compile};
 use super::records::{FORM, TaskRecord, check_form};
 use super::source::Source;
 use super::sources::without_login;
@@ -22,7 +22,7 @@ use crate::mysql::Connector;
 use crate::store::{Changes, Namespace};
 use crate::task::{
     KEY_SEPARATOR, Park, ParkReason, ParkRecord, Recipe, RelayKeeper, Stage, StoredLedger, TaskHandle, TaskSpec,
-    TaskStatus, forget, record_key, start,
+    TaskStatus, Unit, forget, record_key, start,
 };
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
@@ -76,7 +76,7 @@ impl Supervisor {
             let mut subtask = recipe.subtask()?;
             subtask.inherit(&source.settings().config);
             compile(&subtask, source.flavor)?;
-            if recipe.known_begin()?.is_none() {
+            if recipe.known_begin()?.is_none() && !subtask.mode.copies() {
                 return Err(Failure::new(Code::Checkpoint, format!("stored task {name}: its start is missing")));
             }
         }
@@ -95,7 +95,7 @@ impl Supervisor {
         // What is stored downstream is at or behind this; the pipeline says the exact place when it starts.
         let flushed = parks.flushed.as_ref().and_then(|mark| mark.to_mark(source.flavor).ok());
         let begin = || recipe.known_begin().ok().flatten().or(source.relay.state().start);
-        if let Some(needed) = flushed.map(|mark| mark.location).or_else(begin) {
+        if let Some(needed) = flushed.map(|mark| mark.location).or_else(begin).filter(|_| !parks.finished) {
             source.relay.protect(&protected(name, &source.id), &needed);
         }
         source.task_added();
@@ -152,16 +152,23 @@ impl Supervisor {
         subtask.inherit(&source.settings().config);
         // Everything that can be refused is refused before anything is stored.
         compile(&subtask, source.flavor)?;
+        let copies = subtask.mode.copies();
+        if copies && !request.start_time.is_empty() {
+            return Err(no_start_time());
+        }
         let anew = request.remove_meta || config.remove_meta || !request.start_time.is_empty();
         let begin = self.find_begin(&source, &subtask, &request.start_time, anew).await?;
-        let start = Some(StoredMark::from(&RowMark::at(begin.clone())));
+        // Where rows are copied first, the copy finds out where the binlog begins to count; what was asked is whether all
+        // that is needed is there.
+        let start = (!copies).then(|| StoredMark::from(&RowMark::at(begin.clone())));
         let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start, master: None };
         let record_key = record_key(&source.id, name);
         let changes = forget(Changes::new(), &source.id, name).put(Namespace::Task, &record_key, &record);
         let stored = self.inner.db.write(changes).await;
         stored.map_err(|error| store_failure(&error, "store the task"))?;
         // Where a checkpoint lies before this, the pipeline finds out and asks for it.
-        if source.relay.state().start.is_none()
+        if !copies
+            && source.relay.state().start.is_none()
             && let Err(failure) = self.reach_first(&source, name, &begin).await
         {
             let changes = forget(Changes::new(), &source.id, name).remove(Namespace::Task, &record_key);
@@ -194,7 +201,10 @@ impl Supervisor {
     /// Until it applies, or failed; a task that is still connecting when patience ends is left to it.
     async fn wait_until_running(&self, handle: &TaskHandle) -> Result<(), Failure> {
         let settled = |status: &TaskStatus| {
-            (status.stage == Stage::Running && status.activity == "applying") || !status.failures.is_empty()
+            let at_work = status.activity == "applying" || status.unit == Unit::Load;
+            (status.stage == Stage::Running && at_work)
+                || status.stage == Stage::Finished
+                || !status.failures.is_empty()
         };
         let status = wait_for(handle, PATIENCE, settled).await;
         match status.failures.first() {
@@ -231,6 +241,9 @@ impl Supervisor {
 
     async fn pause(&self, handle: &TaskHandle, actor: &Actor) -> Result<String, Failure> {
         let before = handle.status();
+        if before.stage == Stage::Finished {
+            return Err(is_finished("running"));
+        }
         handle.park(ParkReason::Operator, Park::now(&actor.name)).await?;
         let parked = |status: &TaskStatus| status.stage == Stage::Paused;
         let early = wait_for(handle, STALL, parked).await;
@@ -258,6 +271,9 @@ impl Supervisor {
     }
 
     async fn resume(&self, source_id: &str, handle: &TaskHandle) -> Result<String, Failure> {
+        if handle.status().stage == Stage::Finished {
+            return Err(is_finished("paused"));
+        }
         self.source(source_id)?.kick().await;
         // Under a master the lease comes back by itself, and its stage is its own.
         let ours = [ParkReason::Operator, ParkReason::Error, ParkReason::Lease];
@@ -359,6 +375,7 @@ impl Supervisor {
             subtask.inherit(&settings.config);
             let subtask = &subtask;
             problems.extend(compile(subtask, source.flavor).err());
+            problems.extend((subtask.mode.copies() && !start_time.is_empty()).then(no_start_time));
             let question = StartQuestion {
                 endpoint: &settings.receive.endpoint,
                 flavor: source.flavor,
@@ -388,6 +405,19 @@ impl Supervisor {
         let (_, entry) = tasks.iter().find(|(key, _)| key.1 == name)?;
         entry.recipe.config().map(|config| config.to_dm_yaml())
     }
+}
+
+/// Nothing is to be paused or resumed any more.
+fn is_finished(wanted: &str) -> Failure {
+    let code = if wanted == "paused" { Code::NotPaused } else { Code::NotRunning };
+    Failure::new(code, format!("current stage is Finished but not {wanted}, invalid")).workaround(
+        "The task has come to its end: everything is copied. Please use `stop-task` when it is not needed any more.",
+    )
+}
+
+fn no_start_time() -> Failure {
+    Failure::new(Code::ConfigTask, NO_START_TIME)
+        .workaround("Please leave it out; or use `task-mode: incremental` where the rows are there already.")
 }
 
 /// A task's stored form without how to log in, to compare two of them.

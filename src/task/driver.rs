@@ -17,7 +17,7 @@ use super::snapshot::{Counts, Parts, first_status, update};
 use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::{Location, RowMark};
-use crate::pipeline::{self, Outcome, Parked, Progress, Stop};
+use crate::pipeline::{self, Doing, Outcome, Parked, Progress, Stop};
 use crate::runtime::{Beat, Owned, spawn};
 use crate::store::{Changes, Namespace, StoreError};
 
@@ -106,7 +106,7 @@ impl Driver {
         if self.record.parks.contains_key(&ParkReason::Error) {
             self.schedule_resume();
         }
-        self.event(Event::Start);
+        self.event(if self.record.finished { Event::Done } else { Event::Start });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut keep = Instant::now();
@@ -289,6 +289,21 @@ impl Driver {
                         "Please make sure that only one agent runs the task, then resume-task on that one.",
                     )];
             }
+            Some(Outcome::Finished(mark)) => {
+                if let Some(mark) = &mark {
+                    self.record.flushed = Some(mark.into());
+                }
+                applied(mark, self);
+                self.record.finished = true;
+                self.record.failures.clear();
+                self.resume_at = None;
+                // Nothing of the relay log will be read again.
+                self.spec.keeper.release(&self.spec.name);
+                tracing::info!(task = %self.spec.name, source = %self.spec.source_id, "the task has come to its end");
+                self.store_quietly().await;
+                self.event(Event::Done);
+                return;
+            }
             Some(Outcome::RelayTooShort(location)) if self.stage == Stage::Running => {
                 tracing::info!(%location, "the relay log begins anew where the task goes on");
                 let keeper = Arc::clone(&self.spec.keeper);
@@ -374,13 +389,15 @@ impl Driver {
         if let Some(mark) = &progress.applied {
             self.record.applied = Some(mark.into());
         }
+        self.record.take_doing(&progress.doing);
         self.record.ddl =
             progress.ddl.as_ref().map(|ddl| BegunDdl { statement: ddl.statement.clone(), since: ddl.since });
         if let Some(location) = &progress.flushed {
             self.record.flushed = Some((&RowMark::at(location.clone())).into());
         }
         // Once rows are applied, or it has been at it for a while, what it failed with is over.
-        let settled = running.since.elapsed() >= SETTLED && progress.activity == "applying";
+        let copies = matches!(&progress.doing, Doing::Copying(copy) if copy.chunks_written > 0);
+        let settled = running.since.elapsed() >= SETTLED && (progress.activity == "applying" || copies);
         // But not while it drains because of one.
         let parks = self.record.parks.contains_key(&ParkReason::Error);
         if !parks && (progress.rows > 0 || settled) {
@@ -394,7 +411,8 @@ impl Driver {
         let pulse = self.spec.keeper.pulse();
         self.stranger.clone_from(&pulse.stranger);
         let applied = self.status.borrow().applied.as_ref().map(|applied| applied.0.clone());
-        let reading = self.meter.read(self.stage == Stage::Running, &pulse, applied.as_ref());
+        let copy = self.record.copy.as_ref();
+        let reading = self.meter.read(self.stage == Stage::Running, &pulse, applied.as_ref(), copy);
         self.record.waiting_since = self.meter.waiting_since();
         let progress = self.running.as_ref().map(|running| running.progress.borrow().clone());
         let parts = Parts {

@@ -35,6 +35,8 @@ pub trait RelayKeeper: Send + Sync + 'static {
     async fn reach_back(&self, location: Location) -> Result<(), Failure>;
     /// Makes room to fetch a damaged part again.
     async fn repair(&self, damage: RelayError) -> Result<(), Failure>;
+    /// A task needs nothing of the relay log any more.
+    fn release(&self, task: &str);
     /// What is known of the source now.
     fn pulse(&self) -> Pulse;
 }

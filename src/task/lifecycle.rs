@@ -9,9 +9,12 @@
 //!                                 │  └────────────────────────────────────────────┘ │
 //!                            stop │            ended                                ▼
 //!                                 └─► Stopping ─────────────────────────────────► Stopped
+//!
+//!   New, Running, Pausing, Resuming ──done──► Finished ──stop──► Stopped
 //! ```
 //! A task runs only while its set of park reasons is empty; which reasons are in it is the caller's business, so that
-//! one reason can never lift another.
+//! one reason can never lift another. A task that has an end (mode `full`) is kept as Finished when it has come to it: there is
+//! nothing to pause or to resume any more.
 
 use super::status::Stage;
 
@@ -26,6 +29,8 @@ pub enum Event {
     Unpark,
     /// Its pipeline ended, whatever way.
     Ended,
+    /// Its pipeline ended at the task's own end, or had before a restart.
+    Done,
     /// It is to go.
     Stop,
 }
@@ -62,7 +67,8 @@ pub fn step(stage: Stage, event: Event, parked: bool) -> (Stage, Effect) {
         (S::Pausing | S::Resuming, V::Stop) => (S::Stopping, E::None),
         (S::Resuming, V::Park) if parked => (S::Pausing, E::None),
         (S::Paused, V::Unpark) if !parked => (S::Running, E::StartPipeline),
-        (S::Stopping, V::Ended) => (S::Stopped, E::Remove),
+        (S::New | S::Running | S::Pausing | S::Resuming, V::Done) => (S::Finished, E::None),
+        (S::Stopping, V::Ended | V::Done) | (S::Finished, V::Stop) => (S::Stopped, E::Remove),
         (stage, _) => (stage, E::None),
     }
 }
@@ -105,6 +111,16 @@ mod tests {
             (S::Stopping, V::Park, true, S::Stopping, E::None),
             (S::Stopping, V::Unpark, false, S::Stopping, E::None),
             (S::Stopping, V::Ended, false, S::Stopped, E::Remove),
+            (S::New, V::Done, true, S::Finished, E::None),
+            (S::Running, V::Done, false, S::Finished, E::None),
+            (S::Pausing, V::Done, true, S::Finished, E::None),
+            (S::Resuming, V::Done, false, S::Finished, E::None),
+            (S::Stopping, V::Done, false, S::Stopped, E::Remove),
+            (S::Finished, V::Start, false, S::Finished, E::None),
+            (S::Finished, V::Park, true, S::Finished, E::None),
+            (S::Finished, V::Unpark, false, S::Finished, E::None),
+            (S::Finished, V::Ended, false, S::Finished, E::None),
+            (S::Finished, V::Stop, true, S::Stopped, E::Remove),
             (S::Stopped, V::Start, false, S::Stopped, E::None),
             (S::Stopped, V::Unpark, false, S::Stopped, E::None),
         ];
@@ -115,9 +131,17 @@ mod tests {
 
     #[test]
     fn a_parked_task_never_starts_a_pipeline() {
-        let stages = [Stage::New, Stage::Running, Stage::Paused, Stage::Pausing, Stage::Resuming, Stage::Stopping];
+        let stages = [
+            Stage::New,
+            Stage::Running,
+            Stage::Paused,
+            Stage::Pausing,
+            Stage::Resuming,
+            Stage::Stopping,
+            Stage::Finished,
+        ];
         for stage in stages {
-            for event in [Event::Start, Event::Park, Event::Unpark, Event::Ended, Event::Stop] {
+            for event in [Event::Start, Event::Park, Event::Unpark, Event::Ended, Event::Done, Event::Stop] {
                 assert_ne!(step(stage, event, true).1, Effect::StartPipeline, "{stage:?} {event:?}");
             }
         }

@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::status::Totals;
+use super::status::{CopyStatus, Totals};
 use crate::error::Failure;
 use crate::model::Location;
-use crate::pipeline::Progress;
+use crate::pipeline::{Doing, Progress};
 use crate::relay::Relay;
 
 /// Rates are averaged over about this time.
@@ -45,6 +45,8 @@ pub struct Reading {
     pub bytes_per_second: f64,
     /// Time left.
     pub eta: Option<Duration>,
+    /// Rows and bytes of the copy a second, averaged, and its time left.
+    pub copy: (f64, f64, Option<Duration>),
 }
 
 /// Since when the oldest change waits. All times are the source's, in seconds since the epoch.
@@ -100,6 +102,16 @@ pub struct Meter {
     sampled_lsn: u64,
     rows_per_second: f64,
     bytes_per_second: f64,
+    /// Rows and bytes of the copy: now, at the last sample, and a second. `None` before a pipeline told.
+    copied: Option<[Copied; 2]>,
+    copied_per_second: (f64, f64),
+}
+
+/// Rows and bytes of the copy that are written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Copied {
+    rows: u64,
+    bytes: u64,
 }
 
 impl Meter {
@@ -118,6 +130,8 @@ impl Meter {
             sampled_lsn: 0,
             rows_per_second: 0.0,
             bytes_per_second: 0.0,
+            copied: None,
+            copied_per_second: (0.0, 0.0),
         }
     }
 
@@ -147,12 +161,18 @@ impl Meter {
         if let Some(timestamp) = progress.applied_timestamp {
             self.applied_at = Some(timestamp);
         }
+        if let Doing::Copying(copy) = &progress.doing {
+            let now = Copied { rows: copy.rows_written, bytes: copy.bytes_written };
+            // What was there before a restart was not written now.
+            self.copied.get_or_insert([now; 2])[0] = now;
+        }
     }
 
     /// A pipeline has ended; the next one counts from zero.
     pub fn pipeline_ended(&mut self) {
         self.before = self.totals();
         self.present = Totals::default();
+        (self.copied, self.copied_per_second) = (None, (0.0, 0.0));
     }
 
     fn totals(&self) -> Totals {
@@ -168,7 +188,13 @@ impl Meter {
     }
 
     /// Reads, for a subtask that is applied up to `applied`.
-    pub fn read(&mut self, running: bool, pulse: &Pulse, applied: Option<&Location>) -> Reading {
+    pub fn read(
+        &mut self,
+        running: bool,
+        pulse: &Pulse,
+        applied: Option<&Location>,
+        copy: Option<&CopyStatus>,
+    ) -> Reading {
         let state = self.relay.state();
         if self.lsn.is_none()
             && let Some(kept) = &self.kept
@@ -208,7 +234,16 @@ impl Meter {
             rows_per_second: if running { self.rows_per_second } else { 0.0 },
             bytes_per_second: if running { self.bytes_per_second } else { 0.0 },
             eta: eta.filter(|_| running),
+            copy: self.copy_rates(running, copy),
         }
+    }
+
+    fn copy_rates(&self, running: bool, copy: Option<&CopyStatus>) -> (f64, f64, Option<Duration>) {
+        let Some(copy) = copy.filter(|_| running && self.copied.is_some()) else { return (0.0, 0.0, None) };
+        let (rows, bytes) = self.copied_per_second;
+        let left = copy.rows.saturating_sub(copy.rows_written) as f64;
+        let eta = if rows > 0.0 && copy.rows > 0 { Duration::try_from_secs_f64(left / rows).ok() } else { None };
+        (rows, bytes, eta)
     }
 
     fn sample(&mut self, rows_total: u64) {
@@ -222,6 +257,12 @@ impl Meter {
         self.rows_per_second += (rate(rows_total, self.sampled_rows) - self.rows_per_second) * weight;
         let bytes = if self.sampled_lsn == 0 { 0.0 } else { rate(lsn, self.sampled_lsn) };
         self.bytes_per_second += (bytes - self.bytes_per_second) * weight;
+        if let Some([now, then]) = &mut self.copied {
+            let (rows, bytes) = &mut self.copied_per_second;
+            *rows += (rate(now.rows, then.rows) - *rows) * weight;
+            *bytes += (rate(now.bytes, then.bytes) - *bytes) * weight;
+            *then = *now;
+        }
         (self.sampled, self.sampled_rows, self.sampled_lsn) = (Instant::now(), rows_total, lsn);
     }
 }

@@ -15,6 +15,6 @@ pub use ledger::StoredLedger;
 pub use lifecycle::{Effect, Event, step};
 pub use meter::Pulse;
 pub use record::ParkRecord;
-pub use status::{BegunDdl, Park, ParkReason, Stage, TaskStatus, Totals};
+pub use status::{BegunDdl, CopyStatus, Park, ParkReason, Stage, TaskStatus, Totals, Unit};
 
 pub use crate::pipeline::{DURATION_BOUNDS, Durations};

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{BegunDdl, Park, ParkReason};
+use super::status::{BegunDdl, CopyStatus, Park, ParkReason, Unit};
 use crate::error::Failure;
 use crate::meta::StoredMark;
+use crate::model::RowMark;
+use crate::pipeline::{CopyPhase, CopyProgress, Doing, TableProgress};
 
 /// Stored under the subtask's key. Locations are for the status only: what a restart goes on from is stored downstream.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -25,4 +27,47 @@ pub struct ParkRecord {
     /// DDL that was sent downstream and of whose end nothing is known.
     #[serde(default)]
     pub ddl: Option<BegunDdl>,
+    /// What part of its work it is at.
+    #[serde(default)]
+    pub unit: Unit,
+    /// How far the copy of existing rows was.
+    #[serde(default)]
+    pub copy: Option<CopyStatus>,
+    /// It has come to its own end (mode `full`).
+    #[serde(default)]
+    pub finished: bool,
+}
+
+impl ParkRecord {
+    /// Takes in what a pipeline does.
+    pub fn take_doing(&mut self, doing: &Doing) {
+        match doing {
+            Doing::Looking => {}
+            Doing::Ending(copy) => {
+                self.unit = Unit::Load;
+                self.copy = copy.as_deref().map(copied).or(self.copy.take());
+            }
+            Doing::Following => (self.unit, self.copy) = (Unit::Sync, None),
+            Doing::Copying(copy) => {
+                self.unit = if copy.phase == CopyPhase::Prepare { Unit::Dump } else { Unit::Load };
+                self.copy = Some(copied(copy));
+            }
+        }
+    }
+}
+
+fn copied(copy: &CopyProgress) -> CopyStatus {
+    let named = |table: &TableProgress| (table.table.to_string(), table.rows, table.estimate);
+    CopyStatus {
+        from: copy.from.clone().map(|location| (&RowMark::at(location)).into()),
+        tables: copy.tables_total,
+        tables_done: copy.tables_done,
+        rows: copy.rows_estimated,
+        rows_written: copy.rows_written,
+        bytes: copy.bytes_estimated,
+        bytes_read: copy.bytes_read,
+        bytes_written: copy.bytes_written,
+        at_work: copy.at_work.iter().map(named).collect(),
+        ..CopyStatus::default()
+    }
 }

@@ -43,7 +43,13 @@ pub(super) struct Counts {
 /// Before the driver has done anything: what is kept of the time before.
 pub(super) fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
     // What was parked is so from the first instant that somebody can ask.
-    let stage = if record.parks.is_empty() { Stage::New } else { step(Stage::New, Event::Start, true).0 };
+    let stage = if record.finished {
+        Stage::Finished
+    } else if record.parks.is_empty() {
+        Stage::New
+    } else {
+        step(Stage::New, Event::Start, true).0
+    };
     let mut status = TaskStatus {
         parks: record.parks.clone(),
         failures: record.failures.clone(),
@@ -54,6 +60,7 @@ pub(super) fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
     let flavor = spec.flavor;
     take_applied(&mut status, record.applied.as_ref().and_then(|mark| mark.to_mark(flavor).ok()));
     status.flushed = flushed(record, flavor);
+    (status.unit, status.copy) = (record.unit, record.copy.clone());
     status
 }
 
@@ -77,6 +84,11 @@ pub(super) fn update(status: &mut TaskStatus, parts: Parts<'_>) {
     if let Some(progress) = progress {
         status.notes = parts.notes.iter().chain(&progress.notes).cloned().collect();
     }
+    status.unit = record.unit;
+    status.copy.clone_from(&record.copy);
+    if let Some(copy) = &mut status.copy {
+        (copy.rows_per_second, copy.bytes_per_second, copy.eta) = reading.copy;
+    }
     status.safe_mode = progress.and_then(|progress| progress.safe_mode.clone());
     status.lag = reading.lag;
     status.backlog_bytes = reading.backlog_bytes;
@@ -96,6 +108,7 @@ fn activity(progress: Option<&Progress>, record: &ParkRecord, stage: Stage, repa
             None => format!("draining ({})", progress.activity),
         },
         (Some(progress), _) => progress.activity.clone(),
+        (None, Stage::Finished) => "finished".to_owned(),
         (None, Stage::Paused) => match &record.ddl {
             Some(ddl) => format!(
                 "parked; contact was lost while DDL ran, which may still be at work downstream, since {}: {}",

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
+use crate::meta::StoredMark;
 use crate::model::{Applied, Checkpointed, Dispatched, RowOrdinal};
 use crate::pipeline::Durations;
 
@@ -36,6 +37,76 @@ impl Stage {
             Stage::Resuming => "Resuming",
             Stage::Stopping => "Stopping",
         }
+    }
+}
+
+/// What part of its work a subtask is at, in DM's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Structures of existing tables are read, and made downstream.
+    Dump,
+    /// Existing rows are copied.
+    Load,
+    /// The binlog is followed.
+    #[default]
+    Sync,
+}
+
+impl Unit {
+    /// DM's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unit::Dump => "Dump",
+            Unit::Load => "Load",
+            Unit::Sync => "Sync",
+        }
+    }
+}
+
+/// How far the copy of existing rows is. Stored, so that the status of a parked task outlives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// Where the binlog begins to count, once that is known.
+    pub from: Option<StoredMark>,
+    /// Tables to copy.
+    pub tables: u64,
+    /// Tables done.
+    pub tables_done: u64,
+    /// Rows of all tables, as the source estimates.
+    pub rows: u64,
+    /// Rows committed downstream.
+    pub rows_written: u64,
+    /// Bytes of all tables, as the source estimates.
+    pub bytes: u64,
+    /// Bytes of rows read.
+    pub bytes_read: u64,
+    /// Bytes of rows committed downstream.
+    pub bytes_written: u64,
+    /// Tables at work: name, rows written, rows estimated.
+    #[serde(skip)]
+    pub at_work: Vec<(String, u64, u64)>,
+    /// Rows committed a second, averaged over the last seconds.
+    #[serde(skip)]
+    pub rows_per_second: f64,
+    /// Bytes of them.
+    #[serde(skip)]
+    pub bytes_per_second: f64,
+    /// Time left at that rate.
+    #[serde(skip)]
+    pub eta: Option<Duration>,
+}
+
+impl CopyStatus {
+    /// How much of it is done, from 0 to 1. What the source estimates may be wrong either way: only a finished copy is 1.
+    pub fn fraction(&self) -> f64 {
+        if self.tables > 0 && self.tables_done >= self.tables {
+            return 1.0;
+        }
+        let part = |done: u64, all: u64| if all == 0 { 0.0 } else { done as f64 / all as f64 };
+        let by_bytes = part(self.bytes_written, self.bytes);
+        let by_rows = part(self.rows_written, self.rows);
+        let known = if self.rows > 0 { by_rows } else { by_bytes.max(part(self.tables_done, self.tables)) };
+        known.clamp(0.0, 0.99)
     }
 }
 
@@ -138,6 +209,8 @@ impl TaskStatus {
             healing: 0,
             safe_mode: None,
             notes: Vec::new(),
+            unit: Unit::default(),
+            copy: None,
         }
     }
 }
@@ -203,4 +276,8 @@ pub struct TaskStatus {
     pub safe_mode: Option<String>,
     /// Things the operator should know that stop nothing: options without effect here, and the like.
     pub notes: Vec<String>,
+    /// What part of its work it is at.
+    pub unit: Unit,
+    /// How far the copy of existing rows is, while that is what it is at.
+    pub copy: Option<CopyStatus>,
 }

@@ -30,6 +30,7 @@ mod park;
 mod replicate;
 mod schema;
 mod selftest;
+mod snapshot;
 mod snapshot_copy;
 mod tls;
 mod torture;

@@ -74,7 +74,7 @@ impl Bench {
             transform: Arc::new(Transform::new(&rules).expect("rules")),
             flavor: flavor(source.kind),
             downstream: flavor(target.kind),
-            begun: Box::new(move |location| {
+            begun: Arc::new(move |location| {
                 told.send_replace(Some(location));
                 Box::pin(async { Ok(()) })
             }),

@@ -73,6 +73,8 @@ pub struct TaskFile {
     pub instance_extra: String,
     /// Further top-level lines.
     pub extra: String,
+    /// `task-mode`.
+    pub mode: &'static str,
 }
 
 impl TaskFile {
@@ -89,6 +91,7 @@ impl TaskFile {
             target_extra: String::new(),
             instance_extra: String::new(),
             extra: String::new(),
+            mode: "incremental",
         }
     }
 
@@ -104,12 +107,13 @@ impl TaskFile {
             None => String::new(),
         };
         format!(
-            "name: {name}\ntask-mode: incremental\nignore-checking-items: [all]\n\
+            "name: {name}\ntask-mode: {mode}\nignore-checking-items: [all]\n\
              target-database:\n  host: 127.0.0.1\n  port: {port}\n  user: {user}\n  password: dmpw\n{target}\
              mysql-instances:\n- source-id: {source}\n  block-allow-list: only\n  syncer-config-name: sync\n{meta}{instance}\
              block-allow-list:\n  only:\n    do-dbs: [{schemas}]\n\
              syncers:\n  sync: {{worker-count: {workers}, batch: 100, checkpoint-flush-interval: 5}}\n{extra}",
             name = self.name,
+            mode = self.mode,
             port = self.target_port,
             user = self.target_user,
             source = self.source_id,

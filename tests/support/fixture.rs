@@ -69,6 +69,25 @@ pub async fn shared_pair(source: Kind, target: Kind) -> (Arc<Server>, Arc<Server
 impl Link {
     /// Starts agent, source and task. The schema is created on the source after the start location, so it arrives as DDL.
     pub async fn start(label: &str, source: &Server, target: &Server, options: &LinkOptions) -> Link {
+        let link = Link::made(label, source, target, options).await;
+        link.start_task().await.expect_success();
+        link
+    }
+
+    /// The same with a task that copies what is there, and is not started.
+    pub async fn with_mode(
+        mode: &'static str,
+        label: &str,
+        source: &Server,
+        target: &Server,
+        options: &LinkOptions,
+    ) -> Link {
+        let mut link = Link::made(label, source, target, options).await;
+        (link.task_file.mode, link.task_file.start) = (mode, None);
+        link
+    }
+
+    async fn made(label: &str, source: &Server, target: &Server, options: &LinkOptions) -> Link {
         let agent = Agent::start(&options.agent).await;
         let (mut source_db, target_db) = (source.root().await, target.root().await);
         let schema = fresh_schema(label);
@@ -94,10 +113,7 @@ impl Link {
         task_file.workers = options.workers.unwrap_or(task_file.workers);
         source_db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
         source_db.run(&format!("USE {schema}")).await;
-        let link =
-            Link { agent, source: source_db, target: target_db, kind: source.kind, schema, task, source_id, task_file };
-        link.start_task().await.expect_success();
-        link
+        Link { agent, source: source_db, target: target_db, kind: source.kind, schema, task, source_id, task_file }
     }
 
     /// start-task with the task's file.

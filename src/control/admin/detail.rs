@@ -8,7 +8,7 @@ use crate::control::proto::agent;
 use crate::error::Failure;
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, Receiving, RelayStatus, SourceStatus};
-use crate::task::TaskStatus;
+use crate::task::{CopyStatus, TaskStatus};
 
 /// Everything at this instant.
 pub fn reply(status: &AgentStatus, ready: bool, now: SystemTime) -> agent::StatusReply {
@@ -98,6 +98,34 @@ fn task(task: &TaskStatus) -> agent::Task {
         eta_ms: task.eta.map(span),
         safe_mode: task.safe_mode.clone().unwrap_or_default(),
         notes: task.notes.clone(),
+        unit: task.unit.as_str().to_owned(),
+        copy: task.copy.as_ref().map(copy),
+    }
+}
+
+fn copy(copy: &CopyStatus) -> agent::Copy {
+    let at_work = |(name, rows_written, rows): &(String, u64, u64)| agent::CopyTable {
+        name: name.clone(),
+        rows_written: *rows_written,
+        rows: *rows,
+    };
+    agent::Copy {
+        tables: copy.tables,
+        tables_done: copy.tables_done,
+        rows: copy.rows,
+        rows_written: copy.rows_written,
+        bytes: copy.bytes,
+        bytes_written: copy.bytes_written,
+        rows_per_second: copy.rows_per_second,
+        bytes_per_second: copy.bytes_per_second,
+        eta_ms: copy.eta.map(span),
+        fraction: copy.fraction(),
+        at_work: copy.at_work.iter().map(at_work).collect(),
+        from: copy.from.as_ref().map(|from| agent::Location {
+            file: from.file.clone(),
+            offset: from.offset,
+            gtid_set: from.gtids.clone(),
+        }),
     }
 }
 

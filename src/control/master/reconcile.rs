@@ -24,7 +24,7 @@ use super::wanted::{RelayWish, Wanted};
 use crate::error::{Code, Failure};
 use crate::runtime::{Owned, spawn};
 use crate::supervisor::{HeldSource, HeldTask, LEASE, SourceOrder, Supervisor, TaskOrder};
-use crate::task::{ParkReason, Stage};
+use crate::task::{ParkReason, Stage, Unit};
 
 /// A lease that no master has answered to for so long counts all the same.
 const GRACE: Duration = Duration::from_secs(5);
@@ -418,7 +418,10 @@ impl Reconciler {
 fn is_moving(task: &HeldTask, begun: bool) -> bool {
     match task.status.stage {
         Stage::New | Stage::Pausing | Stage::Resuming | Stage::Stopping => true,
-        Stage::Running => begun && task.status.activity != "applying" && task.status.failures.is_empty(),
+        Stage::Running => {
+            let at_work = task.status.activity == "applying" || task.status.unit == Unit::Load;
+            begun && !at_work && task.status.failures.is_empty()
+        }
         Stage::Paused | Stage::Stopped | Stage::Finished => false,
     }
 }
@@ -438,7 +441,7 @@ fn actual(supervisor: &Supervisor) -> Actual {
             mark: task.mark,
             paused: task.status.parks.contains_key(&ParkReason::Master),
             lease: lease.map(|park| if park.by == LEASE { LeasePark::Lost } else { LeasePark::Fenced }),
-            idle: task.status.stage == Stage::Paused,
+            idle: matches!(task.status.stage, Stage::Paused | Stage::Finished),
             flushed: task.status.flushed.is_some(),
         }
     };

@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 
 use super::*;
+use crate::model::RowMark;
 use crate::model::{BinlogPosition, Checkpointed, Flavor, GtidSet, Received, Relayed};
 use crate::supervisor::RelayStatus;
-use crate::task::{Park, Totals};
+use crate::task::{CopyStatus, Park, Totals};
 
 const SET: &str = "9231c604-e680-11f1-ab28-628677c36cd1:1-20";
 
@@ -141,6 +142,71 @@ fn a_park_that_nobody_asked_for_does_not_look_like_a_pause() {
         let result = source_response(&agent, &source(), "", false).sub_task_status[0].result.clone().unwrap();
         assert!(!result.is_canceled && result.errors.len() == 1, "{result:?}");
     }
+}
+
+/// What a copy looks like that has just begun, or is on its way.
+fn copying(copy: CopyStatus) -> TaskStatus {
+    TaskStatus { unit: Unit::Load, copy: Some(copy), ..running_task() }
+}
+
+#[test]
+fn a_copy_that_failed_is_a_load_unit() {
+    let golden = include_str!("../../../tests/golden/rpc/status-110-all-first.json");
+    let from = at("mysql-bin.000007", 5059, "9231c604-e680-11f1-ab28-628677c36cd1:1-95");
+    let copy = CopyStatus { from: Some((&RowMark::at(from)).into()), ..CopyStatus::default() };
+    let mut task = TaskStatus { name: "ta".to_owned(), stage: Stage::Paused, ..copying(copy) };
+    let response: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let error = &response["response"]["subTaskStatus"][0]["result"]["errors"][0];
+    task.failures = vec![Failure {
+        code: 34019,
+        class: "load-unit".to_owned(),
+        scope: "internal".to_owned(),
+        level: "high".to_owned(),
+        message: String::new(),
+        raw_cause: error["RawCause"].as_str().unwrap().to_owned(),
+        workaround: String::new(),
+    }];
+    assert_golden(golden, &agent(vec![source()], vec![task]), "ta", false);
+}
+
+#[test]
+fn a_copy_says_how_far_it_is() {
+    let copy = CopyStatus {
+        tables: 4,
+        tables_done: 1,
+        rows: 1000,
+        rows_written: 123,
+        bytes: 10_000,
+        bytes_written: 1500,
+        bytes_per_second: 99.6,
+        ..CopyStatus::default()
+    };
+    let status = |copy: &CopyStatus, unit| {
+        let task = TaskStatus { unit, ..copying(copy.clone()) };
+        let mut response = source_response(&agent(vec![source()], vec![task]), &source(), "", false);
+        response.sub_task_status.remove(0)
+    };
+    let pb::sub_task_status::Status::Load(load) = status(&copy, Unit::Load).status.unwrap() else { panic!() };
+    assert_eq!((&*load.progress, load.finished_bytes, load.total_bytes, load.bps), ("12.30 %", 1500, 10_000, 100));
+    // More rows than were estimated do not make it done; nothing but its tables does.
+    let more = CopyStatus { rows_written: 1001, ..copy.clone() };
+    let pb::sub_task_status::Status::Load(load) = status(&more, Unit::Load).status.unwrap() else { panic!() };
+    assert_eq!(load.progress, "99.00 %");
+    let done = CopyStatus { tables_done: 4, ..copy.clone() };
+    let pb::sub_task_status::Status::Load(load) = status(&done, Unit::Load).status.unwrap() else { panic!() };
+    assert_eq!((&*load.progress, load.total_bytes), ("100.00 %", 1500));
+    let prepared = status(&copy, Unit::Dump);
+    assert_eq!(prepared.unit(), pb::UnitType::Dump);
+    let pb::sub_task_status::Status::Dump(dump) = prepared.status.unwrap() else { panic!() };
+    assert_eq!((dump.total_tables, dump.estimate_total_rows, &*dump.progress), (4, 1000.0, "0.00 %"));
+}
+
+#[test]
+fn a_finished_task_was_not_cancelled() {
+    let task = TaskStatus { stage: Stage::Finished, ..copying(CopyStatus::default()) };
+    let status = source_response(&agent(vec![source()], vec![task]), &source(), "", false).sub_task_status.remove(0);
+    assert_eq!(status.stage(), pb::Stage::Finished);
+    assert_eq!(status.result, Some(pb::ProcessResult::default()));
 }
 
 #[test]

@@ -53,6 +53,9 @@ fn result(task: &TaskStatus) -> Option<pb::ProcessResult> {
         Stage::Paused | Stage::Stopped | Stage::Finished => {}
         Stage::New | Stage::Running | Stage::Pausing | Stage::Resuming | Stage::Stopping => return None,
     }
+    if task.stage == Stage::Finished {
+        return Some(failed(false, &[]));
+    }
     let asked_for = task.parks.contains_key(&ParkReason::Master);
     let mut failures = task.failures.clone();
     if failures.is_empty() && !asked_for {

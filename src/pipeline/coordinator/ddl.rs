@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::super::Stop;
 use super::super::here::BookIntents;
-use super::super::item::DdlItem;
+use super::super::item::{DdlEnd, DdlItem};
 use super::super::progress::RunningDdl;
 use super::{Coordinator, Ended};
 use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents, is_of_plan};
@@ -37,7 +37,10 @@ impl Coordinator {
             progress.activity = format!("running DDL: {shown}");
             progress.ddl = Some(running);
         });
-        let result = self.run_steps(&ddl, stop).await;
+        let mut result = self.run_steps(&ddl, stop).await;
+        if result.is_ok() {
+            result = self.settle_window(&ddl, stop).await.and(result);
+        }
         let lost =
             |failure: &Failure| matches!(failure.known_code(), Some(Code::InvalidConnection | Code::DriverError));
         if !matches!(&result, Err(Ended::Failed(failure)) if lost(failure)) {
@@ -48,7 +51,7 @@ impl Coordinator {
         self.ddl_may_be_done = false;
         (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.
-        let _ = ddl.done.send(true);
+        let _ = ddl.done.send(DdlEnd::Ran);
         self.publish();
         Ok(())
     }
@@ -88,6 +91,7 @@ impl Coordinator {
             stopping,
             stopped: false,
             may_be_done: self.ddl_may_be_done,
+            came_with_copy: self.options.windows.is(|window| window.structures_may_have(&self.applied.location)),
             say: &|waits| progress.send_modify(|progress| progress.activity = waits),
         };
         let mut result = Ok(());

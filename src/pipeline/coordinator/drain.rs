@@ -94,7 +94,7 @@ impl Coordinator {
     }
 
     /// All lanes stand at one mark: stores it, and DM's row with it.
-    async fn park(mut self) -> Outcome {
+    pub(super) async fn park(mut self) -> Outcome {
         if !self.ahead.is_empty() {
             return Outcome::Parked(self.inexact());
         }

@@ -39,6 +39,7 @@ impl Coordinator {
         if !self.ahead.is_empty() {
             return Ok(());
         }
+        self.pass_safe_window();
         if self.ddl_start.as_ref().is_some_and(|start| *start != self.applied) {
             // Nothing behind a DDL statement may be applied before its end is stored: its replay could undo that.
             let row = self.row();
@@ -53,6 +54,7 @@ impl Coordinator {
         }
         let to_flush = self.applied.location != self.flushed && DmRow::can_say(&self.applied.location);
         if self.applied == self.stored && !to_flush {
+            self.close_window().await;
             return Ok(());
         }
         let flush = to_flush && self.last_flush.elapsed() >= self.options.flush_interval;
@@ -134,6 +136,7 @@ impl Coordinator {
             self.last_flush = Instant::now();
             self.publish();
         }
+        self.close_window().await;
         Ok(())
     }
 }

@@ -8,9 +8,10 @@ use crate::decode::{RowsEvent, Statement};
 use crate::error::{Code, Failure};
 use crate::model::{BinlogPosition, Flavor, SourceTable, TableName, TargetTable};
 use crate::pipeline::exceptions::{Exception, Treatment};
-use crate::pipeline::item::{DdlItem, Item};
+use crate::pipeline::item::{DdlEnd, DdlItem, Item};
+use crate::pipeline::window::Window;
 use crate::schema::{Dialect, reads_alike};
-use crate::transform::{ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement};
+use crate::transform::{ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement, Transform};
 
 impl Intake {
     pub(super) async fn statement(&mut self, statement: Statement) -> Result<(), End> {
@@ -38,30 +39,34 @@ impl Intake {
             self.compare_defaults(target, &statement).await?;
         }
         let session = self.session(&statement).await;
+        let window = self.window.as_ref();
+        let touched = window.map(|window| Touched::by(&targets, window, &self.transform)).unwrap_or_default();
         let mut steps = self.steps_of(&before, statement.sql_mode, &session, &statement.start, &place).await?;
         self.end_declared(&targets, &statement.start).await?;
         steps.extend(targets.into_iter().map(|target| self.step(target, statement.sql_mode, session.clone())));
         if steps.is_empty() {
             return Ok(());
         }
-        self.run_ddl(steps, &format!("{place}, origin SQL: [{text}]")).await?;
+        self.run_ddl(steps, &format!("{place}, origin SQL: [{text}]"), touched).await?;
         self.cascades.after(text);
         Ok(())
     }
 
     /// Hands DDL over, and waits until it has run.
-    async fn run_ddl(&mut self, steps: Vec<DdlStep>, place: &str) -> Result<(), End> {
+    async fn run_ddl(&mut self, steps: Vec<DdlStep>, place: &str, touched: Touched) -> Result<(), End> {
         let first_step = self.ddl_steps;
         self.ddl_steps += steps.len() as u32;
         let (done, ran) = oneshot::channel();
-        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), done }), 0).await?;
+        let Touched { again, emptied } = touched;
+        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), again, emptied, done }), 0).await?;
         // Its sender goes with the coordinator.
-        let ran = ran.await.map_err(|_| Gone)?;
+        let end = ran.await.map_err(|_| Gone)?;
         self.bindings.clear();
-        if ran {
+        if end == DdlEnd::Ran {
             // Before it ran all lanes were moved to its start.
             self.mappings.forget();
         }
+        self.see_window();
         Ok(())
     }
 
@@ -116,7 +121,8 @@ impl Intake {
         if !exception.statements.is_empty() && !self.sent_rows {
             let session = DdlSession { timestamp: event.timestamp, ..DdlSession::default() };
             let steps = self.steps_of(&exception.statements, 0, &session, &event.start, &place).await?;
-            self.run_ddl(steps, &place).await?;
+            // What an operator runs before rows is as if somebody had run it downstream.
+            self.run_ddl(steps, &place, Touched::default()).await?;
         } else if !exception.statements.is_empty() {
             // Lanes are at work on the rows before it, and a replay could not tell whether it has run.
             let text = "statements can be run before the first row change of a transaction only";
@@ -210,6 +216,45 @@ impl Intake {
             foreign_keys_off: statement.no_foreign_key_checks,
             zone,
         }
+    }
+}
+
+/// What statements do to tables that were copied.
+#[derive(Default)]
+struct Touched {
+    /// Their structure is another one behind it.
+    again: Vec<SourceTable>,
+    /// They hold nothing behind it, or are not there.
+    emptied: Vec<SourceTable>,
+}
+
+impl Touched {
+    fn by(statements: &[TargetStatement], window: &Window, transform: &Transform) -> Self {
+        let mut touched = Touched::default();
+        for TargetStatement { kind, sources, schema_only, .. } in statements {
+            match kind {
+                DdlKind::AlterTable => touched.again.extend(sources.iter().cloned()),
+                // `a TO b`.
+                DdlKind::RenameTable => {
+                    touched.emptied.extend(sources.first().cloned());
+                    touched.again.extend(sources.get(1).cloned());
+                }
+                DdlKind::DropTable | DdlKind::TruncateTable => touched.emptied.extend(sources.first().cloned()),
+                DdlKind::DropDatabase => {
+                    let of_it = |table: &&SourceTable| match (transform.table(table), schema_only) {
+                        (Ok(Some(target)), Some(schema)) => *target.0.schema == **schema,
+                        _ => false,
+                    };
+                    touched.emptied.extend(window.tables().filter(of_it).cloned());
+                }
+                DdlKind::CreateDatabase
+                | DdlKind::AlterDatabase
+                | DdlKind::CreateTable
+                | DdlKind::CreateIndex
+                | DdlKind::DropIndex => {}
+            }
+        }
+        touched
     }
 }
 

@@ -101,7 +101,7 @@ fn spec(source: &Server, target: &Server, task: &str) -> CopySpec {
         transform: Arc::new(Transform::new(&rules).expect("rules")),
         flavor: Flavor::MariaDb,
         downstream: Flavor::MariaDb,
-        begun: Box::new(|_| Box::pin(async { Ok(()) })),
+        begun: std::sync::Arc::new(|_| Box::pin(async { Ok(()) })),
     };
     CopySpec {
         source: endpoint(source),

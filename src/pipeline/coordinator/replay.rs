@@ -1,0 +1,175 @@
+//! Behind a copy: tables are read again where their structure changes, and the window ends where the target equals the source.
+//!
+//! Invariant: what the window is stored as holds for whoever goes on at the stored marks. So it is stored before a statement's
+//! end is, and forgotten only when the marks are beyond it.
+
+use tokio::sync::watch;
+
+use super::super::Stop;
+use super::super::item::DdlItem;
+use super::{Coordinator, Ended, Safe};
+use crate::apply::fetch_structure;
+use crate::error::{Code, Failure};
+use crate::meta::StoredMark;
+use crate::model::{Location, RowMark, SourceTable};
+use crate::mysql::Connector;
+use crate::pipeline::window::Window;
+use crate::pipeline::{Outcome, Parked};
+use crate::snapshot::{Reread, Stopping, read_again, record};
+
+/// How often stale tables are read again at the window's end, before a person is asked.
+const HEALS: u32 = 5;
+/// How long the source may take to say where it is.
+const ASK: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Coordinator {
+    /// Brings the window up to date behind a statement that has run and whose end is not stored.
+    pub(super) async fn settle_window(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+        let Some(mut window) = self.options.windows.now() else { return Ok(()) };
+        if ddl.again.is_empty() && ddl.emptied.is_empty() {
+            return Ok(());
+        }
+        for table in &ddl.emptied {
+            window.begins_empty(table);
+        }
+        for table in &ddl.again {
+            self.read_table_again(table, &mut window, stop).await?;
+        }
+        self.take_window(window).await
+    }
+
+    /// Tables that are stale at the window's end are read again there: whatever was logged before is applied, so that the
+    /// target's table is what the source's was, unless it is another one again.
+    pub(super) async fn heal_stale(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+        let due = |window: &Window| window.has_stale() && window.is_over(&self.applied.location);
+        if self.ready.is_some() || !self.at_one_boundary() || !self.options.windows.is(due) {
+            return Ok(());
+        }
+        let Some(mut window) = self.options.windows.now() else { return Ok(()) };
+        // What lanes are given may change here, and so may the bindings.
+        self.store_together().await?;
+        let until = window.until().clone();
+        for table in window.stale() {
+            self.read_table_again(&table, &mut window, stop).await?;
+        }
+        self.heals += 1;
+        // Nothing more has come that could explain it, or it never does.
+        if window.has_stale() && (*window.until() == until || self.heals >= HEALS) {
+            window.check_end()?;
+        }
+        self.take_window(window).await
+    }
+
+    /// Stores a window, and goes on with it.
+    async fn take_window(&mut self, window: Window) -> Result<(), Ended> {
+        if self.options.windows.now().as_ref() != Some(&window) {
+            self.store_window(&window).await?;
+        }
+        if !matches!(self.safe_until, Some(Safe::Always)) && !window.is_over(&self.applied.location) {
+            self.safe_until = Some(Safe::At(RowMark::at(window.until().clone())));
+        }
+        self.options.windows.set(Some(window));
+        self.publish();
+        Ok(())
+    }
+
+    /// Reads one table again where all lanes stand, and says in `window` what follows from it.
+    pub(super) async fn read_table_again(
+        &mut self,
+        table: &SourceTable,
+        window: &mut Window,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(), Ended> {
+        let copy = self.options.copy.clone();
+        let Some(target) = copy.guide.target(table)? else { return Ok(()) };
+        self.control().await?;
+        let Some(conn) = self.control.as_mut() else { return Ok(()) };
+        match fetch_structure(conn, &target).await {
+            Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) => {
+                window.begins_empty(table);
+                return Ok(());
+            }
+            other => drop(other?),
+        }
+        tracing::info!(%table, "read again");
+        self.progress.send_modify(|progress| progress.activity = format!("reading {table} again"));
+        let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
+        let (progress, _seen) = watch::channel(Default::default());
+        match read_again(&copy, table, Some(fence), stopping(stop), progress).await? {
+            Reread::Done { at, exact } => window.read_again(table, &at, exact),
+            Reread::Differs(why) => {
+                tracing::info!(%table, why, "has another structure on the source by now: its rows wait for the next statement");
+                window.differs(table, &source_now(&copy).await?);
+            }
+            Reread::Stopped => return Err(Ended::Interrupted),
+            Reread::Fenced => return Err(Ended::Fenced),
+        }
+        Ok(())
+    }
+
+    /// Stores what is left to be done.
+    pub(super) async fn store_window(&mut self, window: &Window) -> Result<(), Ended> {
+        let (tables, epoch) = (self.options.tables.clone(), self.options.claimed.epoch);
+        let fence = tables.move_all_lanes(epoch, &StoredMark::from(&self.applied));
+        let conn = self.control().await?;
+        match record(conn, &tables, Some(&window.to_replay()), Some(&fence)).await? {
+            true => Ok(()),
+            false => Err(Ended::Fenced),
+        }
+    }
+
+    /// Forgets the window when a restart would begin behind it. A failure costs nothing: it is looked at again.
+    pub(super) async fn close_window(&mut self) {
+        let passed = |window: &Window| window.is_over(&self.stored.location) && !window.has_stale();
+        if !self.options.windows.is(passed) || self.stored.is_inside() {
+            return;
+        }
+        let tables = self.options.tables.clone();
+        let fence = tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.stored));
+        let Ok(conn) = self.control().await else { return };
+        match record(conn, &tables, None, Some(&fence)).await {
+            Ok(_) => {
+                tracing::info!(at = %self.stored.location, "the target equals the source at one place, the exact mode begins");
+                self.options.windows.set(None);
+            }
+            Err(error) => tracing::warn!(%error, "that the replay is over is not stored, will be tried again"),
+        }
+    }
+
+    /// Whether the task has come to its own end.
+    pub(super) fn has_ended(&self) -> bool {
+        let over = !self.options.windows.is(|window| !window.is_over(&self.applied.location) || window.has_stale());
+        self.options.ends && over && self.ready.is_none() && self.at_one_boundary()
+    }
+
+    /// Stores the end, exactly.
+    pub(super) async fn finish(mut self) -> Outcome {
+        self.safe_until = None;
+        match self.park().await {
+            Outcome::Parked(Parked { applied: Some(applied), exact: true }) => Outcome::Finished(Some(applied)),
+            other => other,
+        }
+    }
+}
+
+/// Ready when the pipeline is to stop.
+pub(in crate::pipeline) fn stopping(stop: &watch::Receiver<Stop>) -> Stopping {
+    let mut stop = stop.clone();
+    Box::pin(async move {
+        // A sender that is gone stops it too.
+        let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
+    })
+}
+
+/// Where the source is.
+async fn source_now(copy: &crate::snapshot::CopySpec) -> Result<Location, Failure> {
+    let connector = Connector::new(copy.source.clone());
+    let asked = async {
+        let mut conn =
+            connector.connect().await.map_err(|error| connector.failure(&error, crate::error::Scope::Upstream))?;
+        copy.guide.location(&mut conn).await
+    };
+    tokio::time::timeout(ASK, asked).await.unwrap_or_else(|_| {
+        Err(Failure::new(Code::InvalidConnection, "ask the source where it is: no answer within 30 s"))
+    })
+}

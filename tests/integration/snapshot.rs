@@ -1,0 +1,439 @@
+//! Task modes `all` and `full`, end to end: rows that are there are copied while others write, and what changed meanwhile is
+//! replayed, through pauses, kills and DDL.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::db::{Address, Db};
+use crate::support::eventually;
+use crate::support::fixture::{CATCH_UP_LIMIT, Link, LinkOptions, shared_pair};
+use crate::support::oracle;
+use crate::support::servers::Kind;
+use crate::support::workload::{Mix, Workload};
+
+/// Settings under which a copy takes long enough to be met in the middle.
+const SLOW: &str = "mydumpers:\n  slow: {threads: 1, rows: 20}\nloaders:\n  slow: {pool-size: 1}\n";
+const SLOW_NAMES: &str = "  mydumper-config-name: slow\n  loader-config-name: slow\n";
+
+fn slow() -> LinkOptions {
+    LinkOptions { task_extra: SLOW.into(), instance_extra: SLOW_NAMES.into(), ..LinkOptions::default() }
+}
+
+/// Fills a table with a key, `rows` rows of about 50 bytes.
+async fn fill(source: &mut Db, table: &str, rows: u32) {
+    source.run(&format!("CREATE TABLE {table} (id INT PRIMARY KEY, n INT NOT NULL, s VARCHAR(60))")).await;
+    for first in (0..rows).step_by(1000) {
+        let values: Vec<String> =
+            (first..(first + 1000).min(rows)).map(|id| format!("({id},{id},'row {id}')")).collect();
+        source.run(&format!("INSERT INTO {table} VALUES {}", values.join(","))).await;
+    }
+}
+
+/// Waits until the copy has some rows and is not at its end.
+async fn in_the_copy(link: &Link) {
+    eventually("the copy is under way", Duration::from_secs(30), async || {
+        let status = link.status().await;
+        let written = status["load"]["finishedBytes"].as_str().and_then(|text| text.parse::<u64>().ok());
+        if status["unit"] == "Load" && written > Some(0) { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+}
+
+async fn wait_exact(link: &Link) {
+    eventually("the exact mode has begun", CATCH_UP_LIMIT, async || {
+        let status = link.agent.status().await;
+        let task = &status["tasks"][0];
+        let exact = task["safe_mode"].as_str().unwrap_or_default().is_empty() && task["unit"] == "Sync";
+        if exact && task["stage"] == "Running" { Ok(()) } else { Err(task.to_string()) }
+    })
+    .await;
+}
+
+/// A second connection that writes to the schema until it is told to stop.
+struct Writer {
+    stop: tokio::sync::watch::Sender<bool>,
+    task: tokio::task::JoinHandle<u64>,
+}
+
+impl Writer {
+    fn start(port: u16, schema: &str, statements: impl Fn(u64) -> Vec<String> + Send + 'static) -> Writer {
+        let (stop, seen) = tokio::sync::watch::channel(false);
+        let schema = schema.to_owned();
+        let task = tokio::spawn(async move {
+            let mut db = Address::root(port).try_connect().await.expect("connect");
+            db.run(&format!("USE {schema}")).await;
+            let mut round = 0;
+            while !*seen.borrow() {
+                for sql in statements(round) {
+                    // Duplicate keys belong to the load; tables may be gone.
+                    let _ = db.error_number(&sql).await;
+                }
+                round += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            round
+        });
+        Writer { stop, task }
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.send_replace(true);
+        self.task.await.expect("the writer ends")
+    }
+}
+
+async fn copies_and_follows(label: &str, source: Kind, target: Kind) {
+    let (source, target) = shared_pair(source, target).await;
+    let routed = source.port == target.port;
+    let mut options = LinkOptions::default();
+    if routed {
+        options.task_extra =
+            format!("routes:\n  copy: {{schema-pattern: \"{label}_*\", target-schema: copy_of_{label}}}\n");
+        options.instance_extra = "  route-rules: [copy]\n".into();
+    }
+    let mut link = Link::with_mode("all", label, &source, &target, &options).await;
+    let mut workload = Workload::from_env(Mix { ddl: 0.0, ..Mix::default() });
+    link.source.run_all(workload.setup()).await;
+    workload.run(&mut link.source, 400).await;
+    link.start_task().await.expect_success();
+    workload.run(&mut link.source, 400).await;
+    let to = if routed { format!("copy_of_{label}") } else { link.schema.clone() };
+    let pair = [(link.schema.as_str(), to.as_str())];
+    oracle::eventually_equal(&mut link.source, &mut link.target, &pair, CATCH_UP_LIMIT).await;
+    wait_exact(&link).await;
+    // DDL and rows behind it, in the exact mode.
+    link.source.run(&format!("CREATE TABLE {}.later (id INT PRIMARY KEY)", link.schema)).await;
+    workload.run(&mut link.source, 100).await;
+    oracle::eventually_equal(&mut link.source, &mut link.target, &pair, CATCH_UP_LIMIT).await;
+    link.agent.assert_quiet_log();
+}
+
+#[tokio::test]
+async fn copies_mysql_to_mariadb() {
+    copies_and_follows("all_my_ma", Kind::MySql, Kind::MariaDb).await;
+}
+
+#[tokio::test]
+async fn copies_mariadb_to_mysql() {
+    copies_and_follows("all_ma_my", Kind::MariaDb, Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn copies_mysql_to_mysql() {
+    copies_and_follows("all_my_my", Kind::MySql, Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn copies_mariadb_to_mariadb() {
+    copies_and_follows("all_ma_ma", Kind::MariaDb, Kind::MariaDb).await;
+}
+
+/// Mode full ends at one consistent place, and stays Finished.
+#[tokio::test]
+async fn full_ends_finished() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("full", "full", &source, &target, &LinkOptions::default()).await;
+    fill(&mut link.source, "t", 5000).await;
+    link.source.run("CREATE TABLE pairs (id INT PRIMARY KEY, a INT NOT NULL, b INT NOT NULL)").await;
+    link.source.run("INSERT INTO pairs VALUES (1, 0, 0)").await;
+    // Both columns change together: a place that is not consistent would show.
+    let writer = Writer::start(source.port, &link.schema, |round| {
+        vec![
+            format!("UPDATE pairs SET a = {round}, b = {round}"),
+            format!("UPDATE t SET n = n + 1 WHERE id = {}", round % 5000),
+        ]
+    });
+    link.start_task().await.expect_success();
+    let status = link.wait_for_stage("Finished").await;
+    writer.end().await;
+    assert_eq!(
+        (&status["unit"], &status["load"]["progress"]),
+        (&Value::from("Load"), &Value::from("100.00 %")),
+        "{status}"
+    );
+    assert_eq!(status["result"]["isCanceled"], Value::Bool(false), "{status}");
+    let schema = link.schema.clone();
+    assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {schema}.t")).await, 5000);
+    assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {schema}.pairs WHERE a = b")).await, 1);
+    for command in ["pause-task", "resume-task"] {
+        link.agent.ctl(&[command, &link.task]).await.expect_refusal(&["current stage is Finished"]);
+    }
+    // Nothing more comes, and a restart does not begin again.
+    let before = link.target_fingerprint().await;
+    link.source.run("INSERT INTO t VALUES (9999, 1, 'late')").await;
+    link.agent.restart().await;
+    link.wait_for_stage("Finished").await;
+    assert_eq!(link.target_fingerprint().await, before);
+    // What is written down is exact: the place can be followed from.
+    link.stop_task().await;
+    link.start_task().await.expect_success();
+    link.wait_for_stage("Finished").await;
+    link.stop_task().await;
+    link.task_file.mode = "incremental";
+    link.start_task().await.expect_success();
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+/// pause-task parks within 200 ms in the copy; resume goes on behind the marks; nothing is copied twice.
+#[tokio::test]
+async fn pauses_in_the_copy() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "pause_copy", &source, &target, &slow()).await;
+    fill(&mut link.source, "t", 20_000).await;
+    let writer = Writer::start(source.port, &link.schema, |round| {
+        vec![
+            format!("UPDATE t SET n = n + 1 WHERE id = {}", round * 37 % 20_000),
+            format!("DELETE FROM t WHERE id = {}", round * 91 % 20_000),
+        ]
+    });
+    link.start_task().await.expect_success();
+    let mut pauses = 0;
+    while pauses < 5 {
+        in_the_copy(&link).await;
+        let began = Instant::now();
+        link.agent.ctl(&["pause-task", &link.task]).await.expect_success();
+        let took = began.elapsed();
+        let status = link.wait_for_stage("Paused").await;
+        assert!(took < Duration::from_millis(700), "pause-task took {took:?}");
+        link.resume().await;
+        match status["unit"].as_str() {
+            Some("Load") => {
+                pauses += 1;
+                assert!(status["load"]["progress"].as_str().is_some_and(|text| text.ends_with(" %")), "{status}");
+            }
+            // Structures are looked at again at the beginning of each resume.
+            Some("Dump") => {}
+            _ => break,
+        }
+    }
+    assert!(pauses > 0, "the copy was over before the first pause");
+    writer.end().await;
+    link.wait_equal().await;
+    wait_exact(&link).await;
+    link.agent.assert_quiet_log();
+}
+
+/// kill -9 in the copy and in the replay, with writers on.
+#[tokio::test]
+async fn kills_in_the_copy() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "kill_copy", &source, &target, &slow()).await;
+    fill(&mut link.source, "t", 20_000).await;
+    link.source.run("CREATE TABLE keyless (n INT, s VARCHAR(20))").await;
+    link.source.run("INSERT INTO keyless SELECT id % 50, 'x' FROM t WHERE id < 500").await;
+    link.source.run("CREATE TABLE two (id INT PRIMARY KEY, u INT NOT NULL UNIQUE)").await;
+    link.source.run("INSERT INTO two SELECT id, id + 100000 FROM t WHERE id < 2000").await;
+    let writer = Writer::start(source.port, &link.schema, |round| {
+        let (a, b) = (round * 13 % 2000, round * 29 % 2000);
+        vec![
+            format!("UPDATE t SET n = n + 1, id = id + 100000 WHERE id = {}", round * 37 % 20_000),
+            format!("INSERT INTO keyless VALUES ({}, 'new')", round % 50),
+            format!("UPDATE keyless SET s = CONCAT('u', {round}) WHERE n = {} LIMIT 1", (round + 7) % 50),
+            format!("DELETE FROM keyless WHERE n = {} LIMIT 1", (round + 3) % 50),
+            // The unique value moves from one row to another.
+            "BEGIN".into(),
+            format!("UPDATE two SET u = -1 - {a} WHERE id = {a}"),
+            format!(
+                "UPDATE two SET u = {a} + 100000 WHERE id = {b} AND NOT EXISTS (SELECT 1 FROM (SELECT u FROM two) x WHERE x.u = {a} + 100000)"
+            ),
+            "COMMIT".into(),
+        ]
+    });
+    link.start_task().await.expect_success();
+    for kill in 0..6 {
+        tokio::time::sleep(Duration::from_millis(150 + 130 * kill)).await;
+        link.agent.restart().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    writer.end().await;
+    link.wait_equal().await;
+    wait_exact(&link).await;
+    link.agent.assert_quiet_log();
+}
+
+/// DDL between the beginning of the copy and its end, of every kind, on tables that are copied, being copied, and waiting.
+#[tokio::test]
+async fn ddl_in_the_copy() {
+    for (label, source, target) in
+        [("ddl_my_ma", Kind::MySql, Kind::MariaDb), ("ddl_ma_my", Kind::MariaDb, Kind::MySql)]
+    {
+        let (source, target) = shared_pair(source, target).await;
+        let mut link = Link::with_mode("all", label, &source, &target, &slow()).await;
+        for table in ["altered", "altered_twice", "dropped", "emptied", "renamed", "zz_last"] {
+            fill(&mut link.source, table, 1500).await;
+        }
+        link.source.run("CREATE TABLE keyless (n INT, s VARCHAR(20))").await;
+        link.source.run("INSERT INTO keyless SELECT id % 50, 'x' FROM altered WHERE id < 300").await;
+        link.source.run("CREATE TABLE keyless_emptied AS SELECT * FROM keyless").await;
+        link.start_task().await.expect_success();
+        in_the_copy(&link).await;
+        link.pause().await;
+        link.source
+            .run_all([
+                "UPDATE altered SET n = 7 WHERE id % 3 = 0",
+                "ALTER TABLE altered ADD COLUMN added INT NOT NULL DEFAULT 5",
+                "INSERT INTO altered VALUES (100000, 1, 'behind', 9)",
+                "ALTER TABLE altered_twice ADD COLUMN a INT",
+                "INSERT INTO altered_twice VALUES (100001, 1, 'between', 9)",
+                "ALTER TABLE altered_twice DROP COLUMN a, ADD COLUMN b VARCHAR(5) DEFAULT 'x', MODIFY n BIGINT NOT NULL",
+                "INSERT INTO altered_twice VALUES (100002, 1, 'behind', 'y')",
+                "DROP TABLE dropped",
+                "CREATE TABLE dropped (k INT PRIMARY KEY)",
+                "INSERT INTO dropped VALUES (1), (2)",
+                "TRUNCATE TABLE emptied",
+                "INSERT INTO emptied VALUES (3, 3, 'new')",
+                "RENAME TABLE renamed TO moved",
+                "DELETE FROM moved WHERE id < 700",
+                "UPDATE zz_last SET id = id + 5000 WHERE id % 2 = 0",
+                "CREATE INDEX by_n ON zz_last (n)",
+                "INSERT INTO keyless VALUES (1, 'a')",
+                "ALTER TABLE keyless ADD COLUMN more INT DEFAULT 3",
+                "DELETE FROM keyless WHERE n = 4 LIMIT 2",
+                "INSERT INTO keyless VALUES (2, 'b', 1)",
+                "TRUNCATE TABLE keyless_emptied",
+                "INSERT INTO keyless_emptied VALUES (7, 'seven')",
+                "CREATE TABLE born (id INT PRIMARY KEY, s TEXT)",
+                "INSERT INTO born VALUES (1, 'one')",
+            ])
+            .await;
+        link.resume().await;
+        link.wait_equal().await;
+        wait_exact(&link).await;
+        link.source.run_all(["UPDATE altered SET added = added + 1", "DELETE FROM keyless WHERE n = 2 LIMIT 1"]).await;
+        link.wait_equal().await;
+        link.agent.assert_quiet_log();
+    }
+}
+
+/// remove-meta begins the copy anew; a stop and a start do not.
+#[tokio::test]
+async fn stop_goes_on_and_remove_meta_begins_anew() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "anew", &source, &target, &slow()).await;
+    fill(&mut link.source, "t", 6000).await;
+    link.start_task().await.expect_success();
+    in_the_copy(&link).await;
+    link.stop_task().await;
+    let schema = link.schema.clone();
+    let count = format!("SELECT COUNT(*) FROM {schema}.t");
+    let before = link.target.number(&count).await;
+    assert!(before > 0 && before < 6000, "{before} rows copied before the stop");
+    // What is marked is not copied again.
+    link.target.run(&format!("UPDATE {schema}.t SET s = 'touched' WHERE id < 5")).await;
+    link.start_task().await.expect_success();
+    wait_exact(&link).await;
+    assert_eq!(link.target.number(&count).await, 6000);
+    assert_eq!(link.target.number(&format!("{count} WHERE s = 'touched'")).await, 5);
+    link.stop_task().await;
+    let path = link.agent.file("task.yaml", &link.task_file.yaml());
+    link.agent.ctl(&["start-task", &path, "--remove-meta"]).await.expect_success();
+    wait_exact(&link).await;
+    link.wait_equal().await;
+    link.agent.ctl(&["stop-task", &link.task]).await.expect_success();
+    let path = link.agent.file("task.yaml", &link.task_file.yaml());
+    let refused = link.agent.ctl(&["start-task", &path, "--start-time", "2026-01-01 00:00:00"]).await;
+    refused.expect_refusal(&["--start-time", "no meaning"]);
+    link.agent.assert_quiet_log();
+}
+
+/// Tables change their structure all the time, before, while and after structures are read.
+#[tokio::test]
+async fn structures_change_while_they_are_read() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "storm", &source, &target, &slow()).await;
+    for table in ["a_storm", "m_storm", "z_storm"] {
+        fill(&mut link.source, table, 800).await;
+    }
+    link.source.run("CREATE TABLE loose_storm (n INT)").await;
+    let writer = Writer::start(source.port, &link.schema, |round| {
+        let table = ["a_storm", "m_storm", "z_storm"][round as usize % 3];
+        let mut statements = vec![
+            format!("ALTER TABLE {table} ADD COLUMN c{round} INT NOT NULL DEFAULT {round}"),
+            format!("INSERT INTO {table} (id, n, s) VALUES ({}, 1, 'storm')", 100_000 + round),
+            format!("UPDATE {table} SET n = n + 1 WHERE id % 100 = {}", round % 100),
+            format!("INSERT INTO loose_storm (n) VALUES ({round})"),
+        ];
+        if round >= 6 {
+            statements.push(format!("ALTER TABLE {table} DROP COLUMN c{}, ADD INDEX i{round} (n)", round - 6));
+            statements.push(format!("DROP INDEX i{round} ON {table}"));
+        }
+        match round % 8 {
+            1 => statements.push("ALTER TABLE loose_storm ADD COLUMN m INT DEFAULT 4".into()),
+            5 => statements.push("ALTER TABLE loose_storm DROP COLUMN m".into()),
+            2 => statements.push("RENAME TABLE z_storm TO y_storm".into()),
+            3 => statements.push("RENAME TABLE y_storm TO z_storm".into()),
+            6 => statements.push("DROP TABLE IF EXISTS short".into()),
+            7 => statements.push("CREATE TABLE short AS SELECT * FROM loose_storm".into()),
+            _ => {}
+        }
+        statements
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    link.start_task().await.expect_success();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let rounds = writer.end().await;
+    assert!(rounds > 20, "{rounds} rounds of DDL");
+    // Rows are equal only when the last statement before them has run.
+    link.source.run_all(["CREATE TABLE behind (id INT PRIMARY KEY)", "INSERT INTO behind VALUES (1)"]).await;
+    link.wait_equal().await;
+    wait_exact(&link).await;
+    link.agent.assert_quiet_log();
+}
+
+/// A table whose structure changes without a word in the binlog: it is named when everything else is there, and read again
+/// when its target has the source's columns.
+#[tokio::test]
+async fn a_change_of_structure_that_is_not_logged() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "unlogged", &source, &target, &slow()).await;
+    fill(&mut link.source, "a", 2000).await;
+    fill(&mut link.source, "z", 2000).await;
+    link.start_task().await.expect_success();
+    in_the_copy(&link).await;
+    link.pause().await;
+    link.source.run("SET SESSION sql_log_bin = 0").await;
+    link.source.run("ALTER TABLE z ADD COLUMN silent INT NOT NULL DEFAULT 3").await;
+    link.source.run("SET SESSION sql_log_bin = 1").await;
+    link.source.run("UPDATE z SET silent = 4 WHERE id < 10").await;
+    link.source.run("INSERT INTO a VALUES (5000, 1, 'x')").await;
+    link.agent.expect_error("have another structure on the source");
+    link.resume().await;
+    let schema = link.schema.clone();
+    let named = format!("`{schema}`.`z`");
+    link.wait_for_error(&["have another structure on the source", &named]).await;
+    assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {schema}.a")).await, 2001);
+    link.target.run(&format!("ALTER TABLE {schema}.z ADD COLUMN silent INT NOT NULL DEFAULT 3")).await;
+    link.resume().await;
+    link.wait_equal().await;
+    wait_exact(&link).await;
+    link.agent.assert_quiet_log();
+}
+
+/// Another agent goes on where the first one was, from what is stored downstream.
+#[tokio::test]
+async fn another_agent_goes_on_in_the_copy() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::with_mode("all", "move", &source, &target, &slow()).await;
+    fill(&mut link.source, "t", 8000).await;
+    link.start_task().await.expect_success();
+    in_the_copy(&link).await;
+    link.agent.kill9();
+    let schema = link.schema.clone();
+    let before = link.target.number(&format!("SELECT COUNT(*) FROM {schema}.t")).await;
+    assert!(before < 8000, "the copy was over before the kill");
+    link.target.run(&format!("UPDATE {schema}.t SET s = 'touched' WHERE id < 5")).await;
+    let other = crate::support::agent::Agent::start(&Default::default()).await;
+    let file = crate::support::docs::SourceFile::new(&link.source_id, Kind::MySql, source.port);
+    let path = other.file("source.yaml", &file.yaml());
+    other.ctl(&["operate-source", "create", &path]).await.expect_success();
+    link.agent = other;
+    link.start_task().await.expect_success();
+    wait_exact(&link).await;
+    assert_eq!(link.target.number(&format!("SELECT COUNT(*) FROM {schema}.t WHERE s = 'touched'")).await, 5);
+    link.target.run(&format!("UPDATE {schema}.t SET s = CONCAT('row ', id) WHERE id < 5")).await;
+    link.source.run("DELETE FROM t WHERE id % 7 = 0").await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
