@@ -192,7 +192,8 @@ impl Service {
 
     /// What does not move any more, for the watchdog.
     pub fn stuck(&self) -> Option<String> {
-        self.supervisor.stuck()
+        let cluster = || self.cluster.as_ref().is_some_and(Cluster::is_stuck).then(|| "the cluster thread".to_owned());
+        self.supervisor.stuck().or_else(cluster)
     }
 
     /// One line for the service manager.

@@ -23,12 +23,14 @@ use crate::control::connection::Limits;
 use crate::control::worker_port::{PortError, WorkerPort, in_cluster};
 use crate::control::worker_rpc::WorkerService;
 use crate::error::{Code, Failure};
-use crate::runtime::spawn;
+use crate::runtime::{Beat, spawn};
 use crate::supervisor::Supervisor;
 use crate::tls::TlsFiles;
 
 /// How often the masters are asked for their addresses, as DM does.
 const MEMBERS: Duration = Duration::from_secs(3);
+/// How often the thread says that it moves, and when it counts as stuck for not saying so.
+const BEAT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Between two registrations of an agent that goes on without its masters.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,8 @@ pub struct Cluster {
     leave: CancellationToken,
     thread: Option<JoinHandle<()>>,
     joined: Option<oneshot::Receiver<Result<(), JoinError>>>,
+    /// The thread goes round: what fences runs on it.
+    beat: Beat,
 }
 
 impl Cluster {
@@ -87,11 +91,18 @@ impl Cluster {
         let (rest, leave) = (CancellationToken::new(), CancellationToken::new());
         let (told, joined) = oneshot::channel();
         let session = Session { options, supervisor, backend, data, rest: rest.clone(), leave: leave.clone() };
+        let beat = Beat::new();
+        let struck = beat.clone();
         let thread = std::thread::Builder::new()
             .name("cluster".to_owned())
-            .spawn(move || runtime.block_on(session.run(told)))
+            .spawn(move || {
+                runtime.block_on(async {
+                    let _beat = spawn("cluster-beat", strike(struck));
+                    session.run(told).await;
+                });
+            })
             .map_err(JoinError::System)?;
-        Ok(Cluster { rest, leave, thread: Some(thread), joined: Some(joined) })
+        Ok(Cluster { rest, leave, thread: Some(thread), joined: Some(joined), beat })
     }
 
     /// Returns when the agent is a member, or with why it is not; never a second time.
@@ -113,6 +124,11 @@ impl Cluster {
     /// Whether the thread has ended, which before a stop means that the agent should end too.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Whether the thread stands still: nothing would fence then.
+    pub fn is_stuck(&self) -> bool {
+        !self.is_finished() && self.beat.age() > BEAT.1
     }
 
     /// Gives the lease back and closes the port. Blocks for as long.
@@ -229,6 +245,13 @@ fn cannot_join(masters: &Masters, refusal: &Refusal) -> Failure {
         Code::CannotJoin,
         format!("cannot join with master endpoints: [{endpoints}], error: {}", refusal.why()),
     )
+}
+
+async fn strike(beat: Beat) {
+    loop {
+        beat.strike();
+        tokio::time::sleep(BEAT.0).await;
+    }
 }
 
 async fn members(masters: Masters, etcd: Etcd) {

@@ -17,11 +17,14 @@ impl MasterApi {
             return pb::StartTaskResponse { msg, ..Default::default() };
         }
         let pb::StartTaskRequest { task: yaml, sources, remove_meta, start_time } = request;
+        let name = task_name(&yaml);
         let start = StartTask { yaml, sources, remove_meta, start_time };
         match bounded(PREFLIGHT_LIMIT, self.backend.start_task(start, actor)).await {
             Ok(results) => pb::StartTaskResponse {
                 result: true,
                 sources: results.iter().map(source_answer).collect(),
+                // Where DM tells what its check before the start found.
+                check_result: notes(&self.backend.status(), &name),
                 ..Default::default()
             },
             Err(failure) => pb::StartTaskResponse { msg: failure.to_string(), ..Default::default() },
@@ -172,6 +175,23 @@ impl MasterApi {
         }
         pb::QueryStatusListResponse { result: true, msg: String::new(), sources }
     }
+}
+
+/// The name in a task file; empty where there is none.
+fn task_name(yaml: &str) -> String {
+    #[derive(serde::Deserialize, Default)]
+    struct Named {
+        #[serde(default)]
+        name: String,
+    }
+    serde_norway::from_str::<Named>(yaml).unwrap_or_default().name
+}
+
+/// What the operator should know of a task: options without effect, and the like. One line each, none twice.
+fn notes(status: &AgentStatus, task: &str) -> String {
+    let all: std::collections::BTreeSet<&str> =
+        status.tasks.iter().filter(|t| t.name == task).flat_map(|t| &t.notes).map(String::as_str).collect();
+    all.into_iter().map(|note| format!("note: {note}")).collect::<Vec<_>>().join("\n")
 }
 
 /// A source that is not this agent's.

@@ -8,7 +8,7 @@ use super::*;
 use crate::control::backend::{AgentEvent, RelayOp};
 use crate::control::pb_status::tests::{agent, parked_task, running_task, source};
 use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, SchemaOrder, StartTask};
-use crate::task::ParkReason;
+use crate::task::{ParkReason, TaskStatus};
 
 /// A backend that records what was asked, and answers every task operation with success on each source, or with a
 /// failure that was put in.
@@ -321,4 +321,20 @@ async fn configurations_and_members() {
         workers.workers[0].addr = "127.0.0.1:18262".to_owned();
     }
     assert_golden("list-member-02-bound", "pb.ListMemberResponse", &members);
+}
+
+#[tokio::test]
+async fn what_has_no_effect_is_told_where_dm_tells_what_it_checked() {
+    let with_notes = |source: &str, notes: &[&str]| TaskStatus {
+        source_id: source.to_owned(),
+        notes: notes.iter().map(|note| (*note).to_owned()).collect(),
+        ..running_task()
+    };
+    let tasks = vec![with_notes("mysql-01", &["b", "a"]), with_notes("mysql-02", &["a"])];
+    let (api, _) = api(agent(vec![source()], tasks));
+    let start = |task: &str| pb::StartTaskRequest { task: task.to_owned(), ..Default::default() };
+    let answer = api.start_task(start("name: t1\ntask-mode: incremental\n"), actor()).await;
+    assert_eq!((answer.result, answer.check_result.as_str()), (true, "note: a\nnote: b"));
+    assert_eq!(api.start_task(start("name: other\n"), actor()).await.check_result, "");
+    assert_eq!(api.start_task(start("{"), actor()).await.check_result, "");
 }
