@@ -89,5 +89,8 @@ fn failed(is_canceled: bool, failures: &[Failure]) -> pb::ProcessResult {
 }
 
 #[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod recorded;
+#[cfg(test)]
 #[path = "status_tests.rs"]
 mod tests;
