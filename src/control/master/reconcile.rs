@@ -37,7 +37,7 @@ const TICK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_m
 /// First and longest pause after an action that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long an answer waits for a subtask to be at work, after it was made and after it was resumed.
-const AT_WORK: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(150));
+const AT_WORK: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(100));
 /// Requests that wait to be taken in.
 const REQUESTS: usize = 64;
 

@@ -161,6 +161,11 @@ fn the_other_methods_refuse_in_dms_words() {
     let request = pb::OperateWorkerSchemaRequest { task: "t1".into(), source: "nosuch".into(), ..Default::default() };
     check(golden!("rpc/schema-get-wrongsource"), answers::bare(answers::schema_source(&agent, &request)));
     check(golden!("rpc/validator-update-none"), answers::bare(Err(answers::no_validator(&agent, "t1"))));
+    let none = |of: &str| answers::no_validator(&agent, of).to_string();
+    let errors: pb::GetValidationErrorResponse = recorded(golden!("rpc/validator-error-none"));
+    assert_eq!((errors.result, errors.msg), (false, none("t1")));
+    let operated: pb::OperateValidationErrorResponse = recorded(golden!("rpc/validator-operr-none"));
+    assert_eq!((operated.result, operated.msg), (false, none("t1")));
     let json: serde_json::Value = serde_json::from_str(golden!("rpc/validator-status-none")).unwrap();
     assert_eq!(json["grpc_message"], answers::no_validator(&agent, "t1").to_string());
 }
