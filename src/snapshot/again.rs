@@ -14,7 +14,7 @@ use super::chunk::{Builder, Pace, Statement, bound_of_row};
 use super::job::Job;
 use super::keyless::Hold;
 use super::plan::{Bound, TablePlan};
-use super::reader::{behind, next, pause, worth_another};
+use super::reader::{behind, next, pause, within, worth_another};
 use super::run::without_foreign_keys;
 use super::source::{Source, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
@@ -150,8 +150,10 @@ impl Again<'_> {
             let mut builder = self.builder();
             let (mut last, mut count) = (None, 0);
             {
-                let mut result = from.query_iter(sql).await.map_err(|error| source_end(&error, &doing))?;
-                while let Some(row) = next(&mut result, &doing).await? {
+                let patience = job.plan.patience();
+                let asked = within(patience, from.query_iter(sql)).await;
+                let mut result = asked.map_err(|error| source_end(&error, &doing))?;
+                while let Some(row) = next(&mut result, patience, &doing).await? {
                     count += 1;
                     builder.add(&job.plan, &row);
                     last = Some(bound_of_row(&job.plan, &row));
@@ -189,9 +191,10 @@ impl Again<'_> {
         let doing = format!("read all rows of {}", job.plan.source);
         let mut builder = self.builder();
         {
-            let mut result =
-                hold.conn.query_iter(job.plan.select_all()).await.map_err(|error| source_end(&error, &doing))?;
-            while let Some(row) = next(&mut result, &doing).await? {
+            let patience = job.plan.patience();
+            let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
+            let mut result = asked.map_err(|error| source_end(&error, &doing))?;
+            while let Some(row) = next(&mut result, patience, &doing).await? {
                 builder.add(&job.plan, &row);
                 if builder.bytes >= pace.bytes() || builder.rows >= pace.rows() {
                     let chunk = builder.take(&job, 0, None, None, true);

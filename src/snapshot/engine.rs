@@ -21,7 +21,7 @@ use super::state::{TableEnd, TableState, store, stored, to_text};
 use super::writer::Writer;
 use super::{Stopping, structure};
 use crate::downstream::Downstream;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::meta::ChunkMark;
 use crate::model::{Location, SourceTable};
 use crate::runtime::{Owned, spawn};
@@ -34,6 +34,8 @@ const GRACE: Duration = Duration::from_millis(120);
 const BATCH: usize = 100;
 /// Marks of a table beyond which those that touch are joined.
 const MARKS: usize = 256;
+/// Ticks without anything to do after which a part that is gone is missed.
+const STUCK: u32 = 20;
 /// Events that may wait for the books.
 const EVENTS: usize = 1024;
 
@@ -190,7 +192,8 @@ impl Engine {
     /// Copies until all is there, or until it is to stop.
     pub async fn run(mut self, queue: Vec<Arc<Job>>, mut stopping: Stopping) -> (Ended, Conn) {
         self.begin();
-        let writers = self.start(queue);
+        let tasks = self.start(queue);
+        let mut idle = 0;
         let mut tick = tokio::time::interval(TICK);
         let ended = loop {
             if self.open.is_empty() {
@@ -203,7 +206,10 @@ impl Engine {
             let done = tokio::select! {
                 biased;
                 () = &mut stopping => break Ended::Stopped,
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    idle = if tasks.may_be_stuck(&self.open) && self.events.is_empty() { idle + 1 } else { 0 };
+                    if idle > STUCK { Err(stuck()) } else { self.tick().await }
+                }
                 event = self.events.recv() => match event {
                     Some(event) => self.take(event).await,
                     // We hold a sender ourselves.
@@ -218,7 +224,7 @@ impl Engine {
         };
         let _ = self.halt.send(true);
         if matches!(ended, Ended::Stopped) {
-            self.let_finish(writers).await;
+            self.let_finish(tasks).await;
         }
         self.tell();
         (ended, self.conn)
@@ -228,7 +234,8 @@ impl Engine {
         let options = &self.shared.spec.options;
         let readers = options.readers.max(1).min(queue.len());
         let queue = Arc::new(Mutex::new(VecDeque::from(queue)));
-        let (sender, chunks) = mpsc::channel::<Chunk>(options.writers.max(1));
+        // Readers are faster: what waits here a kill throws away.
+        let (sender, chunks) = mpsc::channel::<Chunk>((options.writers / 4).max(2));
         let chunks = Arc::new(AsyncMutex::new(chunks));
         let reader = |_| {
             let reader = Reader { shared: Arc::clone(&self.shared), chunks: sender.clone(), conn: None };
@@ -239,12 +246,12 @@ impl Engine {
             spawn("snapshot writer", writer.run(Arc::clone(&chunks)))
         };
         let slots = i32::try_from(options.writers.max(1)).unwrap_or(i32::MAX);
-        Tasks { _readers: (0..readers).map(reader).collect(), writers: (0..slots).map(writer).collect() }
+        Tasks { readers: (0..readers).map(reader).collect(), writers: (0..slots).map(writer).collect() }
     }
 
     /// Writers end what they are at, for a moment; what they then have not ended the server undoes.
     async fn let_finish(&mut self, tasks: Tasks) {
-        let Tasks { _readers: readers, writers } = tasks;
+        let Tasks { readers, writers } = tasks;
         drop(readers);
         let finish = async {
             for writer in writers {
@@ -508,6 +515,19 @@ impl Engine {
 
 /// Tasks of the engine; they end with it.
 struct Tasks {
-    _readers: Vec<Owned<()>>,
+    readers: Vec<Owned<()>>,
     writers: Vec<Owned<()>>,
+}
+
+impl Tasks {
+    /// Whether a task is gone whose work is not done: that must not become a wait without an end.
+    fn may_be_stuck(&self, open: &HashMap<u32, Open>) -> bool {
+        let unread = open.values().any(|open| open.read.is_none());
+        self.writers.iter().any(Owned::is_finished) || (unread && self.readers.iter().all(Owned::is_finished))
+    }
+}
+
+fn stuck() -> Failure {
+    Failure::new(Code::NotSet, "a part of the copy ended before its work was done; the log says why")
+        .workaround("Please resume-task: the copy goes on behind its marks.")
 }

@@ -1,9 +1,15 @@
 //! One table's copy, planned: which columns, by which key, and the SQL that reads a range of it and writes rows.
 
+use std::time::Duration;
+
 use super::spec::Existing;
 use super::structure::{Column, Key, Structure};
 use super::value::Kind;
 use crate::model::{SourceTable, TargetTable};
+
+/// Longest wait for a row that the source has only to send, and for one that it may have to look for.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LONG_PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// A key's values as literals, one for each of its columns.
 pub(super) type Bound = Vec<String>;
@@ -168,6 +174,12 @@ impl TablePlan {
         format!("{verb} INTO {0} ({columns}) SELECT {columns} FROM {0} WHERE 1=0", self.target)
     }
 
+    /// How long the source may take to the next row.
+    pub fn patience(&self) -> Duration {
+        // A condition may pass over most of a table.
+        if self.condition.is_some() { LONG_PATIENCE } else { PATIENCE }
+    }
+
     /// The key of a row: `answer` gives a column's answer by its place.
     pub fn bound<'a>(&self, answer: impl Fn(usize) -> Option<&'a [u8]>) -> Bound {
         let key = self.key.as_deref().unwrap_or_default();
@@ -189,6 +201,32 @@ fn key_places(key: &Key, here: &Structure, places: &mut [Option<usize>], columns
         })
     };
     key.columns.iter().flatten().map(of).collect()
+}
+
+/// Unique keys of the target by which rows of the source that are two there may be one here: such a key has columns that no
+/// unique key of the source has, or compares texts more coarsely.
+pub(super) fn narrower_keys(here: &Structure, there: &Structure) -> Vec<String> {
+    let alike = |one: &Column, other: &Column| {
+        let binary = |column: &Column| column.collation.as_deref().is_none_or(|name| name.ends_with("bin"));
+        one.collation == other.collation || binary(other) || !binary(one)
+    };
+    let implied = |key: &Key| {
+        here.keys.iter().any(|own| {
+            own.columns.iter().all(|part| {
+                let Some(own) = part.map(|at| &here.columns[at]) else { return false };
+                key.columns
+                    .iter()
+                    .flatten()
+                    .map(|at| &there.columns[*at])
+                    .any(|twin| twin.name.eq_ignore_ascii_case(&own.name) && alike(own, twin))
+            })
+        })
+    };
+    // What is missing at the source is the target's own: no row of the source has a value for it.
+    let known = |key: &&Key| {
+        key.columns.iter().all(|part| part.is_some_and(|at| here.column(&there.columns[at].name).is_some()))
+    };
+    there.keys.iter().filter(known).filter(|key| !implied(key)).map(|key| key.name.clone()).collect()
 }
 
 fn sorts_alike(key: &Key, here: &Structure, there: &Structure) -> bool {
@@ -284,6 +322,27 @@ mod tests {
         let keyless = structure(here.columns.clone(), &[]);
         assert!(plan(&here, &keyless).unwrap().key.is_none());
         assert!(plan(&keyless, &here).unwrap().key.is_none());
+    }
+
+    #[test]
+    fn keys_that_only_the_target_has_or_that_fold_more_are_found() {
+        let text = |collation: &str| Column { collation: Some(collation.into()), ..column("b", "varchar") };
+        let of = |collation: &str, keys: &[&[usize]]| {
+            let mut table = structure(vec![column("a", "int"), text(collation)], &[]);
+            let key = |(at, columns): (usize, &&[usize])| Key {
+                name: format!("k{at}"),
+                columns: columns.iter().map(|column| Some(*column)).collect(),
+            };
+            table.keys = keys.iter().enumerate().map(key).collect();
+            table
+        };
+        let here = of("utf8mb4_bin", &[&[0]]);
+        assert!(narrower_keys(&here, &of("utf8mb4_bin", &[&[0]])).is_empty());
+        assert!(narrower_keys(&here, &of("utf8mb4_bin", &[&[0, 1]])).is_empty());
+        assert_eq!(narrower_keys(&here, &of("utf8mb4_bin", &[&[0], &[1]])), ["k1"]);
+        let texts = of("utf8mb4_bin", &[&[1]]);
+        assert_eq!(narrower_keys(&texts, &of("utf8mb4_general_ci", &[&[1]])), ["k0"]);
+        assert!(narrower_keys(&of("utf8mb4_general_ci", &[&[1]]), &texts).is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::job::{Job, gaps};
 use super::make::Maker;
-use super::plan::TablePlan;
+use super::plan::{TablePlan, narrower_keys};
 use super::problems::Problems;
 use super::source::{Source, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing};
@@ -25,6 +25,8 @@ use crate::runtime::spawn;
 
 /// Tables looked at or made at the same time.
 const AT_A_TIME: usize = 8;
+/// Notes that are kept; the log has all.
+const NOTES: usize = 50;
 /// Schemas that are the servers' own.
 const SYSTEM: &str = "'mysql','information_schema','performance_schema','sys'";
 
@@ -71,6 +73,8 @@ impl Preparing<'_> {
         maker.views(&mut source, &mut target, views, &mut problems).await?;
         let there = structures(&mut target, &wanted, |wanted| &wanted.target.0).await.map_err(of_target)?;
         let jobs = self.planned(&wanted, &here, &there, &mut problems);
+        let loose = loose_tables(&mut target).await.map_err(of_target)?;
+        self.check_engines(&jobs, &loose, &mut problems);
         self.say("checking rights and tables");
         self.check_tables(&jobs, &mut problems).await?;
         problems.failure().map_or(Ok(jobs), Err)
@@ -78,6 +82,15 @@ impl Preparing<'_> {
 
     fn say(&self, activity: &str) {
         self.progress.send_modify(|progress| progress.activity = activity.to_owned());
+    }
+
+    fn note(&self, note: String) {
+        tracing::warn!("{note}");
+        self.progress.send_modify(|progress| {
+            if !progress.notes.contains(&note) && progress.notes.len() < NOTES {
+                progress.notes.push(note);
+            }
+        });
     }
 
     async fn check_source(&self, conn: &mut Conn, problems: &mut Problems) -> Result<(), Failure> {
@@ -171,6 +184,12 @@ impl Preparing<'_> {
                     continue;
                 }
             };
+            for key in narrower_keys(from, to) {
+                self.note(format!(
+                    "unique key `{key}` of {} is none of {}: of rows that are alike by it only the last stays",
+                    wanted.target, wanted.source
+                ));
+            }
             let shared = into.get(&wanted.target).is_some_and(|count| *count > 1);
             jobs.push(self.job(jobs.len(), wanted, from, TablePlan { shared, ..plan }));
         }
@@ -189,6 +208,23 @@ impl Preparing<'_> {
             gaps: gaps(&[]).unwrap_or_default(),
             written: Default::default(),
             left: Default::default(),
+        }
+    }
+
+    /// Rows in a table without transactions are there before their mark is, and stay when it is not written: what has a key
+    /// replaces them.
+    fn check_engines(&self, jobs: &[Job], loose: &BTreeSet<TableName>, problems: &mut Problems) {
+        for plan in jobs.iter().map(|job| &job.plan).filter(|plan| loose.contains(&plan.target.0)) {
+            if plan.key.is_none() {
+                problems.add(
+                    Scope::Downstream,
+                    format!(
+                        "{} has neither a key nor an engine with transactions: its rows could come twice",
+                        plan.target
+                    ),
+                    format!("run `ALTER TABLE {} ENGINE=InnoDB` downstream, or give it a primary key", plan.target),
+                );
+            }
         }
     }
 
@@ -387,8 +423,8 @@ pub(super) async fn planned_again(
         let (rows, bytes) = (state.rows, state.bytes);
         wanted.push(Wanted { source: name.clone(), target: to, view: false, transactional, rows, bytes });
     }
-    let loose = loose_tables(&mut source).await?;
-    wanted.iter_mut().for_each(|wanted| wanted.transactional = !loose.contains(&wanted.source));
+    let loose = loose_tables(&mut source).await.map_err(of_source)?;
+    wanted.iter_mut().for_each(|wanted| wanted.transactional = !loose.contains(&wanted.source.0));
     let here = structures(&mut source, &wanted, |wanted| &wanted.source.0).await.map_err(of_source)?;
     let there = structures(&mut target, &wanted, |wanted| &wanted.target.0).await.map_err(of_target)?;
     let mut into: HashMap<&TargetTable, usize> = HashMap::new();
@@ -425,16 +461,16 @@ pub(super) async fn planned_again(
     Ok(jobs)
 }
 
-/// Tables of the source whose engine has no transactions.
-async fn loose_tables(conn: &mut Conn) -> Result<BTreeSet<SourceTable>, Failure> {
+/// Tables of a server whose engine has no transactions.
+async fn loose_tables(conn: &mut Conn) -> Result<BTreeSet<TableName>, mysql_async::Error> {
     let sql = format!(
         "SELECT t.table_schema, t.table_name FROM information_schema.tables t JOIN information_schema.engines e ON \
          e.engine=t.engine WHERE t.table_schema NOT IN ({SYSTEM}) AND COALESCE(e.transactions,'NO')<>'YES'"
     );
-    let rows: Vec<Row> = conn.query(sql.as_str()).await.map_err(|error| query_failed(&error, &sql))?;
+    let rows: Vec<Row> = conn.query(sql).await?;
     let name = |row: &Row| {
         let column = |at| text(row, at).unwrap_or_default();
-        SourceTable(TableName::new(column(0), column(1)))
+        TableName::new(column(0), column(1))
     };
     Ok(rows.iter().map(name).collect())
 }

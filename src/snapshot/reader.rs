@@ -149,10 +149,12 @@ impl Reader {
         let conn = self.connected().await?;
         let mut builder = shared.builder(&job.plan);
         let what = doing();
-        let mut result = conn.query_iter(sql).await.map_err(|error| query_failed(&error, &what))?;
+        let patience = job.plan.patience();
+        let asked = within(patience, conn.query_iter(sql)).await;
+        let mut result = asked.map_err(|error| query_failed(&error, &what))?;
         let mut count = 0;
         let mut last: Option<Bound> = None;
-        while let Some(row) = next(&mut result, &what).await? {
+        while let Some(row) = next(&mut result, patience, &what).await? {
             count += 1;
             cursor.largest = cursor.largest.max(shared.add(&mut builder, job, &row));
             let full = builder.bytes >= shared.pace.bytes();
@@ -190,9 +192,10 @@ impl Reader {
         let _alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
         let mut builder = shared.builder(&job.plan);
         let mut seq = 1;
-        let mut result =
-            hold.conn.query_iter(job.plan.select_all()).await.map_err(|error| query_failed(&error, &doing))?;
-        while let Some(row) = next(&mut result, &doing).await? {
+        let patience = job.plan.patience();
+        let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
+        let mut result = asked.map_err(|error| query_failed(&error, &doing))?;
+        while let Some(row) = next(&mut result, patience, &doing).await? {
             shared.add(&mut builder, job, &row);
             drop(row);
             if builder.bytes >= shared.pace.bytes() || builder.rows >= shared.pace.rows() {
@@ -242,9 +245,24 @@ fn shortened(text: &str) -> String {
 
 pub(super) async fn next(
     result: &mut QueryResult<'_, 'static, TextProtocol>,
+    patience: Duration,
     doing: &str,
 ) -> Result<Option<Row>, Failure> {
-    result.next().await.map_err(|error| query_failed(&error, doing))
+    within(patience, result.next()).await.map_err(|error| query_failed(&error, doing))
+}
+
+/// Waits for an answer, but not for ever.
+pub(super) async fn within<T>(
+    patience: Duration,
+    answer: impl Future<Output = Result<T, mysql_async::Error>>,
+) -> Result<T, mysql_async::Error> {
+    match tokio::time::timeout(patience, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = format!("no answer within {} s", patience.as_secs());
+            Err(mysql_async::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()))
+        }
+    }
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Left> {

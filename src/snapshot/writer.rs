@@ -15,7 +15,10 @@ use super::engine::{Event, Shared};
 use super::plan::bound_of;
 use super::reader::{behind, pause, worth_another};
 use crate::downstream::limited;
-use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
+
+/// Tables with and without transactions in one transaction, which a MySQL with GTIDs does not take.
+const LOOSE_AND_NOT: u16 = 1785;
 
 /// Chunks for all writers.
 pub(super) type Chunks = Mutex<mpsc::Receiver<Chunk>>;
@@ -95,7 +98,15 @@ impl Writer {
         let low = chunk.mark.low.as_deref().and_then(bound_of);
         let failed = |error: mysql_async::Error| {
             let doing = format!("write rows of {} to {}{}", plan.source, plan.target, behind(low.as_ref()));
-            driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, &doing)
+            let failure = driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, &doing);
+            match server_error_code(&error) {
+                Some(LOOSE_AND_NOT) => failure.workaround(format!(
+                    "Please run `ALTER TABLE {} ENGINE=InnoDB` downstream, then resume-task: with GTIDs it takes no rows of a \
+                     table without transactions together with their mark.",
+                    plan.target
+                )),
+                _ => failure,
+            }
         };
         let tables = &shared.spec.tables;
         limited(conn.query_drop("BEGIN")).await.map_err(failed)?;

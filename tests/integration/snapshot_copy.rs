@@ -726,3 +726,95 @@ async fn a_thousand_tables_arrive() {
     println!("a thousand tables in {:?}", began.elapsed());
     bench.equal().await;
 }
+
+/// What changes while the copy stands still is seen by the next start, for tables that are not there whole.
+#[tokio::test]
+async fn a_table_that_changed_between_two_starts_is_left_as_stale() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("sz", &source, &target).await;
+    bench.spec.options.readers = 1;
+    bench.spec.options.chunk_rows = Some(300);
+    for table in ["a", "b", "c", "d"] {
+        fill(&mut bench.source, table, 6_000).await;
+    }
+    // The first one is there whole, the second in parts.
+    let (outcome, _, _) = stopped_at(&bench, 8_000).await;
+    assert!(matches!(outcome, CopyOutcome::Stopped), "{outcome:?}");
+    bench
+        .source
+        .run_all([
+            "ALTER TABLE b DROP PRIMARY KEY, MODIFY id VARCHAR(20), ADD PRIMARY KEY (k, id)",
+            "DROP TABLE c",
+            "CREATE INDEX later ON d (c)",
+            "CREATE TABLE new_one (id INT PRIMARY KEY)",
+        ])
+        .await;
+    let replay = bench.copied().await;
+    let stale: Vec<&str> = replay.stale.iter().map(|table| &*table.0.table).collect();
+    assert_eq!(stale, ["b", "c"]);
+    let count = |table: &str| format!("SELECT COUNT(*) FROM {}.{table}", bench.schema);
+    let (a, d) = (count("a"), count("d"));
+    assert_eq!((bench.target.number(&a).await, bench.target.number(&d).await), (6_000, 6_000));
+    // It is logged behind L0, and comes with the binlog.
+    let new_one = format!(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_name = 'new_one' AND table_schema = '{}'",
+        bench.schema
+    );
+    assert_eq!(bench.target.number(&new_one).await, 0);
+}
+
+/// Tables without a key, of engines with and without snapshots, are those of one location.
+#[tokio::test]
+async fn tables_without_a_key_are_of_one_location() {
+    for (from, to) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
+        let (source, target) = shared_pair(from, to).await;
+        let mut bench = Bench::new("sq", &source, &target).await;
+        let schema = bench.schema.clone();
+        bench.source.run_all(["CREATE TABLE w (a INT)", "CREATE TABLE m (a INT) ENGINE=MyISAM"]).await;
+        bench.source.run("INSERT INTO m VALUES (1), (1)").await;
+        // A target that would lose its rows' place with them is refused.
+        bench
+            .target
+            .run_all([format!("CREATE DATABASE {schema}"), format!("CREATE TABLE {schema}.m (a INT) ENGINE=MyISAM")])
+            .await;
+        let text = bench.refusal().await;
+        assert!(text.contains("neither a key nor an engine with transactions"), "{text}");
+        bench.target.run(&format!("ALTER TABLE {schema}.m ENGINE=InnoDB")).await;
+        // Each row has a transaction of its own: their number says which location it is.
+        let mut writer = source.root().await;
+        let (progress, told) = watch::channel(CopyProgress::default());
+        let copying = copy(bench.spec.clone(), false, Box::pin(std::future::pending()), progress);
+        let writing = async {
+            let (mut places, mut rows) = (Vec::new(), 0);
+            while told.has_changed().is_ok() {
+                rows += 1;
+                writer.run(&format!("INSERT INTO {schema}.w VALUES ({rows})")).await;
+                places.push(crate::support::fixture::location(&mut writer, from).await);
+            }
+            places
+        };
+        let (outcome, places) =
+            tokio::time::timeout(LIMIT, async { tokio::join!(copying, writing) }).await.expect("both end");
+        let CopyOutcome::Copied(replay) = outcome else { panic!("{outcome:?}") };
+        let (_, start) = replay.starts.iter().find(|(table, _)| &*table.0.table == "w").expect("w has a start");
+        let there = bench.target.number(&format!("SELECT COUNT(*) FROM {schema}.w")).await;
+        println!("{from:?}: {there} of {} rows at {start}", places.len());
+        let last = |place: &crate::support::docs::SourceLocation| {
+            (place.file.clone(), place.position) <= (start.position.file.name().to_owned(), start.position.offset)
+        };
+        assert_eq!(there, places.iter().filter(|place| last(place)).count() as u64, "{start}");
+        assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {schema}.m")).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn only_rows_that_are_wanted_come() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut bench = Bench::new("so", &source, &target).await;
+    bench.spec.options.condition = Some("id % 3 = 0 OR id = 1".into());
+    bench.spec.options.chunk_rows = Some(100);
+    fill(&mut bench.source, "t", 3_000).await;
+    bench.copied().await;
+    let rows = format!("SELECT CONCAT(COUNT(*), ' ', SUM(id % 3 = 0)) FROM {}.t", bench.schema);
+    assert_eq!(bench.target.text(&rows).await, "1001 1000");
+}
