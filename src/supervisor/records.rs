@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::master::MasterMark;
+use crate::config::SourceConfig;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
+use crate::model::Flavor;
 
 /// The form that this version writes. One that is higher was written by a later version and is not guessed at.
 pub const FORM: u32 = 1;
@@ -34,6 +36,22 @@ pub struct SourceRecord {
     /// What a master gave in place of the YAML; `None` where an operator made it.
     #[serde(default)]
     pub toml: Option<String>,
+}
+
+impl SourceRecord {
+    /// Of an operator's file, as a replica that nobody knows yet.
+    pub fn new(config: &SourceConfig, flavor: Flavor, server_id: u32) -> Self {
+        SourceRecord {
+            form: FORM,
+            yaml: config.to_stored_yaml(),
+            flavor: flavor.as_str().to_owned(),
+            server_id,
+            replica_uuid: uuid::Uuid::new_v4(),
+            relay_wanted: config.enable_relay,
+            relay_paused: false,
+            toml: None,
+        }
+    }
 }
 
 /// A subtask.

@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use super::api::SourceResult;
 use super::broken::{SOURCE_REMEDY, damaged};
 use super::endpoint::endpoint;
-use super::records::{FORM, SourceRecord, check_form};
+use super::records::{SourceRecord, check_form};
 use super::source::{Settings, Source, remove_relay_dir};
 use super::start::{complete_gtids, connect};
 use super::{SourceEntry, Supervisor, read, store_failure, write};
@@ -124,16 +124,7 @@ impl Supervisor {
         }
         let server_id = config.server_id.unwrap_or_else(any_server_id);
         let facts = self.preflight(&config, server_id).await?;
-        let record = SourceRecord {
-            form: FORM,
-            yaml: config.to_stored_yaml(),
-            flavor: facts.flavor.as_str().to_owned(),
-            server_id,
-            replica_uuid: uuid::Uuid::new_v4(),
-            relay_wanted: config.enable_relay,
-            relay_paused: false,
-            toml: None,
-        };
+        let record = SourceRecord::new(&config, facts.flavor, server_id);
         // Where it begins is found, and refused, before anything is stored.
         let begin = match record.relay_wanted {
             true => Some(self.relay_begin(&config, &record).await?),
@@ -221,16 +212,10 @@ impl Supervisor {
         let server_id =
             config.server_id.or(stored.as_ref().map(|record| record.server_id)).unwrap_or_else(any_server_id);
         let facts = self.preflight(&config, server_id).await?;
-        let record = SourceRecord {
-            form: FORM,
-            yaml: config.to_stored_yaml(),
-            flavor: facts.flavor.as_str().to_owned(),
-            server_id,
-            replica_uuid: stored.as_ref().map_or_else(uuid::Uuid::new_v4, |record| record.replica_uuid),
-            relay_wanted: config.enable_relay,
-            relay_paused: stored.is_some_and(|record| record.relay_paused),
-            toml: None,
-        };
+        let mut record = SourceRecord::new(&config, facts.flavor, server_id);
+        if let Some(stored) = stored {
+            (record.replica_uuid, record.relay_paused) = (stored.replica_uuid, stored.relay_paused);
+        }
         let source = self.open(config, &record).await?;
         let stored = self.inner.db.put(Namespace::Source, &id, &record).await;
         if let Err(error) = stored {

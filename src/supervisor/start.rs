@@ -3,7 +3,7 @@
 use mysql_async::Conn;
 
 use super::endpoint::endpoint;
-use super::source::Source;
+use super::source::{Settings, Source};
 use super::{Supervisor, store_failure};
 use crate::checkpoint::{forget as forget_checkpoint, peek};
 use crate::config::SubtaskConfig;
@@ -19,13 +19,9 @@ use crate::upstream::{DumpStart, Preflight, ServerFacts, StartError, Want, failu
 /// What a start is made of.
 pub struct StartQuestion<'a> {
     /// The source.
-    pub endpoint: &'a Endpoint,
+    pub source: &'a Settings,
     /// Its dialect.
     pub flavor: Flavor,
-    /// Our server id there.
-    pub server_id: u32,
-    /// By GTID.
-    pub enable_gtid: bool,
     /// The subtask.
     pub subtask: &'a SubtaskConfig,
     /// `--start-time`; empty for none.
@@ -64,15 +60,7 @@ impl Supervisor {
         if !anew && stored.is_none() && !self.inner.options.joined {
             stored = kept_here(&self.ledger(subtask), &target_of(&downstream), source.flavor).await?;
         }
-        let question = StartQuestion {
-            endpoint: &settings.receive.endpoint,
-            flavor: source.flavor,
-            server_id: settings.receive.server_id,
-            enable_gtid: settings.config.enable_gtid,
-            subtask,
-            start_time,
-            stored,
-        };
+        let question = StartQuestion { source: &settings, flavor: source.flavor, subtask, start_time, stored };
         let begin = question.answer().await?;
         if anew {
             forget_checkpoint(&mut conn, &tables).await?;
@@ -103,11 +91,11 @@ impl StartQuestion<'_> {
     /// Checks the source and answers.
     pub async fn answer(&self) -> Result<Location, Failure> {
         let wanted = if self.stored.is_some() { None } else { self.wanted()? };
-        let mut conn = connect(self.endpoint).await?;
+        let mut conn = connect(&self.source.receive.endpoint).await?;
         let want = Want {
             flavor: Some(self.flavor),
-            server_id: self.server_id,
-            enable_gtid: self.enable_gtid,
+            server_id: self.source.receive.server_id,
+            enable_gtid: self.source.config.enable_gtid,
             start: wanted.as_ref().map(|location| self.dump_start(location)),
         };
         let preflight = Preflight::read(&mut conn, &want).await?;
@@ -117,12 +105,12 @@ impl StartQuestion<'_> {
         let facts = preflight.facts();
         if let Some(stored) = &self.stored {
             // A dm-worker without GTIDs stored a position alone.
-            let completed = with_gtids(self.endpoint, self.flavor, facts, stored.clone()).await;
+            let completed = with_gtids(&self.source.receive.endpoint, self.flavor, facts, stored.clone()).await;
             return completed.map_err(|error| error.of_checkpoint(&stored.position));
         }
         match (wanted, self.start_time) {
             (_, time) if !time.is_empty() => self.at_time(facts, time).await,
-            (Some(location), _) => complete_gtids(self.endpoint, self.flavor, facts, location).await,
+            (Some(location), _) => complete_gtids(&self.source.receive.endpoint, self.flavor, facts, location).await,
             (None, _) => facts
                 .location
                 .clone()
@@ -131,7 +119,7 @@ impl StartQuestion<'_> {
     }
 
     fn dump_start(&self, location: &Location) -> DumpStart {
-        if self.enable_gtid && !location.gtids.is_empty() {
+        if self.source.config.enable_gtid && !location.gtids.is_empty() {
             DumpStart::Gtids(location.gtids.clone())
         } else {
             DumpStart::Position(location.position.clone())
@@ -159,7 +147,7 @@ impl StartQuestion<'_> {
     async fn at_time(&self, facts: &ServerFacts, time: &str) -> Result<Location, Failure> {
         let since = parse_time(time)?;
         let files: Vec<BinlogFile> = facts.binlogs.iter().map(|binlog| binlog.file.clone()).collect();
-        let found = find_start(self.endpoint, self.flavor, &files, since, time).await;
+        let found = find_start(&self.source.receive.endpoint, self.flavor, &files, since, time).await;
         let mut location = found.map_err(|error| error.failure())?;
         if !facts.purged.is_empty() && !location.gtids.is_empty() {
             location.gtids.extend(&facts.purged);

@@ -376,15 +376,8 @@ impl Supervisor {
             let subtask = &subtask;
             problems.extend(compile(subtask, source.flavor).err());
             problems.extend((subtask.mode.copies() && !start_time.is_empty()).then(no_start_time));
-            let question = StartQuestion {
-                endpoint: &settings.receive.endpoint,
-                flavor: source.flavor,
-                server_id: settings.receive.server_id,
-                enable_gtid: settings.config.enable_gtid,
-                subtask,
-                start_time,
-                stored: None,
-            };
+            let question =
+                StartQuestion { source: &settings, flavor: source.flavor, subtask, start_time, stored: None };
             problems.extend(question.answer().await.err());
             let connector = Connector::new(endpoint(&subtask.to, self.key().as_ref()));
             if let Err(error) = connector.connect().await {
