@@ -30,6 +30,10 @@ async fn restarted(link: &mut ClusterLink, what: &str, graceful: bool) {
     if graceful {
         let status = link.agent.terminate();
         assert!(status.success(), "{what}: {status}");
+        eventually("the master has noticed", Duration::from_secs(10), async || {
+            if link.master.worker_of(&link.source_id).await.is_some() { Err("still bound".to_owned()) } else { Ok(()) }
+        })
+        .await;
     } else {
         link.agent.kill9();
     }

@@ -128,10 +128,10 @@ async fn a_task_that_cannot_run_is_parked_with_why() {
     let mut link = ClusterLink::start("modd", &source, &target, 60).await;
     let start = SourceLocation { file: "mysql-bin.000001".into(), position: 4, gtid: String::new() };
     let mut all = subtask_toml("t_all", &link.source_id, target.port, &["nowhere"], &start);
-    all.insert("mode".into(), "all".into());
+    all.insert("mode".into(), "dump".into());
     let started = link.master.start_task(&link.source_id, "t_all", &all.to_string(), None).await;
     assert!(!started.ok && started.polls <= 2, "{started:?}");
-    assert!(started.errors[0].message.contains("task-mode `all` is not supported"), "{started:?}");
+    assert!(started.errors[0].message.contains("task-mode `dump` is not supported"), "{started:?}");
     assert!(!started.errors[0].workaround.is_empty());
 
     let nonsense = link.master.start_task(&link.source_id, "t_bad", "mode = [", None).await;
