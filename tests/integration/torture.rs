@@ -86,6 +86,58 @@ async fn torture(label: &str, source: Kind, target: Kind, kills: u32) {
     link.agent.assert_quiet_log();
 }
 
+/// Copies of existing rows, begun anew again and again, with writers and DDL on, kills and pauses in the copy and in the replay
+/// behind it.
+async fn torture_copies(label: &str, source: Kind, target: Kind, copies: u32) {
+    let (source, target) = shared_pair(source, target).await;
+    let mut workload = Workload::from_env(Mix { ddl: 0.05, big: 0.02 });
+    let seed = workload.seed;
+    let mut rng = StdRng::seed_from_u64(seed);
+    let small = "mydumpers:\n  slow: {threads: 2, rows: 7}\nloaders:\n  slow: {pool-size: 2}\n";
+    let names = "  mydumper-config-name: slow\n  loader-config-name: slow\n";
+    let options = LinkOptions { workers: Some(lanes(&mut rng)), ..LinkOptions::default() };
+    let mut link = Link::with_mode("all", label, &source, &target, &options).await;
+    link.source.run_all(workload.setup()).await;
+    for copy in 0..copies {
+        workload.run(&mut link.source, rng.random_range(30..200)).await;
+        (link.task_file.extra, link.task_file.instance_extra) = (small.to_owned(), names.to_owned());
+        if copy > 0 {
+            link.stop_task().await;
+            link.target.run(&format!("DROP DATABASE {}", link.schema)).await;
+        }
+        let path = link.agent.file("task.yaml", &link.task_file.yaml());
+        link.agent.ctl(&["start-task", &path, "--remove-meta"]).await.expect_success();
+        for _ in 0..rng.random_range(1..4) {
+            let steps = rng.random_range(5..60);
+            let instant = Duration::from_millis(rng.random_range(0..500));
+            {
+                let write = workload.run(&mut link.source, steps);
+                let agent = &mut link.agent;
+                let kill = async {
+                    tokio::time::sleep(instant).await;
+                    agent.kill9();
+                };
+                tokio::join!(write, kill);
+            }
+            link.agent.restart().await;
+            if rng.random_bool(0.5) {
+                link.pause().await;
+                workload.run(&mut link.source, 10).await;
+            }
+            link.resume().await;
+        }
+        link.wait_equal().await;
+        println!("torture {label}: {} copies, SEED={seed}", copy + 1);
+    }
+    link.agent.assert_quiet_log();
+}
+
+#[tokio::test]
+async fn copies_under_kills() {
+    torture_copies("tcopy", Kind::MySql, Kind::MariaDb, kills(4)).await;
+    torture_copies("tcopy", Kind::MariaDb, Kind::MySql, kills(4)).await;
+}
+
 fn kills(default: u32) -> u32 {
     std::env::var("TORTURE_N").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
