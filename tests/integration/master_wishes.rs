@@ -128,10 +128,10 @@ async fn a_task_that_cannot_run_is_parked_with_why() {
     let mut link = ClusterLink::start("modd", &source, &target, 60).await;
     let start = SourceLocation { file: "mysql-bin.000001".into(), position: 4, gtid: String::new() };
     let mut all = subtask_toml("t_all", &link.source_id, target.port, &["nowhere"], &start);
-    all.insert("mode".into(), "all".into());
+    all.insert("mode".into(), "load".into());
     let started = link.master.start_task(&link.source_id, "t_all", &all.to_string(), None).await;
     assert!(!started.ok && started.polls <= 2, "{started:?}");
-    assert!(started.errors[0].message.contains("task-mode `all` is not supported"), "{started:?}");
+    assert!(started.errors[0].message.contains("task-mode `load` is not supported"), "{started:?}");
     assert!(!started.errors[0].workaround.is_empty());
 
     let nonsense = link.master.start_task(&link.source_id, "t_bad", "mode = [", None).await;
@@ -157,10 +157,18 @@ async fn a_task_that_cannot_run_is_parked_with_why() {
     assert_eq!(link.master.stop_task(&link.source_id, "t_bad").await.expect_quick().polls, 1);
 
     // Repaired settings take effect at a resume.
-    all.insert("mode".into(), "incremental".into());
+    all.insert("mode".into(), "all".into());
     link.master.put_config(&link.source_id, "t_all", &all.to_string()).await;
     let resumed = link.master.resume_task(&link.source_id, "t_all").await;
     assert!(resumed.ok, "{resumed:?}");
+    // There is nothing to copy.
+    eventually("the binlog is followed", Duration::from_secs(20), async || {
+        let answer = link.master.query(WORKER, "t_all").await.map_err(|status| status.to_string())?;
+        let task = &answer.sub_task_status[0];
+        let follows = task.unit() == pb::UnitType::Sync && task.stage() == pb::Stage::Running;
+        if follows { Ok(()) } else { Err(format!("{task:?}")) }
+    })
+    .await;
 }
 
 /// A source whose configuration cannot be used: the worker says so, and takes a repaired one without a restart.
