@@ -67,7 +67,7 @@ impl Writer {
             let begun = Instant::now();
             match self.write(chunk, attempt > 0).await {
                 Ok(()) => {
-                    if chunk.sql_bytes() as u64 >= 2 * LARGE
+                    if chunk.statements.iter().any(|statement: &Statement| statement.sql.len() as u64 >= 2 * LARGE)
                         && let Some(conn) = self.conn.take()
                     {
                         // Its buffers have grown to the size of the statement, and stay so.
