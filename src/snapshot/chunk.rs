@@ -133,34 +133,39 @@ impl Builder {
 
     /// Adds a row. Gives its bytes, as the source sent them.
     pub fn add(&mut self, plan: &TablePlan, row: &Row) -> u64 {
-        let mut bytes = 0;
+        let sizes = (0..plan.written).map(|at| answer(row, at).map_or(0, <[u8]>::len));
+        let bytes: usize = sizes.sum();
         let mut relaxed = false;
         self.row.clear();
+        // Once, and with room for what is escaped: growing would take twice as much for a moment.
+        self.row.reserve(self.head.len() + bytes + bytes / 16 + 64);
+        self.row.extend(&self.head);
         self.row.push(b'(');
         for (at, column) in plan.columns[..plan.written].iter().enumerate() {
             if at > 0 {
                 self.row.push(b',');
             }
-            let value = answer(row, at);
-            bytes += value.map_or(0, <[u8]>::len) as u64;
-            relaxed |= column.kind.write(&mut self.row, value);
+            relaxed |= column.kind.write(&mut self.row, answer(row, at));
         }
         self.row.push(b')');
-        let full = self.current.len() + 1 + self.row.len() + self.tail.len() > self.limit;
+        let values = self.head.len();
+        let full = self.current.len() + 1 + self.row.len() - values + self.tail.len() > self.limit;
         if !self.current.is_empty() && (full || relaxed != self.relaxed) {
             self.close();
         }
         if self.current.is_empty() {
             self.relaxed = relaxed;
-            self.current.extend(&self.head);
+            // A large row becomes its statement without another copy; what small ones grow into is kept for them.
+            if self.row.len() > self.limit / 2 {
+                self.current = std::mem::take(&mut self.row);
+            } else {
+                self.current.extend_from_slice(&self.row);
+            }
         } else {
             self.current.push(b',');
+            self.current.extend_from_slice(&self.row[values..]);
         }
-        self.current.append(&mut self.row);
-        // One row of megabytes must not leave its room behind.
-        if self.row.capacity() > STATEMENT {
-            self.row = Vec::new();
-        }
+        let bytes = bytes as u64;
         self.rows += 1;
         self.bytes += bytes;
         bytes

@@ -21,10 +21,10 @@ use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::Location;
 
 /// Memory for rows between readers and the downstream's COMMIT, in units of [`UNIT`] bytes.
-pub(super) const BUDGET: usize = 80 << 10;
+pub(super) const BUDGET: usize = 48 << 10;
 const UNIT: usize = 1 << 10;
 /// Rows from this size on are read by one reader at a time.
-const LARGE: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 20;
 /// How often a lost connection is made anew, and the longest pause between.
 const ATTEMPTS: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -140,7 +140,7 @@ impl Reader {
         sent: &mut u64,
     ) -> Result<bool, Left> {
         let shared = Arc::clone(&self.shared);
-        let _alone =
+        let alone =
             if job.plan.long && cursor.largest >= LARGE { Some(acquire(&shared.large, 1).await?) } else { None };
         let limit = shared.pace.rows();
         let sql = job.plan.select_range(cursor.low.as_ref(), gap.high.as_ref(), limit);
@@ -167,11 +167,21 @@ impl Reader {
                 cursor.seq += 1;
                 cursor.low = Some(high);
                 last = None;
+                if cursor.largest >= LARGE && job.plan.long && alone.is_none() {
+                    // The rest of the answer is asked for again, when no other reader has rows of that size.
+                    drop(result);
+                    self.conn = None;
+                    return Ok(false);
+                }
             } else {
                 last = Some(Bound::new());
             }
         }
         drop(result);
+        if alone.is_some() {
+            // Its buffers have grown to the size of such rows, and stay so.
+            self.conn = None;
+        }
         if count == limit && last.is_none() {
             return Ok(false);
         }

@@ -4,16 +4,16 @@
 //! before the chunk is sent again: the slot's lock has then waited for whatever the former connection was doing.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::{Mutex, mpsc};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Statement};
 use super::engine::{Event, Shared};
 use super::plan::bound_of;
-use super::reader::{behind, pause, worth_another};
+use super::reader::{LARGE, behind, pause, worth_another};
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
 
@@ -67,6 +67,12 @@ impl Writer {
             let begun = Instant::now();
             match self.write(chunk, attempt > 0).await {
                 Ok(()) => {
+                    if chunk.statements.iter().any(|statement: &Statement| statement.sql.len() as u64 >= 2 * LARGE)
+                        && let Some(conn) = self.conn.take()
+                    {
+                        // Its buffers have grown to the size of the statement, and stay so.
+                        let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
+                    }
                     if attempt == 0 && chunk.full {
                         self.shared.pace.learn(begun.elapsed());
                     }

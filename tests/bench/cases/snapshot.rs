@@ -16,7 +16,7 @@ use dm_agent::transform::{BlockAllowRules, Rules, Transform};
 use tokio::sync::watch;
 
 use crate::bed::{Bed, source};
-use crate::meter::own_cpu;
+use crate::meter::{own_cpu, reset_peak};
 use crate::outcome::{Goal, Measure, Row, Series};
 use crate::rounds;
 use crate::support::db::Db;
@@ -30,6 +30,9 @@ const ROWS: u32 = 500_000;
 const SCHEMA: &str = "bench_copy";
 /// Nothing that is measured takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
+/// Rows of a table of large ones, and megabytes of each: a gigabyte in all.
+const LARGE_ROWS: u32 = 16;
+const LARGE_MB: u32 = 16;
 /// How often a copy is paused for the latency of it.
 const PAUSES: u64 = 40;
 
@@ -65,7 +68,44 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
     }
     let pause = pauses(&source, maria).await;
     clear(&mut to).await;
-    vec![dump, loader, pause]
+    let memory = memory(&source, maria, &mut from).await;
+    check_large(&mut from, &mut to).await;
+    clear(&mut to).await;
+    vec![dump, loader, pause, memory]
+}
+
+/// What this process takes at most while rows of many megabytes are copied.
+async fn memory(source: &Server, target: &Server, from: &mut Db) -> Row {
+    for table in 1..=TABLES {
+        from.run(&format!("DROP TABLE {SCHEMA}.sbtest{table}")).await;
+        from.run(&format!("CREATE TABLE {SCHEMA}.large{table} (id INT PRIMARY KEY, b LONGBLOB)")).await;
+        for id in 0..LARGE_ROWS {
+            let value = format!("REPEAT(CHAR({}), {})", 33 + id, LARGE_MB << 20);
+            from.run(&format!("INSERT INTO {SCHEMA}.large{table} VALUES ({id}, {value})")).await;
+        }
+    }
+    // An idle instant, so that only what the copy takes counts.
+    reset_peak(std::process::id());
+    ours(source, target, usize::MAX).await;
+    let status = std::fs::read_to_string("/proc/self/status").expect("read the status of this process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has a peak");
+    let kb: f64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number of kB");
+    Row {
+        case: "snapshot, memory".to_owned(),
+        unit: "MB",
+        ours: Series::one(kb / 1024.0),
+        rss: Series::one(kb / 1024.0),
+        work: format!("{TABLES} tables of {LARGE_ROWS} rows of {LARGE_MB} MB"),
+        goals: vec![Goal::AtMost(Measure::Rss, 256.0)],
+        ..Row::default()
+    }
+}
+
+async fn check_large(source: &mut Db, target: &mut Db) {
+    for table in 1..=TABLES {
+        let sql = format!("SELECT id, LENGTH(b), CRC32(b) FROM {SCHEMA}.large{table} ORDER BY id");
+        assert_eq!(target.texts(&sql).await, source.texts(&sql).await, "large{table} differs from the source");
+    }
 }
 
 fn line(case: &str, against: &'static str, least: f64) -> Row {
