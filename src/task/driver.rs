@@ -4,6 +4,7 @@
 //! time (the pipeline, the relay log's repair) runs in tasks that it owns. Park reasons are stored before a command is
 //! answered, so that a pause survives whatever comes next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +50,8 @@ struct Driver {
     spec: TaskSpec,
     /// What the operator should know of the settings that the present pipeline was made with.
     notes: Vec<String>,
+    /// What that pipeline told them, which stays when it has ended.
+    told: BTreeSet<String>,
     record: ParkRecord,
     stage: Stage,
     running: Option<Running>,
@@ -83,6 +86,7 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
     let driver = Driver {
         spec,
         notes,
+        told: BTreeSet::new(),
         record,
         stage: Stage::New,
         running: None,
@@ -218,6 +222,7 @@ impl Driver {
         let (stop, stop_seen) = watch::channel(Stop::Run);
         let (progress_out, progress) = watch::channel(Progress::default());
         self.notes = self.spec.recipe.notes();
+        self.told.clear();
         let outcome = spawn("pipeline", run_pipeline(Arc::clone(&self.spec.recipe), stop_seen, progress_out));
         self.running = Some(Running { stop, progress, outcome, since: Instant::now(), cut_off: None });
     }
@@ -386,6 +391,7 @@ impl Driver {
     fn take_progress(&mut self) {
         let Some(running) = &mut self.running else { return };
         let progress = running.progress.borrow_and_update().clone();
+        self.told.clone_from(&progress.notes);
         if let Some(mark) = &progress.applied {
             self.record.applied = Some(mark.into());
         }
@@ -419,6 +425,7 @@ impl Driver {
             stage: self.stage,
             record: &self.record,
             notes: &self.notes,
+            told: &self.told,
             flavor: self.spec.flavor,
             progress: progress.as_ref(),
             repairing: self.repair.is_some(),

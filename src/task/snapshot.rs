@@ -2,6 +2,7 @@
 //!
 //! Pure: the same parts give the same status. What a running pipeline says comes before what is kept of the last one.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::handle::TaskSpec;
@@ -18,6 +19,8 @@ pub(super) struct Parts<'a> {
     pub record: &'a ParkRecord,
     /// What the operator should know of the configuration.
     pub notes: &'a [String],
+    /// What the last pipeline told.
+    pub told: &'a BTreeSet<String>,
     pub flavor: Flavor,
     /// Of the pipeline, while there is one.
     pub progress: Option<&'a Progress>,
@@ -81,9 +84,7 @@ pub(super) fn update(status: &mut TaskStatus, parts: Parts<'_>) {
     }
     status.dispatched = progress.and_then(|progress| progress.dispatched.clone()).map(Dispatched);
     status.ddl.clone_from(&record.ddl);
-    if let Some(progress) = progress {
-        status.notes = parts.notes.iter().chain(&progress.notes).cloned().collect();
-    }
+    status.notes = parts.notes.iter().chain(parts.told).cloned().collect();
     status.unit = record.unit;
     status.copy.clone_from(&record.copy);
     if let Some(copy) = &mut status.copy {
