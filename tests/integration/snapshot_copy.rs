@@ -734,8 +734,9 @@ async fn a_table_that_changed_between_two_starts_is_left_as_stale() {
     let mut bench = Bench::new("sz", &source, &target).await;
     bench.spec.options.readers = 1;
     bench.spec.options.chunk_rows = Some(300);
-    for table in ["a", "b", "c", "d"] {
-        fill(&mut bench.source, table, 6_000).await;
+    // The second one is larger than what is on its way when the copy is told to stop.
+    for (table, rows) in [("a", 6_000), ("b", 40_000), ("c", 6_000), ("d", 6_000)] {
+        fill(&mut bench.source, table, rows).await;
     }
     // The first one is there whole, the second in parts.
     let (outcome, _, _) = stopped_at(&bench, 8_000).await;
