@@ -16,7 +16,7 @@ use super::keyless::Hold;
 use super::plan::{Bound, TablePlan};
 use super::reader::{behind, next, pause, within, worth_another};
 use super::run::without_foreign_keys;
-use super::source::{Source, query_failed};
+use super::source::{Source, answered, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
 use super::{Stopping, structure};
 use crate::downstream::{Downstream, DownstreamOptions, limited};
@@ -310,7 +310,7 @@ fn source_end(error: &mysql_async::Error, doing: &str) -> End {
 async fn is_shared(spec: &CopySpec, conn: &mut Conn, plan: &TablePlan) -> Result<bool, Failure> {
     const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
                        table_schema NOT IN ('mysql','information_schema','performance_schema','sys')";
-    let rows: Vec<(String, String)> = conn.query(SQL).await.map_err(|error| query_failed(&error, SQL))?;
+    let rows: Vec<(String, String)> = answered(conn.query(SQL)).await.map_err(|error| query_failed(&error, SQL))?;
     for (schema, table) in rows {
         let other = SourceTable(TableName::new(schema, table));
         if other != plan.source && spec.guide.target(&other)?.as_ref() == Some(&plan.target) {
@@ -327,6 +327,7 @@ async fn is_transactional(conn: &mut Conn, table: &SourceTable) -> Result<bool, 
         crate::mysql::quote(&table.0.schema),
         crate::mysql::quote(&table.0.table)
     );
-    let answer: Option<String> = conn.query_first(sql.as_str()).await.map_err(|error| query_failed(&error, &sql))?;
+    let answer: Option<String> =
+        answered(conn.query_first(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
     Ok(answer.as_deref() == Some("YES"))
 }

@@ -12,7 +12,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::plan::TablePlan;
-use super::source::{Source, query_failed};
+use super::source::{Source, answered, query_failed};
 use super::spec::CopySpec;
 use crate::error::{Failure, server_error_code};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
@@ -102,7 +102,8 @@ async fn lock(conn: &mut Conn, plan: &TablePlan) -> Result<(), Failure> {
 /// Where MariaDB's snapshot is.
 async fn snapshot_location(conn: &mut Conn) -> Result<Location, Failure> {
     const STATUS: &str = "SHOW STATUS LIKE 'binlog_snapshot_%'";
-    let rows: Vec<(String, String)> = conn.query(STATUS).await.map_err(|error| query_failed(&error, STATUS))?;
+    let rows: Vec<(String, String)> =
+        answered(conn.query(STATUS)).await.map_err(|error| query_failed(&error, STATUS))?;
     let value = |wanted: &str| {
         let found = rows.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
         found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -113,7 +114,7 @@ async fn snapshot_location(conn: &mut Conn) -> Result<Location, Failure> {
     let position = BinlogPosition::parse(&file, number).map_err(|error| unreadable(error.to_string()))?;
     let set = format!("SELECT BINLOG_GTID_POS({}, {number})", crate::mysql::quote(&file));
     let gtids: Option<Option<String>> =
-        conn.query_first(set.as_str()).await.map_err(|error| query_failed(&error, &set))?;
+        answered(conn.query_first(set.as_str())).await.map_err(|error| query_failed(&error, &set))?;
     let gtids = GtidSet::parse(Flavor::MariaDb, &gtids.flatten().unwrap_or_default())
         .map_err(|error| unreadable(error.to_string()))?;
     Ok(Location::new(position, gtids))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::plan::ident;
 use super::prepare::Wanted;
 use super::problems::Problems;
-use super::source::query_failed;
+use super::source::{answered, query_failed};
 use super::spec::{CopyProgress, CopySpec};
 use super::structure::text;
 use crate::downstream::{DdlSession, Downstream, SessionError, limited};
@@ -53,7 +53,7 @@ impl Maker<'_> {
                 quote(from)
             );
             let defaults: Option<mysql_async::Row> =
-                source.query_first(sql.as_str()).await.map_err(|error| query_failed(&error, &sql))?;
+                answered(source.query_first(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
             let column = |at| defaults.as_ref().and_then(|row| text(row, at));
             let mut sql = format!("CREATE DATABASE IF NOT EXISTS {}", ident(to));
             if let (Some(charset), Some(collation)) = (column(0), column(1)) {
@@ -73,7 +73,7 @@ impl Maker<'_> {
         problems: &mut Problems,
     ) -> Result<(), Failure> {
         let show = format!("SHOW CREATE TABLE {}", wanted.source);
-        let definition: Option<mysql_async::Row> = match source.query_first(show.as_str()).await {
+        let definition: Option<mysql_async::Row> = match answered(source.query_first(show.as_str())).await {
             Ok(row) => row,
             // Dropped a moment ago.
             Err(error) if server_error_code(&error) == Some(1146) => return Ok(()),
@@ -126,7 +126,7 @@ impl Maker<'_> {
         problems: &mut Problems,
     ) -> Result<(), Failure> {
         let show = format!("SHOW CREATE VIEW {}", wanted.source);
-        let row: Option<mysql_async::Row> = match source.query_first(show.as_str()).await {
+        let row: Option<mysql_async::Row> = match answered(source.query_first(show.as_str())).await {
             Ok(row) => row,
             Err(mysql_async::Error::Server(error)) => {
                 let schema = ident(&wanted.source.0.schema);

@@ -14,7 +14,7 @@ use super::job::{Job, gaps};
 use super::make::Maker;
 use super::plan::{TablePlan, narrower_keys};
 use super::problems::Problems;
-use super::source::{Source, query_failed};
+use super::source::{Source, answered, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing};
 use super::state::{TableEnd, TableState};
 use super::structure::{self, Structure, text};
@@ -95,7 +95,8 @@ impl Preparing<'_> {
 
     async fn check_source(&self, conn: &mut Conn, problems: &mut Problems) -> Result<(), Failure> {
         const IMAGE: &str = "SELECT @@GLOBAL.binlog_row_image";
-        let image: Option<String> = conn.query_first(IMAGE).await.map_err(|error| query_failed(&error, IMAGE))?;
+        let image: Option<String> =
+            answered(conn.query_first(IMAGE)).await.map_err(|error| query_failed(&error, IMAGE))?;
         let image = image.unwrap_or_default().to_uppercase();
         if image.starts_with("MINIMAL") || image.starts_with("NOBLOB") {
             problems.add(
@@ -116,7 +117,7 @@ impl Preparing<'_> {
              COALESCE(t.data_length,0) FROM information_schema.tables t LEFT JOIN information_schema.engines e ON \
              e.engine=t.engine WHERE t.table_schema NOT IN ({SYSTEM}) ORDER BY t.table_schema, t.table_name"
         );
-        let rows: Vec<Row> = conn.query(sql.as_str()).await.map_err(|error| query_failed(&error, &sql))?;
+        let rows: Vec<Row> = answered(conn.query(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
         let mut wanted = Vec::new();
         for row in &rows {
             let column = |at| text(row, at).unwrap_or_default();
@@ -467,7 +468,7 @@ async fn loose_tables(conn: &mut Conn) -> Result<BTreeSet<TableName>, mysql_asyn
         "SELECT t.table_schema, t.table_name FROM information_schema.tables t JOIN information_schema.engines e ON \
          e.engine=t.engine WHERE t.table_schema NOT IN ({SYSTEM}) AND COALESCE(e.transactions,'NO')<>'YES'"
     );
-    let rows: Vec<Row> = conn.query(sql).await?;
+    let rows: Vec<Row> = answered(conn.query(sql)).await?;
     let name = |row: &Row| {
         let column = |at| text(row, at).unwrap_or_default();
         TableName::new(column(0), column(1))

@@ -1,10 +1,12 @@
 //! Connections to the source for reading rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::reader::within;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
 use crate::mysql::{Connector, Endpoint};
 
@@ -55,6 +57,16 @@ impl Source {
         }
         Ok(conn)
     }
+}
+
+/// How long the source may take to answer what is not about rows; where it has many tables, minutes.
+const ASKED: Duration = Duration::from_secs(600);
+
+/// Waits for an answer of the source that is not about rows, but not for ever.
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = Result<T, mysql_async::Error>>,
+) -> Result<T, mysql_async::Error> {
+    within(ASKED, answer).await
 }
 
 /// What an operator is told when the source refused something.

@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::source::answered;
 use crate::mysql::quote;
 
 /// A column.
@@ -72,12 +73,11 @@ pub(super) async fn read(
         Some(table) => format!("table_schema={} AND table_name={}", quote(schema), quote(table)),
     };
     let mut tables: HashMap<String, Structure> = HashMap::new();
-    let columns: Vec<Row> = conn
-        .query(format!(
-            "SELECT table_name, column_name, data_type, column_type, is_nullable, character_set_name, collation_name, \
+    let columns: Vec<Row> = answered(conn.query(format!(
+        "SELECT table_name, column_name, data_type, column_type, is_nullable, character_set_name, collation_name, \
              extra FROM information_schema.columns WHERE {filter} ORDER BY table_name, ordinal_position"
-        ))
-        .await?;
+    )))
+    .await?;
     for row in columns {
         let text = |at: usize| text(&row, at);
         let lower = |at: usize| text(at).unwrap_or_default().to_lowercase();
@@ -94,12 +94,11 @@ pub(super) async fn read(
         };
         tables.entry(text(0).unwrap_or_default()).or_default().columns.push(column);
     }
-    let parts: Vec<Row> = conn
-        .query(format!(
-            "SELECT table_name, index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND \
+    let parts: Vec<Row> = answered(conn.query(format!(
+        "SELECT table_name, index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND \
              non_unique=0 ORDER BY table_name, index_name, seq_in_index"
-        ))
-        .await?;
+    )))
+    .await?;
     for row in parts {
         let [table, index, column, part] = [0, 1, 2, 3].map(|at| text(&row, at));
         let Some(structure) = tables.get_mut(&table.unwrap_or_default()) else { continue };
