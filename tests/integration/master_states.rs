@@ -24,9 +24,9 @@ async fn follows(link: &ClusterLink) -> Result<(), String> {
     if waits || status["tasks"].as_array().is_none_or(Vec::is_empty) { Err(status.to_string()) } else { Ok(()) }
 }
 
-/// Ends the agent in one way or the other, starts it again, and waits until the subtask is as it was.
-async fn restarted(link: &mut ClusterLink, what: &str, graceful: bool) {
-    let before = state(&link.status().await);
+/// Ends the agent in one way or the other, and starts it again once its master has taken notice, if it can: a source
+/// that is still bound after the stop would be taken away a moment after the start.
+async fn ended_and_started(link: &mut ClusterLink, what: &str, graceful: bool) {
     if graceful {
         let status = link.agent.terminate();
         assert!(status.success(), "{what}: {status}");
@@ -39,6 +39,12 @@ async fn restarted(link: &mut ClusterLink, what: &str, graceful: bool) {
     }
     link.agent.restart().await;
     link.wait_bound().await;
+}
+
+/// Ends the agent, starts it again, and waits until the subtask is as it was.
+async fn restarted(link: &mut ClusterLink, what: &str, graceful: bool) {
+    let before = state(&link.status().await);
+    ended_and_started(link, what, graceful).await;
     eventually(&format!("{what}, as before"), Duration::from_secs(30), async || {
         follows(link).await?;
         let answer = link.master.query(WORKER, &link.task).await.map_err(|status| status.to_string())?;
@@ -104,10 +110,7 @@ async fn a_restart_in_each_state_changes_nothing() {
 
     link.stop().await.expect_quick();
     for graceful in [false, true] {
-        if graceful {
-            link.agent.terminate();
-        }
-        link.agent.restart().await;
+        ended_and_started(&mut link, "stopped", graceful).await;
         eventually("no subtask", Duration::from_secs(30), async || {
             let answer = link.master.query(WORKER, "").await.map_err(|status| status.to_string())?;
             let none = answer.result && answer.msg == "no sub task started" && answer.sub_task_status.is_empty();
