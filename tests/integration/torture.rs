@@ -77,12 +77,12 @@ async fn torture(label: &str, source: Kind, target: Kind, kills: u32) {
         // Compared now and then, so that a failure is found near its cause.
         if kill % 10 == 9 {
             link.resume().await;
-            link.wait_equal().await;
+            link.wait_equal_while_it_moves().await;
             println!("torture {label}: {} kills, SEED={seed}", kill + 1);
         }
     }
     link.resume().await;
-    link.wait_equal().await;
+    link.wait_equal_while_it_moves().await;
     link.agent.assert_quiet_log();
 }
 

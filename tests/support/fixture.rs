@@ -1,7 +1,7 @@
 //! One source, one agent, one task, one target: what most tests begin with.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -174,6 +174,26 @@ impl Link {
     pub async fn wait_equal(&mut self) {
         let pair = [(self.schema.as_str(), self.schema.as_str())];
         oracle::eventually_equal(&mut self.source, &mut self.target, &pair, CATCH_UP_LIMIT).await;
+    }
+
+    /// The same however long it takes, as long as the task applies something: a table without a key that has grown is slow.
+    pub async fn wait_equal_while_it_moves(&mut self) {
+        let wanted = location(&mut self.source, self.kind).await;
+        let (mut rows, mut moved) = (None, Instant::now());
+        loop {
+            let task = self.agent.status().await["tasks"][0].clone();
+            let at = (task["applied"]["file"].as_str().unwrap_or_default(), task["applied"]["offset"].as_u64());
+            if at >= (&*wanted.file, Some(wanted.position)) {
+                break;
+            }
+            let now = task["rows_total"].as_u64();
+            if now != rows {
+                (rows, moved) = (now, Instant::now());
+            }
+            assert!(moved.elapsed() < CATCH_UP_LIMIT, "it stands still before {wanted:?}: {task:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.wait_equal().await;
     }
 
     /// Waits until the relay has everything on disk that the source has now, also while the task is parked. What is only received
