@@ -54,7 +54,7 @@ fn task_families(page: &mut Page, status: &AgentStatus) {
         page.per_task((name, "counter", help), status, false, |t| Some(count(t)));
     }
     let groups = ("dm_agent_task_group_seconds", "seconds from dealing a group out to the commit of the last lane");
-    page.durations(groups, status, false);
+    page.durations(groups, status, false, |t| &t.groups);
     let rate = ("dm_agent_task_rows_per_second", "gauge", "row changes applied a second, averaged over some seconds");
     page.per_task(rate, status, false, |t| Some(t.rows_per_second));
     let rate = ("dm_agent_task_bytes_per_second", "gauge", "binlog bytes applied a second, averaged over some seconds");
@@ -92,7 +92,7 @@ fn source_families(page: &mut Page, status: &AgentStatus) {
     let bytes = ("dm_agent_received_bytes_total", "counter", "binlog bytes received");
     page.per_source(bytes, status, |s| Some(s.relay.received_bytes));
     let breaks = ("dm_agent_receive_breaks_total", "counter", "connections to the source that broke");
-    page.per_source(breaks, status, |s| Some(s.relay.breaks));
+    page.per_source(breaks, status, |s| Some(s.relay.breaks.all));
     let disk = ("dm_agent_relay_disk_bytes", "gauge", "bytes of relay log on disk");
     page.per_source(disk, status, |s| Some(s.relay.disk_bytes));
     let raw = ("dm_agent_relay_raw_bytes", "gauge", "bytes of binlog held in the relay log, uncompressed");

@@ -34,7 +34,7 @@ pub use exceptions::{Exception, Exceptions, Treatment};
 pub use guide::Begun;
 pub use guide::TaskGuide;
 pub use progress::{DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
-pub use receive::{Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
+pub use receive::{Breaks, Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;
 use crate::model::{Location, RowMark};

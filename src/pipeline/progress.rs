@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use crate::model::{Location, RowMark};
 use crate::snapshot::CopyProgress;
 
-/// Upper bounds of [`Durations`]' buckets, in seconds. A group should take about 0.1.
-pub const DURATION_BOUNDS: [f64; 9] = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
+/// Upper bounds of [`Durations`]' buckets, in seconds. A group should take about 0.1; a lag may be hours.
+pub const DURATION_BOUNDS: [f64; 12] = [0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
 
 /// How often something took how long: a count for each bound that it is below, and the sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -23,11 +23,16 @@ pub struct Durations {
 impl Durations {
     /// One more.
     pub fn add(&mut self, took: Duration) {
+        self.add_times(took, 1);
+    }
+
+    /// So many more that took the same.
+    pub fn add_times(&mut self, took: Duration, times: u64) {
         let seconds = took.as_secs_f64();
-        for (count, bound) in self.up_to.iter_mut().zip(DURATION_BOUNDS) {
-            *count += u64::from(seconds <= bound);
+        for (count, _) in self.up_to.iter_mut().zip(DURATION_BOUNDS).filter(|(_, bound)| seconds <= *bound) {
+            *count += times;
         }
-        (self.count, self.seconds) = (self.count + 1, self.seconds + seconds);
+        (self.count, self.seconds) = (self.count + times, self.seconds + seconds * times as f64);
     }
 
     /// Those of another time as well.
@@ -88,6 +93,8 @@ pub struct Progress {
     pub sent_bytes: u64,
     /// How long groups took from being dealt out to the last lane's commit.
     pub groups: Durations,
+    /// Times between two writes of DM's row.
+    pub flushes: Durations,
     /// Why safe mode is on; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// DDL at work downstream.

@@ -73,7 +73,7 @@ pub struct ReceiveState {
     /// When the source last said that it had nothing beyond what we have: a heartbeat right behind our end.
     pub caught_up: Option<SystemTime>,
     /// Connections that broke.
-    pub breaks: u64,
+    pub breaks: Breaks,
     /// Why nothing that follows can come from this server: it is another one than the relay log's.
     pub stranger: Option<Failure>,
     /// What the source said of itself at the last connect.
@@ -86,10 +86,40 @@ impl Default for ReceiveState {
             doing: Receive::Connecting,
             last_contact: None,
             caught_up: None,
-            breaks: 0,
+            breaks: Breaks::default(),
             stranger: None,
             facts: None,
         }
+    }
+}
+
+/// How often receiving broke, and with what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Breaks {
+    /// In all.
+    pub all: u64,
+    /// Of them, those after which someone has to act.
+    pub stopped: u64,
+    /// An event had another checksum than the source gave it.
+    pub damaged: u64,
+    /// What came could not be stored.
+    pub unstored: u64,
+}
+
+impl Breaks {
+    fn count(&mut self, broken: &Broken) {
+        let stopped = match broken {
+            Broken::Relay(RelayError::Superseded) | Broken::Preflight(_) => false,
+            Broken::Read(error, _) => error.class() == ErrorClass::Stop,
+            Broken::Relay(_) | Broken::Stranger(_) => true,
+        };
+        self.all += 1;
+        self.stopped += u64::from(stopped);
+        self.damaged += u64::from(matches!(broken, Broken::Read(ReadError::Checksum(_), _)));
+        // A budget is no failure of the disk.
+        let unstored =
+            matches!(broken, Broken::Relay(error) if !matches!(error, RelayError::Full(_) | RelayError::Superseded));
+        self.unstored += u64::from(unstored);
     }
 }
 
@@ -108,7 +138,7 @@ pub async fn receive(spec: ReceiveSpec, relay: Relay, state: watch::Sender<Recei
     let mut backoff = Backoff::new();
     loop {
         let Err(broken) = connect_and_receive(&spec, &relay, &state, &mut backoff).await;
-        state.send_modify(|state| state.breaks += 1);
+        state.send_modify(|state| state.breaks.count(&broken));
         let failed = |failure: Failure| {
             tracing::warn!(error = %failure, "receiving broke");
             failure

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::Failure;
 use crate::model::{Flavor, Location, Received, Relayed};
+use crate::pipeline::Breaks;
 use crate::task::TaskStatus;
 
 /// Who asks; goes into the audit log and into park reasons.
@@ -86,7 +87,7 @@ pub struct RelayStatus {
     /// Raw bytes received by this process.
     pub received_bytes: u64,
     /// Connections to the source that broke in this process.
-    pub breaks: u64,
+    pub breaks: Breaks,
     /// Oldest location that can be read back.
     pub oldest: Option<Location>,
     /// Until when it is safe to stay parked.

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+pub use crate::pipeline::Breaks;
 pub use api::{
     Actor, AgentStatus, OperateTask, Receiving, RelayStatus, Runway, SourceResult, SourceStatus, StartTask, TaskOp,
 };

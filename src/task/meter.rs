@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::status::{CopyStatus, Totals};
 use crate::error::Failure;
 use crate::model::Location;
-use crate::pipeline::{Doing, Progress};
+use crate::pipeline::{Doing, Durations, Progress};
 use crate::relay::Relay;
 
 /// Rates are averaged over about this time.
@@ -94,6 +94,9 @@ pub struct Meter {
     present: Totals,
     lsn: Option<u64>,
     applied_at: Option<u32>,
+    /// The source's clock minus ours, as it was last told.
+    offset: f64,
+    lags: Durations,
     waiting: Waiting,
     /// Where it was before the restart.
     kept: Option<Location>,
@@ -123,6 +126,8 @@ impl Meter {
             present: Totals::default(),
             lsn: None,
             applied_at: None,
+            offset: 0.0,
+            lags: Durations::default(),
             waiting: Waiting::default(),
             kept: None,
             sampled: Instant::now(),
@@ -152,7 +157,13 @@ impl Meter {
         self.present.transactions = progress.transactions;
         self.present.unmatched = progress.unmatched;
         self.present.sent_bytes = progress.sent_bytes;
-        self.present.groups = progress.groups;
+        // Groups that were applied since are told together, and are of one age within a moment.
+        let groups = progress.groups.count.saturating_sub(self.present.groups.count);
+        if let Some(timestamp) = progress.applied_timestamp.filter(|_| groups > 0) {
+            let age = clock(SystemTime::now()) + self.offset - f64::from(timestamp);
+            self.lags.add_times(Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default(), groups);
+        }
+        (self.present.groups, self.present.flushes) = (progress.groups, progress.flushes);
         if let Some(lsn) = progress.applied_lsn {
             // Where it goes back, what comes again was applied before.
             self.present.bytes += self.lsn.map_or(0, |before| lsn.saturating_sub(before));
@@ -184,6 +195,8 @@ impl Meter {
             bytes: a.bytes + b.bytes,
             sent_bytes: a.sent_bytes + b.sent_bytes,
             groups: a.groups.plus(&b.groups),
+            flushes: a.flushes.plus(&b.flushes),
+            lags: self.lags,
         }
     }
 
@@ -195,6 +208,7 @@ impl Meter {
         applied: Option<&Location>,
         copy: Option<&CopyStatus>,
     ) -> Reading {
+        self.offset = pulse.offset;
         let state = self.relay.state();
         if self.lsn.is_none()
             && let Some(kept) = &self.kept

@@ -154,6 +154,10 @@ pub struct Totals {
     pub sent_bytes: u64,
     /// How long groups took.
     pub groups: Durations,
+    /// Times between two writes of DM's row.
+    pub flushes: Durations,
+    /// How old the newest change of each group was when the group was applied, by the source's clock.
+    pub lags: Durations,
 }
 
 /// One reason's particulars. Stored, so that they outlive a restart.

@@ -84,7 +84,7 @@ async fn both_services_and_all_pages_answer_on_one_socket() {
     let json: serde_json::Value = serde_json::from_str(page.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(json["tasks"][0]["rows_total"], 5);
     assert!(page.contains("content-type: application/json"), "{page}");
-    assert!(running.get("/metrics").await.contains("dm_worker_task_state{task=\"t1\""));
+    assert!(running.get("/metrics").await.contains("dm_worker_task_state{source_id=\"mysql-01\",task=\"t1\""));
     assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(running.get("/readyz").await.starts_with("HTTP/1.1 200"));
     let missing = running.get("/nosuch").await;

@@ -4,7 +4,7 @@
 use super::page::Page;
 use crate::control::pb_status::relay_sub_dir;
 use crate::model::Location;
-use crate::supervisor::{AgentStatus, SourceStatus};
+use crate::supervisor::{AgentStatus, Breaks, SourceStatus};
 use crate::task::{Stage, TaskStatus};
 
 /// All of them that one status tells.
@@ -33,7 +33,16 @@ fn syncer_families(page: &mut Page, status: &AgentStatus) {
     page.per_task(lock, status, false, |_| Some(0));
     // What DM sends as one transaction is a group here.
     let txn = ("dm_syncer_txn_duration_time", "Bucketed histogram of processing time (s) of a txn.");
-    page.durations(txn, status, true);
+    page.durations(txn, status, true, |t| &t.groups);
+    let lag = ("dm_syncer_replication_lag", "replication lag histogram in second between mysql and syncer");
+    page.durations(lag, status, true, |t| &t.lags);
+    let flushes = ("dm_syncer_flush_checkpoints_time_interval", "checkpoint flushed time interval in seconds");
+    page.durations(flushes, status, true, |t| &t.flushes);
+    // What is done a second while something is at work downstream.
+    let ideal = ("dm_syncer_ideal_qps", "gauge", "the highest QPS that can be achieved ideally");
+    page.per_task(ideal, status, true, |t| {
+        (t.totals.groups.seconds > 0.0).then(|| t.totals.rows as f64 / t.totals.groups.seconds)
+    });
     task_errors(page, status);
     let master = |t: &TaskStatus| status.sources.iter().find(|s| s.source_id == t.source_id)?.master.as_ref();
     let samples: Vec<(&TaskStatus, &str, &Location)> = status
@@ -115,10 +124,24 @@ fn relay_counts(page: &mut Page, status: &AgentStatus, several: bool) {
     if status.sources.is_empty() {
         return;
     }
-    page.family("dm_relay_read_error_count", "counter", "read binlog from master error count");
+    type Count = fn(&Breaks) -> u64;
+    let counts: [(&str, &str, Count); 3] = [
+        ("dm_relay_read_error_count", "read binlog from master error count", |b| b.all.saturating_sub(b.unstored)),
+        ("dm_relay_write_error_count", "write relay log error count", |b| b.unstored),
+        ("dm_relay_data_corruption", "counter of relay log data corruption", |b| b.damaged),
+    ];
+    for (name, help, count) in counts {
+        page.family(name, "counter", help);
+        for source in &status.sources {
+            let labels = [("source_id", &*source.source_id)];
+            page.sample(name, if several { &labels[..] } else { &[] }, count(&source.relay.breaks));
+        }
+    }
+    let name = "dm_relay_exit_with_error_count";
+    page.family(name, "counter", "counter of relay unit exits with error");
     for source in &status.sources {
-        let labels = [("source_id", &*source.source_id)];
-        let labels = if several { &labels[..] } else { &[] };
-        page.sample("dm_relay_read_error_count", labels, source.relay.breaks);
+        // What is simply tried again is a read error, no exit.
+        let labels = [("resumable_err", "false"), ("source_id", &*source.source_id)];
+        page.sample(name, if several { &labels } else { &labels[..1] }, source.relay.breaks.stopped);
     }
 }

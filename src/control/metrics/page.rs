@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use crate::supervisor::{AgentStatus, SourceStatus};
-use crate::task::{DURATION_BOUNDS, TaskStatus};
+use crate::task::{DURATION_BOUNDS, Durations, TaskStatus, Totals};
 
 /// Text under construction.
 #[derive(Default)]
@@ -19,8 +19,11 @@ impl Page {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// One sample of the family above.
+    /// One sample of the family above. Its labels come in the order that a Go program prints them in, by name and the
+    /// bound of a bucket last: scripts look for whole samples, as DM's own tests do.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let mut labels = labels.to_vec();
+        labels.sort_by_key(|(label, _)| (*label == "le", *label));
         self.text.push_str(name);
         for (number, (label, text)) in labels.iter().enumerate() {
             self.text.push(if number == 0 { '{' } else { ',' });
@@ -76,23 +79,29 @@ impl Page {
         }
     }
 
-    /// How long each task's groups take, as a histogram.
-    pub fn durations(&mut self, (name, help): (&str, &str), status: &AgentStatus, labelled_worker: bool) {
+    /// A histogram of each task.
+    pub fn durations(
+        &mut self,
+        (name, help): (&str, &str),
+        status: &AgentStatus,
+        labelled_worker: bool,
+        of: fn(&Totals) -> &Durations,
+    ) {
         if status.tasks.is_empty() {
             return;
         }
         self.family(name, "histogram", help);
         for task in &status.tasks {
-            let groups = &task.totals.groups;
+            let durations = of(&task.totals);
             let mut labels = vec![("task", &*task.name), ("source_id", &*task.source_id)];
             labels.extend(labelled_worker.then_some(("worker", &*status.worker)));
-            let bounds = DURATION_BOUNDS.iter().map(f64::to_string).zip(groups.up_to);
-            for (bound, count) in bounds.chain([("+Inf".to_owned(), groups.count)]) {
+            let bounds = DURATION_BOUNDS.iter().map(f64::to_string).zip(durations.up_to);
+            for (bound, count) in bounds.chain([("+Inf".to_owned(), durations.count)]) {
                 let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
                 self.sample(&format!("{name}_bucket"), &labels, count);
             }
-            self.sample(&format!("{name}_sum"), &labels, groups.seconds);
-            self.sample(&format!("{name}_count"), &labels, groups.count);
+            self.sample(&format!("{name}_sum"), &labels, durations.seconds);
+            self.sample(&format!("{name}_count"), &labels, durations.count);
         }
     }
 }

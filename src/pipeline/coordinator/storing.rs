@@ -133,7 +133,8 @@ impl Coordinator {
         (self.options.on_stored)(&self.stored.location);
         if row.is_some() {
             self.flushed = self.applied.location.clone();
-            self.last_flush = Instant::now();
+            let since = std::mem::replace(&mut self.last_flush, Instant::now()).elapsed();
+            self.progress.send_modify(|progress| progress.flushes.add(since));
             self.publish();
         }
         self.close_window().await;
