@@ -68,15 +68,35 @@ impl Environment {
         Some(self.xdg_state_home.clone().or(home)?.join("dm-agent"))
     }
 
-    /// Where the daemon puts its admin socket by default, beside its state if there is no runtime directory.
+    /// The same for a worker of a cluster. Several of them run on one machine without knowing of each other, so each has
+    /// a folder of its name there; systemd has given each service a directory of its own already.
+    fn worker_state_dir(&self, worker: &str) -> Option<PathBuf> {
+        let directory = self.state_dir()?;
+        Some(if self.state_directory.is_some() { directory } else { directory.join(folder_name(worker)) })
+    }
+
+    /// Where an agent that stands alone puts its admin socket by default, beside its state if there is no runtime
+    /// directory.
     pub fn admin_socket(&self, state_dir: &Path) -> PathBuf {
-        let directory = match (&self.runtime_directory, &self.xdg_runtime_dir) {
-            (Some(directory), _) => directory.clone(),
-            (None, _) if self.is_root => "/run/dm-agent".into(),
-            (None, Some(directory)) => directory.join("dm-agent"),
-            (None, None) => state_dir.to_owned(),
-        };
-        directory.join("admin.sock")
+        self.runtime_dir().unwrap_or_else(|| state_dir.to_owned()).join("admin.sock")
+    }
+
+    fn worker_admin_socket(&self, worker: &str, state_dir: &Path) -> PathBuf {
+        match self.runtime_dir() {
+            Some(directory) if self.runtime_directory.is_none() => directory.join(folder_name(worker)),
+            Some(directory) => directory,
+            // It has the name already.
+            None => state_dir.to_owned(),
+        }
+        .join("admin.sock")
+    }
+
+    fn runtime_dir(&self) -> Option<PathBuf> {
+        match (&self.runtime_directory, &self.xdg_runtime_dir) {
+            (Some(directory), _) => Some(directory.clone()),
+            (None, _) if self.is_root => Some("/run/dm-agent".into()),
+            (None, directory) => directory.as_ref().map(|directory| directory.join("dm-agent")),
+        }
     }
 
     /// Where a command line looks for a running agent's socket, nearest first: this user's own, then the system's.
@@ -91,6 +111,31 @@ impl Environment {
         candidates.retain(|path| seen.insert(path.clone()));
         candidates
     }
+
+    /// The sockets that workers of a cluster have made in the places of [`Self::admin_socket_candidates`], in folders of
+    /// their names.
+    pub fn worker_sockets(&self) -> Vec<PathBuf> {
+        let mut sockets = std::collections::BTreeSet::new();
+        for directory in self.admin_socket_candidates().iter().filter_map(|path| path.parent()) {
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            let made = entries.flatten().map(|entry| entry.path().join("admin.sock"));
+            sockets.extend(made.filter(|path| path.exists()));
+        }
+        sockets.into_iter().collect()
+    }
+}
+
+/// A worker's name as a folder's: what is no letter, digit, dot, dash, underscore or colon becomes `%` and its two digits.
+fn folder_name(worker: &str) -> String {
+    let mut folder = String::with_capacity(worker.len());
+    for byte in worker.bytes() {
+        match byte {
+            b'.' if folder.is_empty() => folder.push_str("%2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' => folder.push(char::from(byte)),
+            other => folder.push_str(&format!("%{other:02x}")),
+        }
+    }
+    folder
 }
 
 /// Where log lines go when there is no log file.
@@ -127,10 +172,14 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// Reads the table's keys; what is missing gets its default.
-    pub(super) fn read(section: &Section<'_>, environment: &Environment) -> Self {
+    /// Reads the table's keys; what is missing gets its default, which for a `worker` of a cluster has its name in it.
+    pub(super) fn read(section: &Section<'_>, environment: &Environment, worker: Option<&str>) -> Self {
         let path = |key| section.text(key).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let state_dir = path("state-dir").or_else(|| environment.state_dir());
+        let usual = || match worker {
+            Some(name) => environment.worker_state_dir(name),
+            None => environment.state_dir(),
+        };
+        let state_dir = path("state-dir").or_else(usual);
         if state_dir.is_none() {
             section.problem(
                 "state-dir",
@@ -138,7 +187,10 @@ impl AgentConfig {
             );
         }
         let state_dir = state_dir.unwrap_or_default();
-        let admin_socket = path("admin-socket").unwrap_or_else(|| environment.admin_socket(&state_dir));
+        let admin_socket = path("admin-socket").unwrap_or_else(|| match worker {
+            Some(name) => environment.worker_admin_socket(name, &state_dir),
+            None => environment.admin_socket(&state_dir),
+        });
         if admin_socket.as_os_str().len() > SOCKET_PATH_LIMIT {
             let path = admin_socket.display();
             section.problem(
@@ -226,5 +278,34 @@ mod tests {
         };
         assert_eq!(service.state_dir().unwrap(), Path::new("/var/lib/other"));
         assert_eq!(service.admin_socket(Path::new("/x")), Path::new("/run/other/admin.sock"));
+        assert_eq!(service.worker_state_dir("w").unwrap(), Path::new("/var/lib/other"), "one service, one worker");
+        assert_eq!(service.worker_admin_socket("w", Path::new("/x")), Path::new("/run/other/admin.sock"));
+    }
+
+    #[test]
+    fn workers_on_one_machine_do_not_meet() {
+        let root = Environment { is_root: true, ..Environment::default() };
+        let user = Environment { home: Some("/home/u".into()), ..Environment::default() };
+        for (environment, worker, state_dir, socket) in [
+            (&root, "worker1", "/var/lib/dm-agent/worker1", "/run/dm-agent/worker1/admin.sock"),
+            (&root, "10.0.0.1:8262", "/var/lib/dm-agent/10.0.0.1:8262", "/run/dm-agent/10.0.0.1:8262/admin.sock"),
+            (&root, "../a b", "/var/lib/dm-agent/%2e.%2fa%20b", "/run/dm-agent/%2e.%2fa%20b/admin.sock"),
+            (&user, "w", "/home/u/.local/state/dm-agent/w", "/home/u/.local/state/dm-agent/w/admin.sock"),
+        ] {
+            let found = environment.worker_state_dir(worker).unwrap();
+            assert_eq!(found, Path::new(state_dir));
+            assert_eq!(environment.worker_admin_socket(worker, &found), Path::new(socket));
+        }
+    }
+
+    #[test]
+    fn a_workers_socket_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let user = Environment { xdg_runtime_dir: Some(directory.path().to_owned()), ..Environment::default() };
+        let user = Environment { home: Some(directory.path().join("home")), ..user };
+        let socket = user.worker_admin_socket("w1", Path::new("/x"));
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        std::fs::write(&socket, "").unwrap();
+        assert!(user.worker_sockets().contains(&socket), "{:?}", user.worker_sockets());
     }
 }

@@ -17,6 +17,7 @@ use super::log::{LogConfig, LogFilter, LogFormat};
 use super::node::Node;
 use super::section::{Problem, Report, Section, root};
 use super::worker::WorkerConfig;
+use crate::model::VERSION_LINES;
 
 /// The commented file that `--print-sample-config` prints.
 pub const SAMPLE: &str = include_str!("../../config/dm-agent.toml");
@@ -75,7 +76,7 @@ impl Invocation {
             return Ok(Invocation::Print(flags::help()));
         }
         if flags.version {
-            return Ok(Invocation::Print(format!("dm-agent {}\n", env!("CARGO_PKG_VERSION"))));
+            return Ok(Invocation::Print(format!("{VERSION_LINES}\n")));
         }
         if flags.print_sample_config {
             return Ok(Invocation::Print(SAMPLE.to_owned()));
@@ -162,14 +163,6 @@ impl Reading {
         let text = |key| section.text(key).unwrap_or_default();
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let seconds = |key, default| Duration::from_secs(section.int(key, 1..=2_592_000u64).unwrap_or(default));
-        let agent = match section.section("agent", &[keys::AGENT]) {
-            Some(table) => {
-                let agent = AgentConfig::read(&table, &environment);
-                table.finish();
-                agent
-            }
-            None => AgentConfig::read(&section.empty_child("agent", &[keys::AGENT]), &environment),
-        };
         let join = read_join(&section);
         let mut addresses = (text("worker-addr"), text("advertise-addr"));
         // An agent that stands alone needs no address.
@@ -185,8 +178,18 @@ impl Reading {
             self.announcement =
                 format!("worker name is not given, we will set AdvertiseAddr {name} as the worker name");
         }
+        let name = given(name).unwrap_or_else(|| environment.host_name.clone());
+        let worker = (!join.is_empty()).then_some(name.as_str());
+        let agent = match section.section("agent", &[keys::AGENT]) {
+            Some(table) => {
+                let agent = AgentConfig::read(&table, &environment, worker);
+                table.finish();
+                agent
+            }
+            None => AgentConfig::read(&section.empty_child("agent", &[keys::AGENT]), &environment, worker),
+        };
         let config = WorkerConfig {
-            name: given(name).unwrap_or_else(|| environment.host_name.clone()),
+            name,
             log: LogConfig { target: agent.log_target, ..self.read_log(&section) },
             join,
             worker_addr: given(addresses.0),

@@ -124,12 +124,12 @@ fn everything_wrong_is_said_below() {
         error.stdout.lines().collect::<Vec<_>>(),
         [
             "parse cmd flags err: toml decode file",
+            "  join: \"nohost\" is not an address; give the masters as `host:port`, separated by commas",
             "  agent.relay-budget: \"1QB\" is not a size; give a number with a unit, such as `64GiB`",
             "  agent.secret-key-path: read secret key file /nowhere: No such file or directory (os error 2); give the file that \
              dm-master's `secret-key-path` names",
             "  agent.log-target: \"here\" is not known; give `auto`, `stderr`, `journald`",
             "  agent.relay-budgt: is not a known key; did you mean `relay-budget`?",
-            "  join: \"nohost\" is not an address; give the masters as `host:port`, separated by commas",
             "  keepalive-ttl: 0 is not a whole number in range; give a number from 1 to 2592000",
             "  ssl-key: is missing; give the private key that belongs to `ssl-cert`",
             "  nam: is not a known key; did you mean `name`?",

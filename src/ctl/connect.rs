@@ -60,8 +60,15 @@ pub async fn open(target: &Target) -> Result<Session, CtlError> {
         }
         None => {
             let named = std::env::var_os("DM_AGENT_SOCKET").filter(|value| !value.is_empty()).map(PathBuf::from);
-            let candidates = Environment::of_process().admin_socket_candidates();
-            let channel = reach_socket(&socket_path(target.socket.as_deref(), named, candidates), timeout).await?;
+            let given = target.socket.clone().or(named);
+            let path = match given {
+                Some(path) => path,
+                None => {
+                    let environment = Environment::of_process();
+                    find_socket(environment.admin_socket_candidates(), environment.worker_sockets())?
+                }
+            };
+            let channel = reach_socket(&path, timeout).await?;
             let agent = AgentClient::new(channel.clone()).max_decoding_message_size(ANSWER_LIMIT);
             Ok(Session { master: master_client(channel), agent: Some(agent) })
         }
@@ -72,15 +79,27 @@ fn master_client(channel: Channel) -> MasterClient<Channel> {
     MasterClient::new(channel).max_decoding_message_size(ANSWER_LIMIT)
 }
 
-/// The one that is named, else the first that exists of where this user's or the system's daemon puts its own; the
-/// nearest where none does, so that an error can name one.
-fn socket_path(given: Option<&Path>, named: Option<PathBuf>, candidates: Vec<PathBuf>) -> PathBuf {
-    if let Some(path) = given.map(Path::to_owned).or(named) {
-        return path;
+/// The first that somebody listens on, of where this user's or the system's daemon puts its own. Where none of them is
+/// alive, the one worker of a cluster that is. The nearest where there is nobody, so that an error can name one.
+fn find_socket(candidates: Vec<PathBuf>, workers: Vec<PathBuf>) -> Result<PathBuf, CtlError> {
+    if let Some(path) = candidates.iter().find(|path| alive(path)) {
+        return Ok(path.clone());
     }
-    let nearest = candidates.first().cloned();
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.or(nearest).unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET))
+    let mut workers: Vec<PathBuf> = workers.into_iter().filter(|path| alive(path)).collect();
+    if workers.len() > 1 {
+        let paths: Vec<String> = workers.iter().map(|path| format!("\n  --socket {}", path.display())).collect();
+        return Err(CtlError::Usage(format!("several agents run here; say which one is meant:{}", paths.concat())));
+    }
+    let left = candidates.iter().find(|path| path.exists()).or(candidates.first()).cloned();
+    Ok(workers.pop().or(left).unwrap_or_else(|| PathBuf::from(SYSTEM_SOCKET)))
+}
+
+/// Whether somebody listens, be it that we may not come in.
+fn alive(path: &Path) -> bool {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// Fills in from the file what the command line leaves open. A socket on the command line keeps the file's master out.
@@ -176,14 +195,21 @@ mod tests {
     #[test]
     fn the_socket_is_searched_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let (given, named) = (PathBuf::from("/given.sock"), PathBuf::from("/named.sock"));
-        let (near, far) = (dir.path().join("near.sock"), dir.path().join("far.sock"));
+        let path = |name: &str| dir.path().join(name);
+        let (near, far) = (path("near.sock"), path("far.sock"));
         let candidates = || vec![near.clone(), far.clone()];
-        assert_eq!(socket_path(Some(&given), Some(named.clone()), candidates()), given);
-        assert_eq!(socket_path(None, Some(named.clone()), candidates()), named);
-        assert_eq!(socket_path(None, None, candidates()), near);
+        assert_eq!(find_socket(candidates(), vec![]).unwrap(), near, "nobody: the nearest is named");
+        assert_eq!(find_socket(vec![], vec![]).unwrap(), Path::new(SYSTEM_SOCKET));
         std::fs::write(&far, "").unwrap();
-        assert_eq!(socket_path(None, None, candidates()), far);
-        assert_eq!(socket_path(None, None, vec![]), Path::new(SYSTEM_SOCKET));
+        assert_eq!(find_socket(candidates(), vec![]).unwrap(), far, "left behind");
+        let (one, two) = (path("w1.sock"), path("w2.sock"));
+        let listen = |path: &Path| std::os::unix::net::UnixListener::bind(path).unwrap();
+        let _one = listen(&one);
+        assert_eq!(find_socket(candidates(), vec![one.clone(), path("gone.sock")]).unwrap(), one);
+        let _two = listen(&two);
+        let error = find_socket(candidates(), vec![one.clone(), two.clone()]).unwrap_err().to_string();
+        assert!(error.contains(&one.display().to_string()) && error.contains(&two.display().to_string()), "{error}");
+        let _near = listen(&near);
+        assert_eq!(find_socket(candidates(), vec![one, two]).unwrap(), near, "an agent that stands alone goes first");
     }
 }
