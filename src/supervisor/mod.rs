@@ -39,6 +39,7 @@ pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, Tas
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
 pub use sources::RelayWish;
+pub use tasks::worth_an_answer;
 
 use crate::config::SecretKey;
 use crate::error::{Code, Failure};

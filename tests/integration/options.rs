@@ -132,6 +132,7 @@ async fn what_has_no_meaning_is_said_once_to_whoever_sets_it() {
     started.expect_success();
     let note = "`clean-dump-file` has no meaning here";
     assert!(started.text().contains(note), "{}", started.text());
+    assert!(started.text().contains(r#""msg": """#) && !started.text().contains(r#""msg": "`"#), "{}", started.text());
     assert!(agent.ctl(&["status"]).await.text().contains(note));
     let log = agent.log();
     assert!(log.contains("`charset` has no meaning here") && log.contains(note), "{log}");

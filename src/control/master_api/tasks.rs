@@ -5,7 +5,9 @@ use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_
 use crate::control::pb_status::{event_op, relay_in_use, schema_op, source_response};
 use crate::control::proto::pb;
 use crate::error::Failure;
-use crate::supervisor::{Actor, AgentStatus, EventOrder, OperateTask, SchemaOrder, SourceResult, StartTask, TaskOp};
+use crate::supervisor::{
+    Actor, AgentStatus, EventOrder, OperateTask, SchemaOrder, SourceResult, StartTask, TaskOp, worth_an_answer,
+};
 use crate::task::Stage;
 
 impl MasterApi {
@@ -191,7 +193,11 @@ fn task_name(yaml: &str) -> String {
 fn notes(status: &AgentStatus, task: &str) -> String {
     let all: std::collections::BTreeSet<&str> =
         status.tasks.iter().filter(|t| t.name == task).flat_map(|t| &t.notes).map(String::as_str).collect();
-    all.into_iter().map(|note| format!("note: {note}")).collect::<Vec<_>>().join("\n")
+    all.into_iter()
+        .filter(|note| worth_an_answer(note))
+        .map(|note| format!("note: {note}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A source that is not this agent's.

@@ -330,7 +330,8 @@ async fn what_has_no_effect_is_told_where_dm_tells_what_it_checked() {
         notes: notes.iter().map(|note| (*note).to_owned()).collect(),
         ..running_task()
     };
-    let tasks = vec![with_notes("mysql-01", &["b", "a"]), with_notes("mysql-02", &["a"])];
+    let usual = "`ignore-checking-items` has no meaning here: a reason";
+    let tasks = vec![with_notes("mysql-01", &["b", usual, "a"]), with_notes("mysql-02", &["a"])];
     let (api, _) = api(agent(vec![source()], tasks));
     let start = |task: &str| pb::StartTaskRequest { task: task.to_owned(), ..Default::default() };
     let answer = api.start_task(start("name: t1\ntask-mode: incremental\n"), actor()).await;
