@@ -143,19 +143,19 @@ fn percent(fraction: f64) -> String {
     format!("{:.2} %", fraction * 100.0)
 }
 
-/// Absent while it runs or is on its way; `isCanceled` only where somebody asked for the pause and nothing failed.
+/// Absent while it runs or is on its way; `isCanceled` where somebody asked for the pause, with the failures beside it.
 fn subtask_result(task: &TaskStatus) -> Option<pb::ProcessResult> {
     match task.stage {
         Stage::Paused | Stage::Stopped | Stage::Finished => {}
         Stage::New | Stage::Running | Stage::Pausing | Stage::Resuming | Stage::Stopping => return None,
     }
+    let asked_for = task.parks.keys().any(|r| matches!(r, ParkReason::Operator | ParkReason::Master));
     if !task.failures.is_empty() {
-        return Some(failed(&task.failures));
+        return Some(pb::ProcessResult { is_canceled: asked_for, ..failed(&task.failures) });
     }
     if task.stage == Stage::Finished {
         return Some(pb::ProcessResult::default());
     }
-    let asked_for = task.parks.keys().any(|r| matches!(r, ParkReason::Operator | ParkReason::Master));
     let others: Vec<Failure> = task.parks.iter().filter_map(|(reason, park)| parked_by_agent(*reason, park)).collect();
     if asked_for || others.is_empty() { Some(canceled()) } else { Some(failed(&others)) }
 }

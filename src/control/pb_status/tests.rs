@@ -113,9 +113,10 @@ fn running_with_the_relay_on() {
 }
 
 #[test]
-fn parked_by_a_failure_even_when_a_user_paused_it_too() {
-    let golden = include_str!("../../../tests/golden/errors/duplicate-key.json");
-    let json: serde_json::Value = serde_json::from_str(golden).unwrap();
+fn parked_by_a_failure_and_paused_by_a_user_besides() {
+    let failed = include_str!("../../../tests/golden/errors/duplicate-key.json");
+    let paused = include_str!("../../../tests/golden/rpc/status-errored-then-paused.json");
+    let json: serde_json::Value = serde_json::from_str(failed).unwrap();
     let error = &json["response"]["subTaskStatus"][0]["result"]["errors"][0];
     let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
     let failure = Failure {
@@ -127,7 +128,7 @@ fn parked_by_a_failure_even_when_a_user_paused_it_too() {
         raw_cause: text("RawCause"),
         workaround: text("Workaround"),
     };
-    for reason in [ParkReason::Error, ParkReason::Operator] {
+    for (reason, golden) in [(ParkReason::Error, failed), (ParkReason::Operator, paused)] {
         let task = TaskStatus { failures: vec![failure.clone()], ..parked_task(reason) };
         let ours = source_response(&agent(vec![source()], vec![task]), &source(), "", false);
         let result = ours.sub_task_status[0].result.clone();
