@@ -3,6 +3,9 @@
 use super::rows::{DdlIntent, DmRow, PROOF, SHADOW_LANE, SafeNote, StoredMark};
 use crate::mysql::quote;
 
+/// Longest name of a table, in characters.
+const NAME_LIMIT: usize = 64;
+
 /// The tables of one task, for one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaTables {
@@ -27,7 +30,17 @@ impl MetaTables {
     }
 
     pub(super) fn table(&self, suffix: &str) -> String {
-        format!("{}.{}", identifier(&self.schema), identifier(&format!("{}_{suffix}", self.task)))
+        format!("{}.{}", identifier(&self.schema), identifier(&self.name(suffix)))
+    }
+
+    /// A table's name. A task's may be so long that its checkpoint table's just fits; the longest suffixes are those of a
+    /// copy, which are shortened for such a task.
+    fn name(&self, suffix: &str) -> String {
+        let name = format!("{}_{suffix}", self.task);
+        if name.chars().count() <= NAME_LIMIT {
+            return name;
+        }
+        format!("{}_{}", self.task, suffix.replace("snapshot", "snap"))
     }
 
     pub(super) fn source(&self) -> &str {
@@ -155,7 +168,7 @@ impl MetaTables {
     }
 
     pub(super) fn loose_engines_of(&self, suffixes: &[&str]) -> String {
-        let names: Vec<String> = suffixes.iter().map(|suffix| quote(&format!("{}_{suffix}", self.task))).collect();
+        let names: Vec<String> = suffixes.iter().map(|suffix| quote(&self.name(suffix))).collect();
         format!(
             "SELECT t.engine FROM information_schema.tables t JOIN information_schema.engines e ON e.engine=t.engine \
              WHERE table_schema={} AND table_name IN ({}) AND COALESCE(e.transactions,'NO')<>'YES'",
@@ -171,7 +184,7 @@ impl MetaTables {
                 "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema={} AND table_name={} AND \
                  column_name={}",
                 quote(&self.schema),
-                quote(&format!("{}_{suffix}", self.task)),
+                quote(&self.name(suffix)),
                 quote(column)
             )
         };
@@ -409,6 +422,20 @@ mod tests {
         let begin = RECORDED.find(&format!("CREATE TABLE `{table}`")).expect("the table is recorded");
         let lines = RECORDED[begin..].lines().skip(1).take_while(|line| line.starts_with("  `"));
         lines.filter_map(|line| line.split('`').nth(1)).collect()
+    }
+
+    #[test]
+    fn the_longest_name_of_a_task_leaves_room_for_every_table() {
+        let task = "ü".repeat(NAME_LIMIT - "_syncer_checkpoint".len());
+        let longest = MetaTables::new("dm_meta", &task, "s");
+        let names: Vec<String> = longest.forget().iter().map(|[select, _]| select.clone()).collect();
+        assert!(names.len() > 8);
+        for statement in &names {
+            let name = statement.split('`').nth(3).expect("a table is named");
+            assert!(name.chars().count() <= NAME_LIMIT, "{name}");
+        }
+        let usual = MetaTables::new("dm_meta", "t", "s");
+        assert!(usual.forget().iter().any(|[select, _]| select.contains("`t_agent_snapshot_table`")));
     }
 
     fn our_columns(create: &str) -> Vec<&str> {
