@@ -26,7 +26,14 @@ fn stdout(output: &Output) -> String {
 fn prints_and_exits() {
     for flag in ["-V", "--V", "--version"] {
         let output = run(&[flag]);
-        assert!(output.status.success() && stdout(&output).starts_with("dm-agent "), "{flag}");
+        let version = concat!("Release Version: dm-agent ", env!("CARGO_PKG_VERSION"), "\n");
+        assert!(output.status.success() && stdout(&output).starts_with(version), "{flag}");
+        // Each line begins as dm-worker's does.
+        for line in
+            ["Git Commit Hash: ", "Git Branch: ", "UTC Build Time: ", "Go Version: ", "Failpoint Build: false\n"]
+        {
+            assert!(stdout(&output).contains(&format!("\n{line}")), "{flag}: {}", stdout(&output));
+        }
     }
     let help = run(&["--help"]);
     assert!(help.status.success());

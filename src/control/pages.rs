@@ -14,6 +14,10 @@ use super::admin::detail;
 use super::backend::Backend;
 use super::metrics;
 use super::proto::status_json;
+use crate::model::VERSION_LINES;
+
+/// What is told to Go's tools.
+const NO_PPROF: &str = "404 no profiles here: dm-agent is no Go program; /metrics has its memory and processor time\n";
 
 /// Whether a request speaks gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -28,12 +32,7 @@ pub async fn status(State(backend): State<Arc<dyn Backend>>) -> Response {
 
 /// dm-worker's six lines.
 pub async fn version() -> Response {
-    let version = env!("CARGO_PKG_VERSION");
-    let body = format!(
-        "Release Version: dm-agent {version}\nGit Commit Hash: None\nGit Branch: None\nUTC Build Time: None\n\
-         Go Version: none\nFailpoint Build: false\n"
-    );
-    ([(CONTENT_TYPE, "text/plain")], body).into_response()
+    ([(CONTENT_TYPE, "text/plain")], VERSION_LINES).into_response()
 }
 
 /// For Prometheus.
@@ -62,7 +61,9 @@ pub async fn not_found(request: Request) -> Response {
         let service = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
         return tonic::Status::unimplemented(format!("unknown service {service}")).into_http();
     }
-    let mut response = (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+    let pprof = request.uri().path().starts_with("/debug/pprof");
+    let text = if pprof { NO_PPROF } else { "404 page not found\n" };
+    let mut response = (StatusCode::NOT_FOUND, text).into_response();
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

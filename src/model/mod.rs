@@ -8,6 +8,7 @@ mod location;
 mod position;
 mod secret;
 mod table;
+mod version;
 
 pub use gtid::{Gtid, GtidParseError, GtidSet, MariaGtid, MariaGtidSet, MysqlGtid, MysqlGtidSet};
 pub use location::{Applied, Checkpointed, Dispatched, Flavor, Location, Received, Relayed, RowMark, RowOrdinal};
@@ -15,3 +16,4 @@ pub use location::{Applied, Checkpointed, Dispatched, Flavor, Location, Received
 pub use position::{BinlogFile, BinlogPosition, PositionParseError};
 pub use secret::{MASK, Secret};
 pub use table::{SourceTable, TableName, TargetTable};
+pub use version::VERSION_LINES;

@@ -72,6 +72,11 @@ impl Masters {
         &self.inner.join
     }
 
+    /// Whether they are spoken to with TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.inner.tls.is_some()
+    }
+
     /// Takes the masters' own list over.
     pub fn update(&self, urls: impl IntoIterator<Item = String>) {
         let plain = |url: &str| url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/').to_owned();

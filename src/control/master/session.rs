@@ -240,7 +240,10 @@ impl Session {
 
 /// DM's words.
 fn cannot_join(masters: &Masters, refusal: &Refusal) -> Failure {
-    let endpoints = masters.join().join(" ");
+    // With the scheme that a dm-worker puts before each.
+    let scheme = if masters.uses_tls() { "https" } else { "http" };
+    let endpoints: Vec<String> = masters.join().iter().map(|master| format!("{scheme}://{master}")).collect();
+    let endpoints = endpoints.join(" ");
     Failure::new(
         Code::CannotJoin,
         format!("cannot join with master endpoints: [{endpoints}], error: {}", refusal.why()),
