@@ -3,9 +3,11 @@
 //! Names and flags are dmctl's where dmctl has the command, so that scripts keep working; the
 //! words are our own. Parsing only: nothing here acts.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::duration::GoDuration;
 
@@ -17,8 +19,8 @@ Exit codes:
      (dmctl exits with 0 here; the JSON on standard output is the same)
 
 Without --master-addr the agent on this machine is asked: over --socket, else over $DM_AGENT_SOCKET, else over the
-first that exists of $XDG_RUNTIME_DIR/dm-agent/admin.sock, admin.sock in your state directory
-(~/.local/state/dm-agent), and /run/dm-agent/admin.sock.
+first in use of $XDG_RUNTIME_DIR/dm-agent/admin.sock, admin.sock in your state directory
+(~/.local/state/dm-agent), and /run/dm-agent/admin.sock; else over that of the one worker of a cluster that runs here.
 
 Start with `dm-agentctl status`.";
 
@@ -348,11 +350,11 @@ pub enum Command {
         /// Upstream table.
         #[arg(short, long)]
         table: String,
-        /// Write the checkpoint at once.
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        /// Write the checkpoint at once; --flush=false: not.
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
         flush: bool,
-        /// Tell the master, for optimistic shard merging.
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        /// Tell the master, for optimistic shard merging; --sync=false: not.
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
         sync: bool,
     },
     /// Old form of `shard-ddl-lock unlock`.
@@ -628,7 +630,7 @@ pub enum BinlogCommand {
         /// Where.
         #[command(flatten)]
         place: EventPlace,
-        /// Statements.
+        /// Statements, with semicolons between them.
         #[arg(required = true)]
         sqls: Vec<String>,
     },
@@ -639,7 +641,7 @@ pub enum BinlogCommand {
         /// Where.
         #[command(flatten)]
         place: EventPlace,
-        /// Statements.
+        /// Statements, with semicolons between them.
         #[arg(required = true)]
         sqls: Vec<String>,
     },
@@ -677,13 +679,39 @@ pub enum SchemaCommand {
         /// Take it from the downstream.
         #[arg(long, conflicts_with = "file")]
         from_target: bool,
-        /// Write the checkpoint at once.
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        /// Write the checkpoint at once; --flush=false: not.
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
         flush: bool,
-        /// Tell the master, for optimistic shard merging.
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        /// Tell the master, for optimistic shard merging; --sync=false: not.
+        #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
         sync: bool,
     },
     /// Forget it.
     Delete(TablePlace),
+}
+
+/// Rewrites switches in the form that dmctl's may have, `--remove-meta=true` and `--more=false`, to clap's.
+pub fn gos_switches(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let (mut switches, mut valued) = (BTreeSet::new(), BTreeSet::new());
+    let mut commands = vec![Cli::command()];
+    while let Some(command) = commands.pop() {
+        for flag in command.get_arguments() {
+            let names = if matches!(flag.get_action(), ArgAction::SetTrue) { &mut switches } else { &mut valued };
+            names.extend(flag.get_long().map(str::to_owned));
+        }
+        commands.extend(command.get_subcommands().cloned());
+    }
+    let mut rewritten = Vec::new();
+    let mut flags_end = false;
+    for argument in arguments {
+        flags_end |= argument == "--";
+        let switch = argument.to_str().and_then(|text| text.strip_prefix("--")?.split_once('='));
+        // One that takes a value in another command is left alone.
+        match switch.filter(|(name, _)| !flags_end && switches.contains(*name) && !valued.contains(*name)) {
+            Some((name, "true" | "TRUE" | "True" | "t" | "T" | "1")) => rewritten.push(format!("--{name}").into()),
+            Some((_, "false" | "FALSE" | "False" | "f" | "F" | "0")) => {}
+            _ => rewritten.push(argument),
+        }
+    }
+    rewritten
 }

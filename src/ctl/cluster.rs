@@ -8,7 +8,7 @@ use super::args::{BinlogCommand, ConfigKind, EventPlace, LeaderVerb, LockAction,
 use super::connect::Session;
 use super::error::CtlError;
 use super::tasks::task_name;
-use super::{Verdict, emit, read_file};
+use super::{Verdict, emit, read_file, statements};
 use crate::control::proto::pb;
 
 /// get-config; with a file, the configuration goes there and the answer says so.
@@ -165,9 +165,9 @@ pub async fn binlog(
 ) -> Result<Verdict, CtlError> {
     let (op, place, sqls) = match command {
         BinlogCommand::Skip(place) => (pb::ErrorOp::Skip, place, Vec::new()),
-        BinlogCommand::Replace { place, sqls } => (pb::ErrorOp::Replace, place, sqls),
+        BinlogCommand::Replace { place, sqls } => (pb::ErrorOp::Replace, place, statements::split(&sqls)),
         BinlogCommand::Revert(place) => (pb::ErrorOp::Revert, place, Vec::new()),
-        BinlogCommand::Inject { place, sqls } => (pb::ErrorOp::Inject, place, sqls),
+        BinlogCommand::Inject { place, sqls } => (pb::ErrorOp::Inject, place, statements::split(&sqls)),
         BinlogCommand::List(place) => (pb::ErrorOp::List, place, Vec::new()),
     };
     let EventPlace { task, binlog_pos } = place;

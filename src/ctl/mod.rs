@@ -18,6 +18,7 @@ mod old;
 mod own;
 mod screen;
 mod sources;
+mod statements;
 mod tasks;
 mod validation;
 
@@ -51,7 +52,7 @@ impl Verdict {
 
 /// Runs a command line; the exit code is in its help text.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(args::gos_switches(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             // When even this cannot be printed, the code still says it.
@@ -102,6 +103,8 @@ async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> Result<Verdict, CtlError
 fn check_usage(cli: &Cli) -> Result<(), CtlError> {
     let usage = |command: &str, what: &str| {
         let mut grammar = Cli::command();
+        // Gives each command its whole name.
+        grammar.build();
         let text = grammar.find_subcommand_mut(command).map(|c| c.render_long_help().to_string()).unwrap_or_default();
         Err(CtlError::Usage(format!("{what}\n\n{text}")))
     };

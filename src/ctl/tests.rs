@@ -32,12 +32,35 @@ fn the_recorded_command_lines_are_understood() {
 }
 
 #[test]
+fn switches_may_be_written_as_in_go() {
+    let parse = |line: &str| {
+        let words = std::iter::once("dm-agentctl").chain(line.split(' ')).map(OsString::from);
+        Cli::try_parse_from(args::gos_switches(words))
+    };
+    for (line, expected) in [("start-task t --remove-meta=true", true), ("start-task t --remove-meta=false", false)] {
+        let Command::StartTask { remove_meta, .. } = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!(remove_meta, expected, "{line}");
+    }
+    for (flag, expected) in [("", true), (" --flush", true), (" --flush=false", false), (" --sync --flush=true", true)]
+    {
+        let line = format!("binlog-schema update t1 d t{flag} f.sql -s a");
+        let parsed = parse(&line).unwrap_or_else(|error| panic!("{line}: {error}")).command;
+        let Command::BinlogSchema(args::SchemaCommand::Update { flush, file, .. }) = parsed else { panic!("{line}") };
+        assert_eq!((flush, file.as_deref()), (expected, Some(Path::new("f.sql"))), "{line}");
+    }
+    // Takes a value elsewhere: left as it is.
+    assert!(parse("operate-source create f.yaml --worker=true").is_ok());
+    assert!(parse("start-task t --remove-meta=perhaps").is_err());
+}
+
+#[test]
 fn a_command_without_its_task_explains_itself() {
     for command in ["pause-task", "resume-task", "stop-task"] {
         let error = check_usage(&parse(command).unwrap()).unwrap_err();
         let text = error.to_string();
         assert_eq!(error.exit_code(), 1);
         assert!(text.starts_with("give a task, or one source with -s") && text.contains("Examples:"), "{text}");
+        assert!(text.contains(&format!("Usage: dm-agentctl {command} ")), "{text}");
     }
     assert!(check_usage(&parse("pause-task -s a,b").unwrap()).is_err());
     assert!(check_usage(&parse("pause-task -s a").unwrap()).is_ok());

@@ -262,7 +262,7 @@ impl Preflight {
         if position.offset > log.bytes {
             return fatal(
                 format!("the start position {position} is past the end of the file, which has {} bytes", log.bytes),
-                "start at a position that exists; was the source restored or its binlog reset?".into(),
+                "start at a position that exists, if the source was restored or its binlogs were reset".into(),
             );
         }
         let boundary = "start at the end of a transaction, as `mysqlbinlog` or `SHOW BINLOG EVENTS` shows it";
