@@ -158,7 +158,8 @@ pub async fn receive(spec: ReceiveSpec, relay: Relay, state: watch::Sender<Recei
             }
             Broken::Read(error, phase) if error.class() == ErrorClass::Stop => {
                 let failure = failed(error.failure(phase));
-                let heals = matches!(error, ReadError::AccessDenied(_) | ReadError::DuplicateServerId(_));
+                // Another replica of our server id is thrown out by the next connection as we were by it: not soon.
+                let heals = matches!(error, ReadError::AccessDenied(_));
                 let pause = if heals { backoff.next(rand::random::<f64>).min(LONG_PAUSE) } else { LONG_PAUSE };
                 state.send_modify(|state| state.doing = Receive::Stopped { failure });
                 pause

@@ -110,6 +110,13 @@ struct Before {
 }
 
 /// Masters fill it in.
+/// The server id that every worker of a source uses. Several may keep its relay log at a time, and a MariaDB drops a
+/// replica for another one with its id, where a MySQL looks at their UUIDs: there each worker has an id of its own, as a
+/// dm-worker's relay has.
+fn common_server_id(config: &SourceConfig, flavor: Flavor) -> Option<u32> {
+    config.server_id.filter(|_| flavor != Flavor::MariaDb)
+}
+
 fn flavor_of(config: &SourceConfig) -> Result<Flavor, Failure> {
     let id = &config.source_id;
     config
@@ -159,11 +166,12 @@ impl Supervisor {
         self.admit()?;
         let claim = self.claim_source(&order.id, "binding it", true)?;
         let config = parse_toml(&order.id, &order.toml)?;
+        let flavor = flavor_of(&config)?;
         let record = SourceRecord {
             form: FORM,
             yaml: String::new(),
-            flavor: flavor_of(&config)?.as_str().to_owned(),
-            server_id: config.server_id.unwrap_or_else(any_server_id),
+            flavor: flavor.as_str().to_owned(),
+            server_id: common_server_id(&config, flavor).unwrap_or_else(any_server_id),
             replica_uuid: uuid::Uuid::new_v4(),
             relay_wanted: false,
             relay_paused: false,
@@ -203,7 +211,7 @@ impl Supervisor {
             return self.forget_source(&source, true).await;
         }
         record.toml = Some(toml.to_owned());
-        record.server_id = config.server_id.unwrap_or(record.server_id);
+        record.server_id = common_server_id(&config, source.flavor).unwrap_or(record.server_id);
         let stored = self.inner.db.put(Namespace::Source, id, &record).await;
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         let before = source.settings();

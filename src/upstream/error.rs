@@ -100,6 +100,8 @@ impl ReadError {
                 ReadError::AccessDenied(refusal)
             }
             1236 => Self::of_binlog_text(refusal),
+            // MariaDB's number for it.
+            4052 => ReadError::DuplicateServerId(refusal),
             1789 => ReadError::Purged(refusal),
             _ => ReadError::Refused(refusal),
         }
@@ -204,6 +206,9 @@ mod tests {
         ] {
             assert!(matches!(binlog_error(text), ReadError::DuplicateServerId(_)), "{text}");
         }
+        let text = "A slave with the same server_uuid/server_id is already connected".into();
+        let of_maria = ReadError::refused(ServerRefusal { code: 4052, state: "HY000".into(), text });
+        assert!(matches!(of_maria, ReadError::DuplicateServerId(_)), "{of_maria}");
         for text in [
             "Client requested source to start replication from position > file size",
             "Error: connecting slave requested to start from GTID 0-1-100, which is not in the master's binlog",

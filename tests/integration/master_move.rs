@@ -191,3 +191,37 @@ async fn a_master_that_was_away_finds_everything_as_it_was() {
     })
     .await;
 }
+
+/// `start-relay -s S worker1 worker2`, of a MariaDB: it drops a replica for another one with its server id, and both have the
+/// source's configuration.
+#[tokio::test]
+async fn two_workers_keep_the_relay_log_of_one_mariadb() {
+    let (source, target) = shared_pair(Kind::MariaDb, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mtwo", &source, &target, 60).await;
+    let other = second(&link).await;
+    for worker in [WORKER, "worker2"] {
+        link.master.start_relay_on(&link.source_id, worker).await;
+    }
+    eventually("both receive", Duration::from_secs(30), async || {
+        for worker in [WORKER, "worker2"] {
+            let answer = link.master.query(worker, "").await.map_err(|status| status.to_string())?;
+            let relay = answer.source_status.and_then(|status| status.relay_status);
+            match relay {
+                Some(relay) if relay.stage() == pb::Stage::Running && relay.result.is_none() => {}
+                relay => return Err(format!("{worker}: {relay:?}")),
+            }
+        }
+        Ok(())
+    })
+    .await;
+    for _ in 0..10 {
+        link.insert(1).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    link.wait_equal().await;
+    for agent in [&link.agent, &other] {
+        let page = agent.get("/metrics").await.body;
+        let errors = page.lines().find(|line| line.starts_with("dm_relay_read_error_count"));
+        assert_eq!(errors, Some("dm_relay_read_error_count 0"), "as DM's own tests ask: {}", agent.log());
+    }
+}
