@@ -166,6 +166,7 @@ impl Driver {
                 let _ = reply.send(stored);
             }
             Command::Unpark(reasons, reply) => {
+                let before = (self.record.parks.clone(), self.record.failures.clone(), self.retries, self.resume_at);
                 reasons.iter().for_each(|reason| drop(self.record.parks.remove(reason)));
                 if reasons.contains(&ParkReason::Error) {
                     self.record.failures.clear();
@@ -175,6 +176,15 @@ impl Driver {
                     self.schedule_resume();
                 }
                 let stored = self.store().await;
+                if stored.is_err() {
+                    // What is refused does not hold: a restart would find the task parked.
+                    let full = self.record.parks.remove(&ParkReason::Disk);
+                    (self.record.parks, self.record.failures, self.retries, self.resume_at) = before;
+                    if let Some(full) = full {
+                        self.record.parks.entry(ParkReason::Disk).or_insert(full);
+                        self.resume_at = None;
+                    }
+                }
                 self.event(Event::Unpark);
                 let _ = reply.send(stored);
             }

@@ -274,6 +274,24 @@ async fn a_full_disk_parks_and_heals() {
         link.wait_equal().await;
         assert_eq!(link.status().await["stage"], "Running");
     }
+    // A resume that cannot be stored is refused, and does not hold.
+    link.pause().await;
+    disk.fill(0);
+    link.agent.ctl(&["resume-task", &link.task]).await.expect_refusal(&["no space is left"]);
+    let reasons = |task: &serde_json::Value| {
+        let parks = task["parks"].as_array().cloned().unwrap_or_default();
+        parks.iter().filter_map(|park| park["reason"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let task = link.agent.status().await["tasks"][0].clone();
+    assert_eq!(reasons(&task), ["operator", "disk"], "{task}");
+    disk.empty();
+    eventually("the operator's reason outlives it", Duration::from_secs(20), async || {
+        let task = link.agent.status().await["tasks"][0].clone();
+        if reasons(&task) == ["operator"] { Ok(()) } else { Err(task.to_string()) }
+    })
+    .await;
+    link.resume().await;
+    link.wait_equal().await;
     assert_eq!(link.agent.pid(), pid, "one process lived through it");
     assert!(link.agent.terminate().success());
     link.agent.assert_quiet_log();
