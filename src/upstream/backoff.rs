@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The first pause.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest one.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest one: a source that was restarted is followed again about as soon as a dm-worker would.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Doubling pauses with jitter. The randomness comes from the caller, so that a run can be repeated.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,7 @@ impl Backoff {
         Backoff::default()
     }
 
-    /// The pause after one more failure: between half of and the whole of 0.2 s, 0.4 s, … 30 s. `random` gives a number
+    /// The pause after one more failure: between half of and the whole of 0.2 s, 0.4 s, … 10 s. `random` gives a number
     /// from 0 (the half) to below 1 (the whole).
     pub fn next(&mut self, random: impl FnOnce() -> f64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1u32.checked_shl(self.failures.min(20)).unwrap_or(u32::MAX));
@@ -49,7 +49,7 @@ mod tests {
     fn doubles_up_to_the_longest_and_begins_again() {
         let mut backoff = Backoff::new();
         let pauses: Vec<u128> = (0..10).map(|_| backoff.next(|| 1.0).as_millis()).collect();
-        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10000, 10000, 10000, 10000]);
         backoff.reset();
         assert_eq!(backoff.next(|| 0.0).as_millis(), 100);
         assert_eq!(backoff.failures(), 1);
