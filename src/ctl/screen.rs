@@ -182,6 +182,9 @@ fn put_source(page: &mut Page, source: &Source, now_ms: i64) {
     }
 }
 
+/// Of 365 days.
+const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+
 fn put_relay(page: &mut Page, relay: &Relay, now_ms: i64) {
     let used = match relay.budget_bytes {
         0 => size(relay.disk_bytes),
@@ -190,8 +193,13 @@ fn put_relay(page: &mut Page, relay: &Relay, now_ms: i64) {
             format!("{} of {} used ({percent:.0} %)", size(relay.disk_bytes), size(budget))
         }
     };
-    page.row("relay log", &format!("{used}, {} segments, growing {}", relay.segments, rate(relay.bytes_per_second)));
+    let segments = if relay.segments == 1 { "1 segment".to_owned() } else { format!("{} segments", relay.segments) };
+    page.row("relay log", &format!("{used}, {segments}, growing {}", rate(relay.bytes_per_second)));
     let runway = match &relay.runway {
+        // At such a rate it is a guess, and no date to plan with.
+        Some(runway) if runway.until_ms - now_ms > YEAR_MS => {
+            format!("safe to stay parked for more than a year; then {}", runway.limit)
+        }
         Some(runway) => {
             let (until, left) = (clock(runway.until_ms), runway.until_ms - now_ms);
             format!("safe to stay parked until {until} UTC ({}); then {}", ahead(left), runway.limit)
@@ -234,6 +242,10 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
     let (rows, bytes) = (task.rows_per_second, rate(task.bytes_per_second));
     page.row("speed", &format!("{rows:.0} rows/s, {bytes}; {} rows so far", task.rows_total));
     put_catch_up(page, task, progress);
+    if task.unmatched_total > 0 {
+        let found = "updates or deletes met no row since the agent's start: the target is not what the source was";
+        page.row("DIFFERENCE", &format!("{} {found}", task.unmatched_total));
+    }
     if !task.safe_mode.is_empty() {
         page.row("safe mode", &task.safe_mode);
     }
@@ -387,6 +399,27 @@ mod tests {
         assert!(!text.contains("checkpoint") && !text.contains("backlog"), "{text}");
         let synced = Task { unit: "Sync".to_owned(), ..task };
         assert!(!render(&status(synced), &mut Progress::default(), Room::default()).contains("tables"));
+    }
+
+    #[test]
+    fn a_runway_of_decades_is_no_date() {
+        let text = |until_ms| {
+            let mut status = status(task());
+            let relay = status.sources[0].relay.as_mut().expect("it has one");
+            relay.runway.as_mut().expect("it has one").until_ms = until_ms;
+            render(&status, &mut Progress::default(), Room::default())
+        };
+        assert!(text(100_000_000).contains("safe to stay parked until 1970-01-02"));
+        let long = text(30 * YEAR_MS);
+        assert!(long.contains("safe to stay parked for more than a year; then the relay budget is full"), "{long}");
+    }
+
+    #[test]
+    fn changes_that_met_no_row_are_told() {
+        let text = |task| render(&status(task), &mut Progress::default(), Room::default());
+        assert!(!text(task()).contains("DIFFERENCE"));
+        let differs = text(Task { unmatched_total: 3, ..task() });
+        assert!(differs.contains("DIFFERENCE    3 updates or deletes met no row"), "{differs}");
     }
 
     fn status(task: Task) -> StatusReply {

@@ -93,6 +93,7 @@ fn task(task: &TaskStatus) -> agent::Task {
         lag_ms: task.lag.map(span),
         backlog_bytes: task.backlog_bytes,
         rows_total: task.totals.rows,
+        unmatched_total: task.totals.unmatched,
         rows_per_second: task.rows_per_second,
         bytes_per_second: task.bytes_per_second,
         eta_ms: task.eta.map(span),
