@@ -48,6 +48,9 @@ pub enum Receiving {
     Idle,
 }
 
+/// The message of [`Receiving::Retrying`] before the first try has ended.
+pub const CONNECTING: &str = "connecting to the source";
+
 /// A source at one instant.
 #[derive(Debug, Clone)]
 pub struct SourceStatus {

@@ -31,7 +31,8 @@ use std::time::Duration;
 
 pub use crate::pipeline::Breaks;
 pub use api::{
-    Actor, AgentStatus, OperateTask, Receiving, RelayStatus, Runway, SourceResult, SourceStatus, StartTask, TaskOp,
+    Actor, AgentStatus, CONNECTING, OperateTask, Receiving, RelayStatus, Runway, SourceResult, SourceStatus, StartTask,
+    TaskOp,
 };
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::api::{Receiving, RelayStatus, Runway, SourceStatus};
+use super::api::{CONNECTING, Receiving, RelayStatus, Runway, SourceStatus};
 use super::eye;
 use super::horizon::Horizon;
 use super::tasks::protected;
@@ -409,10 +409,9 @@ impl Source {
             (true, false) => match (&relay.full, doing) {
                 (Some(full), _) => Receiving::Stopped { failure: Failure::from(&RelayError::Full(*full)) },
                 (_, Receive::Running) => Receiving::Running,
-                (_, Receive::Connecting) => Receiving::Retrying {
-                    at: SystemTime::now(),
-                    failure: Failure::new(Code::StreamStart, "connecting to the source"),
-                },
+                (_, Receive::Connecting) => {
+                    Receiving::Retrying { at: SystemTime::now(), failure: Failure::new(Code::StreamStart, CONNECTING) }
+                }
                 (_, Receive::Retrying { at, failure }) => Receiving::Retrying { at, failure },
                 (_, Receive::Stopped { failure }) => Receiving::Stopped { failure },
             },

@@ -435,7 +435,13 @@ pub(super) fn protected(task: &str, source_id: &str) -> String {
 
 pub(super) fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
     let config = TaskConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigTask))?;
-    let refused: Vec<String> = config.subtasks.iter().flat_map(SubtaskConfig::refusals).collect();
+    let mut refused: Vec<String> = Vec::new();
+    for refusal in config.subtasks.iter().flat_map(SubtaskConfig::refusals) {
+        // What all sources share is said once.
+        if !refused.contains(&refusal) {
+            refused.push(refusal);
+        }
+    }
     if refused.is_empty() {
         return Ok(config);
     }

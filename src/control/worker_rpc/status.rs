@@ -3,7 +3,7 @@
 use crate::control::pb_status::{parked_by_agent, process_error, source_response};
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
-use crate::supervisor::AgentStatus;
+use crate::supervisor::{AgentStatus, CONNECTING, Receiving, SourceStatus};
 use crate::task::{Park, ParkReason, Stage, TaskStatus};
 
 /// Longest text of a failure: a master takes 4 MiB for the whole answer.
@@ -19,6 +19,9 @@ pub fn answer(
     let Some(source) = agent.sources.first() else { return no_source(agent, failure) };
     let shown = relay_shown(&source.source_id);
     let mut answer = source_response(agent, source, name, shown);
+    if let Some(status) = &mut answer.source_status {
+        status.result = source_failure(source).map(|failure| failed(false, std::slice::from_ref(failure)));
+    }
     for status in &mut answer.sub_task_status {
         let task = agent.tasks.iter().find(|task| task.source_id == source.source_id && task.name == status.name);
         if let Some(task) = task {
@@ -30,6 +33,16 @@ pub fn answer(
         }
     }
     answer
+}
+
+/// Why nothing comes from the source. Its tasks go on with what is here, so no subtask tells it, and the relay is shown
+/// only where a master's users switched it on.
+fn source_failure(source: &SourceStatus) -> Option<&Failure> {
+    match &source.receiving {
+        Receiving::Retrying { failure, .. } if failure.message != CONNECTING => Some(failure),
+        Receiving::Stopped { failure } => Some(failure),
+        Receiving::Retrying { .. } | Receiving::Running | Receiving::Paused | Receiving::Idle => None,
+    }
 }
 
 fn no_source(agent: &AgentStatus, failure: Option<(String, Failure)>) -> pb::QueryStatusResponse {

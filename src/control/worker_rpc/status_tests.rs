@@ -72,6 +72,28 @@ fn no_source() {
 }
 
 #[test]
+fn why_nothing_comes_from_the_source_is_told_with_it() {
+    let failure = Failure::new(Code::DriverError, "connect to dm@127.0.0.1:3306").cause("Connection refused");
+    let at = std::time::SystemTime::now();
+    let of = |receiving| {
+        let agent = agent(vec![SourceStatus { receiving, ..source() }], vec![running_task()]);
+        answer(&agent, "t1", None, off).source_status.unwrap().result
+    };
+    for receiving in
+        [Receiving::Retrying { at, failure: failure.clone() }, Receiving::Stopped { failure: failure.clone() }]
+    {
+        let result = of(receiving).unwrap();
+        assert!(!result.is_canceled && result.errors[0].raw_cause == "Connection refused", "{result:?}");
+    }
+    let first = Failure::new(Code::StreamStart, CONNECTING);
+    for receiving in
+        [Receiving::Running, Receiving::Paused, Receiving::Idle, Receiving::Retrying { at, failure: first }]
+    {
+        assert_eq!(of(receiving), None);
+    }
+}
+
+#[test]
 fn a_source_without_tasks_whatever_is_asked_for() {
     let agent = agent(vec![source()], vec![]);
     assert_recorded(golden!("rpc/status-01-source-no-task"), answer(&agent, "", None, off));
