@@ -58,8 +58,12 @@ pub fn render(status: &StatusReply, progress: &mut Progress, room: Room) -> Stri
     let ready = if status.ready { "ready" } else { "NOT READY: still loading" };
     let (worker, version, pid) = (&status.worker, &status.version, status.pid);
     page.plain(&format!("dm-agent {worker}, version {version}, pid {pid}, {ready}, {} UTC", clock(status.now_ms)));
-    if status.sources.is_empty() {
-        page.plain("\nNo source yet. Add one: dm-agentctl operate-source create <file>");
+    match (status.sources.is_empty(), status.in_cluster) {
+        (true, false) => page.plain("\nNo source yet. Add one: dm-agentctl operate-source create <file>"),
+        (true, true) => {
+            page.plain("\nNo source is bound to this worker: dm-agentctl list-member --master-addr <host:port>")
+        }
+        (false, _) => {}
     }
     for source in &status.sources {
         put_source(&mut page, source, status.now_ms);
@@ -399,6 +403,15 @@ mod tests {
         assert!(!text.contains("checkpoint") && !text.contains("backlog"), "{text}");
         let synced = Task { unit: "Sync".to_owned(), ..task };
         assert!(!render(&status(synced), &mut Progress::default(), Room::default()).contains("tables"));
+    }
+
+    #[test]
+    fn who_gives_sources_is_told() {
+        let text = |in_cluster| {
+            render(&StatusReply { in_cluster, ..StatusReply::default() }, &mut Progress::default(), Room::default())
+        };
+        assert!(text(false).contains("operate-source create"));
+        assert!(text(true).contains("No source is bound to this worker") && !text(true).contains("operate-source"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Actor {
 pub struct AgentStatus {
     /// Worker name.
     pub worker: String,
+    /// Whether a dm-master decides about its sources and tasks.
+    pub in_cluster: bool,
     /// Sources by id.
     pub sources: Vec<SourceStatus>,
     /// Subtasks by (source, name).

@@ -154,7 +154,7 @@ impl Supervisor {
         sources.sort_by(|a, b| a.source_id.cmp(&b.source_id));
         tasks.extend(broken.tasks.iter().map(|(key, task)| broken::task_status(key, task)));
         tasks.sort_by(|a, b| (&a.source_id, &a.name).cmp(&(&b.source_id, &b.name)));
-        AgentStatus { worker: self.inner.options.worker.clone(), sources, tasks }
+        AgentStatus { worker: self.inner.options.worker.clone(), in_cluster: self.inner.options.joined, sources, tasks }
     }
 
     /// Takes a new key for encrypted passwords: connections made from now on use it.

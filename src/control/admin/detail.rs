@@ -18,6 +18,7 @@ pub fn reply(status: &AgentStatus, ready: bool, now: SystemTime) -> agent::Statu
         pid: std::process::id(),
         now_ms: millis(now),
         ready,
+        in_cluster: status.in_cluster,
         sources: status.sources.iter().map(source).collect(),
         tasks: status.tasks.iter().map(task).collect(),
     }

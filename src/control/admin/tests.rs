@@ -96,8 +96,12 @@ async fn both_services_and_all_pages_answer_on_one_socket() {
 #[tokio::test]
 async fn an_agent_that_loads_is_alive_and_not_ready() {
     let running = Running::start(Limits::default());
-    *running.double.status.lock().unwrap() =
-        Arc::new(crate::supervisor::AgentStatus { worker: String::new(), sources: vec![], tasks: vec![] });
+    *running.double.status.lock().unwrap() = Arc::new(crate::supervisor::AgentStatus {
+        worker: String::new(),
+        in_cluster: false,
+        sources: vec![],
+        tasks: vec![],
+    });
     assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(running.get("/readyz").await.starts_with("HTTP/1.1 503"));
 }
