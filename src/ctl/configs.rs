@@ -1,6 +1,8 @@
 //! config: one configuration, or all of them to files and back.
 
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::args::{ConfigCommand, Configuration};
@@ -46,16 +48,23 @@ async fn export(mut session: Session, directory: &Path, out: &mut (dyn Write + S
         let path = directory.join(kind).join(file_name(name)?);
         let wrong = |error| CtlError::Usage(format!("write {}: {error}", path.display()));
         std::fs::create_dir_all(directory.join(kind)).map_err(wrong)?;
-        std::fs::write(&path, text).map_err(wrong)
+        write_secret(&path, text).map_err(wrong)
     };
     sources.source_configs.iter().try_for_each(|(name, text)| write(SOURCES, name, text))?;
     tasks.task_configs.iter().try_for_each(|(name, text)| write(TASKS, name, text))?;
     let (some, more) = (sources.source_configs.len(), tasks.task_configs.len());
-    writeln!(out, "{some} sources and {more} tasks are in {}", directory.display())?;
+    writeln!(out, "export configs to directory `{}` succeed", directory.display())?;
     if session.agent.is_some() && some + more > 0 {
         eprintln!("note: passwords are masked; put them in before the files are imported");
     }
     Ok(Verdict::Done)
+}
+
+/// A master's files have passwords in them: only their owner may read them, also one that was there before.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
 }
 
 /// Names of sources and tasks come from elsewhere: none may lead out of the directory.
@@ -126,6 +135,18 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, String)>, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_their_owner_reads_exported_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.yaml");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        write_secret(&path, "password: longer").unwrap();
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_secret(&path, "password: p").unwrap();
+        assert_eq!((mode(), std::fs::read_to_string(&path).unwrap().as_str()), (0o600, "password: p"));
+    }
 
     #[test]
     fn names_stay_in_their_directory() {
