@@ -12,6 +12,6 @@ mod table;
 pub use gtid::{Gtid, GtidParseError, GtidSet, MariaGtid, MariaGtidSet, MysqlGtid, MysqlGtidSet};
 pub use location::{Applied, Checkpointed, Dispatched, Flavor, Location, Received, Relayed, RowMark, RowOrdinal};
 
-pub use position::{BinlogFile, BinlogPosition, PositionParseError};
+pub use position::{BinlogFile, BinlogPosition, EventSpan, PositionParseError};
 pub use secret::{MASK, Secret};
 pub use table::{SourceTable, TableName, TargetTable};
