@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::literal::{is_json, write_literal};
-use crate::dispatch::{Change, EventSpan, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
-use crate::row::{ChangeKind, ReadRow, RowError, RowImage, Value};
+use crate::dispatch::{Change, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
+use crate::model::EventSpan;
+use crate::row::{ChangeKind, RowError, RowImage, Value};
 use crate::schema::{BoundTable, Dialect};
 
 /// How statements are cut and formed.
@@ -40,7 +41,7 @@ pub struct StatementInfo {
     /// Its table.
     pub table: Arc<BoundTable>,
     /// Where its last row came from.
-    pub span: Arc<EventSpan>,
+    pub span: EventSpan,
 }
 
 /// Walks a share and writes one statement after the other.
@@ -89,14 +90,14 @@ impl<'a> StatementCursor<'a> {
     }
 }
 
-fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &Arc<EventSpan>, relaxed: bool) -> StatementInfo {
+fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &EventSpan, relaxed: bool) -> StatementInfo {
     StatementInfo {
         kind,
         rows: rows as u64,
         counts: kind != ChangeKind::Insert,
         relaxed,
         table: Arc::clone(table),
-        span: Arc::clone(span),
+        span: span.clone(),
     }
 }
 
@@ -141,24 +142,27 @@ fn write_key_values(
     sql: &mut Vec<u8>,
     table: &BoundTable,
     identity: &[usize],
-    image: &RowImage,
+    image: RowImage<'_>,
 ) -> Result<(), RowError> {
-    let last = identity.iter().max().copied().unwrap_or(0);
     if let [only] = identity {
-        return image.visit_until(&table.layout, last, |column, value| {
-            if column == *only {
-                write_literal(sql, &value, &table.columns[column], table.dialect)?;
+        if let Some(value) = image.value(&table.layout, *only)? {
+            write_literal(sql, &value, &table.columns[*only], table.dialect)?;
+        }
+        return Ok(());
+    }
+    let count = identity.iter().max().map_or(0, |last| last + 1);
+    let mut parts: Vec<Vec<u8>> = vec![Vec::new(); identity.len()];
+    image.visit_some(
+        &table.layout,
+        count,
+        |column| identity.contains(&column),
+        |column, value| {
+            if let Some(at) = identity.iter().position(|&wanted| wanted == column) {
+                write_literal(&mut parts[at], &value, &table.columns[column], table.dialect)?;
             }
             Ok(())
-        });
-    }
-    let mut parts: Vec<Vec<u8>> = vec![Vec::new(); identity.len()];
-    image.visit_until(&table.layout, last, |column, value| {
-        if let Some(at) = identity.iter().position(|&wanted| wanted == column) {
-            write_literal(&mut parts[at], &value, &table.columns[column], table.dialect)?;
-        }
-        Ok(())
-    })?;
+        },
+    )?;
     sql.push(b'(');
     sql.extend(parts.join(&b','));
     sql.push(b')');
@@ -215,18 +219,18 @@ struct Written<'r> {
     rows: usize,
     relaxed: bool,
     /// Where the last of them came from.
-    span: &'r Arc<EventSpan>,
+    span: &'r EventSpan,
 }
 
 /// `VERB INTO t (…) VALUES (…),(…)` for as many of `rows` as share the first one's columns and fit; `None` for no rows.
 fn write_values<'r>(
     sql: &mut Vec<u8>,
     verb: &str,
-    rows: impl Iterator<Item = (&'r Arc<BoundTable>, &'r RowImage, &'r Arc<EventSpan>)>,
+    rows: impl Iterator<Item = (&'r Arc<BoundTable>, RowImage<'r>, &'r EventSpan)>,
     shape: Shape,
 ) -> Result<Option<Written<'r>>, RowError> {
     let mut written: Option<Written<'r>> = None;
-    let mut first: Option<(&Arc<BoundTable>, &RowImage)> = None;
+    let mut first: Option<(&Arc<BoundTable>, RowImage<'_>)> = None;
     for (table, image, span) in rows {
         let before = sql.len();
         let (taken, mut relaxed) = written.as_ref().map_or((0, false), |written| (written.rows, written.relaxed));
@@ -261,14 +265,18 @@ fn write_values<'r>(
     Ok(written)
 }
 
-fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, image: &RowImage) {
-    let present = |at: usize| image.present.as_ref().is_none_or(|present| present.get(at).copied().unwrap_or(false));
-    let columns = table.columns.iter().enumerate().filter(|(at, column)| column.writable && present(*at));
+fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, image: RowImage<'_>) {
+    let columns = table.columns.iter().enumerate().filter(|(at, column)| column.writable && image.has(*at));
     let names: Vec<&str> = columns.map(|(_, column)| column.quoted.as_str()).collect();
     sql.extend(format!("{verb} INTO {} ({}) VALUES ", table.target, names.join(",")).bytes());
 }
 
-fn write_update(sql: &mut Vec<u8>, table: &BoundTable, before: &RowImage, after: &RowImage) -> Result<bool, RowError> {
+fn write_update(
+    sql: &mut Vec<u8>,
+    table: &BoundTable,
+    before: RowImage<'_>,
+    after: RowImage<'_>,
+) -> Result<bool, RowError> {
     let (mut comma, mut relaxed) = (false, false);
     sql.extend(format!("UPDATE {} SET ", table.target).bytes());
     after.visit(&table.layout, |column, value| {
@@ -288,7 +296,7 @@ fn write_update(sql: &mut Vec<u8>, table: &BoundTable, before: &RowImage, after:
 }
 
 /// By the key where there is one, else by every column, byte for byte.
-fn write_where(sql: &mut Vec<u8>, table: &BoundTable, before: &RowImage) -> Result<(), RowError> {
+fn write_where(sql: &mut Vec<u8>, table: &BoundTable, before: RowImage<'_>) -> Result<(), RowError> {
     let mut and = false;
     sql.extend(b" WHERE ");
     before.visit(&table.layout, |column, value| {
@@ -334,12 +342,11 @@ fn write_in_order<'r>(
     shape: Shape,
 ) -> Result<Option<StatementInfo>, RowError> {
     let Some(first) = changes.first() else { return Ok(None) };
-    let (table, span) = (&first.table, &first.span);
-    match (first.kind, &first.rows.before, &first.rows.after) {
+    let (table, span) = (first.table(), first.span());
+    match (first.kind(), first.before(), first.after()) {
         (ChangeKind::Insert, _, Some(_)) => {
-            let same = changes.iter().take_while(|change| change.kind == ChangeKind::Insert);
-            let image =
-                |change: &'r Change| change.rows.after.as_ref().map(|image| (&change.table, image, &change.span));
+            let same = changes.iter().take_while(|change| change.kind() == ChangeKind::Insert);
+            let image = |change: &'r Change| change.after().map(|image| (change.table(), image, change.span()));
             let written = write_values(sql, shape.verb(table), same.filter_map(image), shape)?;
             Ok(written.map(|Written { rows, relaxed, span }| info(ChangeKind::Insert, rows, table, span, relaxed)))
         }

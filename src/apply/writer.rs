@@ -329,7 +329,7 @@ fn too_large(size: usize, limit: usize, info: &StatementInfo, gtids: &str) -> Fa
 /// In DM's words, with the place in the binlog.
 fn place(info: &StatementInfo, gtids: &str) -> String {
     let at = |position| format!("[position: {position}, gtid-set: {gtids}]");
-    format!("startLocation: {}, endLocation: {}", at(&info.span.start), at(&info.span.end))
+    format!("startLocation: {}, endLocation: {}", at(info.span.start()), at(info.span.end()))
 }
 
 fn statement_failure(error: &mysql_async::Error, info: &StatementInfo, gtids: &str) -> Failure {

@@ -10,11 +10,10 @@ use super::error::DecodeError;
 use super::item::{Decoded, RowsEvent, TableFilter};
 use super::payload::Payload;
 use super::rows::{Form, RowSplitter, SplitRows};
-use super::span::Span;
 use super::statement::statement;
 use super::tables::Tables;
 use crate::binlog::{EventHeader, QueryBody, StreamTracker, body, kind};
-use crate::model::{Flavor, Location};
+use crate::model::{EventSpan, Flavor, Location};
 use crate::row::{Cursor, event_part};
 
 /// Types of LOAD DATA events before MySQL 5.0.3.
@@ -43,27 +42,39 @@ enum AlterPhase {
 /// Decodes one stream.
 #[derive(Debug)]
 pub struct Decoder {
-    flavor: Flavor,
     tracker: StreamTracker,
+    /// Where the event at work stands.
+    span: EventSpan,
+    inside: Inside,
+    payload: Option<Payload>,
+    broken: bool,
+}
+
+/// What is known inside of a transaction.
+#[derive(Debug)]
+struct Inside {
+    flavor: Flavor,
     tables: Tables,
     splitter: RowSplitter,
     /// Rows events of the open transaction so far.
     ordinal: u32,
     alter: AlterPhase,
-    payload: Option<Payload>,
-    broken: bool,
 }
 
 impl Decoder {
     /// Starts at a transaction boundary. `checksum` is what events carry until a format description says it.
     pub fn new(flavor: Flavor, start: Location, checksum: bool) -> Decoder {
+        let at = &start.position;
         Decoder {
-            flavor,
+            span: EventSpan { file: at.file.clone(), start: at.offset, end: at.offset },
             tracker: StreamTracker::new(flavor, start, checksum),
-            tables: Tables::new(flavor),
-            splitter: RowSplitter::default(),
-            ordinal: 0,
-            alter: AlterPhase::Whole,
+            inside: Inside {
+                flavor,
+                tables: Tables::new(flavor),
+                splitter: RowSplitter::default(),
+                ordinal: 0,
+                alter: AlterPhase::Whole,
+            },
             payload: None,
             broken: false,
         }
@@ -77,7 +88,9 @@ impl Decoder {
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<Progress, DecodeError> {
-        let _ = self.drain(filter, out, usize::MAX)?;
+        if self.broken || self.payload.is_some() {
+            let _ = self.drain(filter, out, usize::MAX)?;
+        }
         let result = self.take(event, filter, out);
         self.broken |= result.is_err();
         result
@@ -92,9 +105,7 @@ impl Decoder {
         limit_bytes: usize,
     ) -> Result<Progress, DecodeError> {
         if self.broken {
-            let start = self.tracker.position().clone();
-            let span = Span { end: start.clone(), start };
-            return Err(span.malformed("any", "the decoder was used after an error"));
+            return Err(self.span.malformed("any", "the decoder was used after an error"));
         }
         let Some(payload) = self.payload.take() else { return Ok(Progress::Done) };
         let result = self.inner_events(payload, filter, out, limit_bytes);
@@ -112,16 +123,9 @@ impl Decoder {
     pub fn restart(&mut self, out: &mut Vec<Decoded>) {
         if self.payload.is_none() {
             self.tracker.restart();
-            self.reset();
+            self.inside.reset();
             out.push(Decoded::Restart);
         }
-    }
-
-    /// Forgets what belongs to a transaction.
-    fn reset(&mut self) {
-        self.tables.end_statement();
-        self.ordinal = 0;
-        self.alter = AlterPhase::Whole;
     }
 
     fn take(
@@ -130,13 +134,17 @@ impl Decoder {
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<Progress, DecodeError> {
-        let start = self.tracker.position().clone();
+        let position = self.tracker.position();
+        self.span.start = position.offset;
+        if self.span.file != position.file {
+            self.span.file = position.file.clone();
+        }
         let mut before = self.tracker.open().is_none().then(|| self.tracker.location().clone());
-        let at = |source| DecodeError::Frame { at: start.clone(), source };
+        let at = |source| self.span.frame(source);
         let tracked = self.tracker.feed(&event).map_err(at)?;
         let header = tracked.header;
-        let inner = event.slice_ref(body(&event, self.tracker.checksum()).map_err(at)?);
-        let span = Span { start: start.clone(), end: self.tracker.position().clone() };
+        let inner = body(&event, self.tracker.checksum()).map_err(at)?;
+        self.span.end = self.tracker.position().offset;
         if before.is_none() && begins_anew(&header) {
             // The source never wrote the end of the open transaction: it crashed, and rolled it back.
             out.push(Decoded::Restart);
@@ -145,19 +153,20 @@ impl Decoder {
         if let Some(before) = &before
             && (tracked.in_transaction || tracked.ends_transaction)
         {
-            self.reset();
+            self.inside.reset();
             // One that ends with its first event had no GTID event before it.
             let gtid = self.tracker.open().and_then(|open| open.gtid.clone());
             out.push(Decoded::Begin { gtid, start: before.clone(), timestamp: header.timestamp });
         }
         if header.kind == kind::TRANSACTION_PAYLOAD {
-            self.payload = Some(Payload::open(&inner, span, header.timestamp)?);
+            let payload = Payload::open(&event.slice_ref(inner), self.span.clone(), header.timestamp)?;
+            self.payload = Some(payload);
             return Ok(Progress::More);
         }
         if Form::of(header.kind).is_some() && !tracked.in_transaction {
-            return Err(span.malformed("rows", "it stands outside of any transaction"));
+            return Err(self.span.malformed("rows", "it stands outside of any transaction"));
         }
-        self.event(&header, &inner, &span, filter, out)?;
+        self.inside.event(&header, &event, inner, &self.span, filter, out)?;
         let moved = before.is_some_and(|before| before.position != self.tracker.location().position);
         if tracked.ends_transaction || moved && !tracked.in_transaction {
             self.commit(header.timestamp, out);
@@ -166,7 +175,7 @@ impl Decoder {
     }
 
     fn commit(&mut self, timestamp: u32, out: &mut Vec<Decoded>) {
-        self.reset();
+        self.inside.reset();
         out.push(Decoded::Commit { location: self.tracker.location().clone(), timestamp });
     }
 
@@ -186,7 +195,7 @@ impl Decoder {
             if header.kind == kind::TRANSACTION_PAYLOAD {
                 return Err(payload.span.malformed("TRANSACTION_PAYLOAD", "it holds another one"));
             }
-            self.event(&header, &body, &payload.span, filter, out)?;
+            self.inside.event(&header, &body, &body, &payload.span, filter, out)?;
             decoded = decoded.saturating_add(header.size as usize);
             if decoded >= limit_bytes {
                 self.payload = Some(payload);
@@ -194,18 +203,29 @@ impl Decoder {
             }
         }
     }
+}
 
-    /// One event, of the stream or of a compressed transaction. Every type that is known stands here by name.
+impl Inside {
+    /// Forgets what belongs to a transaction.
+    fn reset(&mut self) {
+        self.tables.end_statement();
+        self.ordinal = 0;
+        self.alter = AlterPhase::Whole;
+    }
+
+    /// One event, of the stream or of a compressed transaction; `body` is a part of `event`. Every type that is known
+    /// stands here by name.
     fn event(
         &mut self,
         header: &EventHeader,
-        body: &Bytes,
-        span: &Span,
+        event: &Bytes,
+        body: &[u8],
+        span: &EventSpan,
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {
         if let Some(form) = Form::of(header.kind) {
-            return self.rows(form, header, body, span, out);
+            return self.rows(form, header, event, body, span, out);
         }
         match header.kind {
             kind::TABLE_MAP => self.tables.map(body, filter, span),
@@ -229,9 +249,9 @@ impl Decoder {
             kind::MARIA_START_ENCRYPTION => Ok(()),
             kind::INCIDENT => Err(incident(body, span)),
             other => match statement_format(other) {
-                Some(what) => Err(DecodeError::StatementFormat { what, at: span.start.clone() }),
+                Some(what) => Err(DecodeError::StatementFormat { what, at: span.start() }),
                 None if header.is_ignorable() => Ok(()),
-                None => Err(DecodeError::UnknownEvent { kind: other, at: span.start.clone() }),
+                None => Err(DecodeError::UnknownEvent { kind: other, at: span.start() }),
             },
         }
     }
@@ -240,18 +260,17 @@ impl Decoder {
         &mut self,
         form: Form,
         header: &EventHeader,
-        body: &Bytes,
-        span: &Span,
+        event: &Bytes,
+        body: &[u8],
+        span: &EventSpan,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {
         let ordinal = self.ordinal;
         self.ordinal = ordinal.checked_add(1).ok_or_else(|| span.malformed("rows", "too many in a transaction"))?;
-        let Some(SplitRows { layout, rows }) = self.splitter.split(form, body, &mut self.tables, span)? else {
-            return Ok(());
-        };
-        let (start, end) = (span.start.clone(), span.end.clone());
-        let timestamp = header.timestamp;
-        out.push(Decoded::Rows(RowsEvent { layout, kind: form.change, rows, ordinal, start, end, timestamp }));
+        if let Some(SplitRows { layout, rows }) = self.splitter.split(form, event, body, &mut self.tables, span)? {
+            let (span, timestamp) = (span.clone(), header.timestamp);
+            out.push(Decoded::Rows(RowsEvent { layout, rows, ordinal, span, timestamp }));
+        }
         Ok(())
     }
 
@@ -259,7 +278,7 @@ impl Decoder {
         &mut self,
         header: &EventHeader,
         body: &[u8],
-        span: &Span,
+        span: &EventSpan,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {
         let query = QueryBody::parse(body).map_err(|source| span.frame(source))?;
@@ -272,7 +291,7 @@ impl Decoder {
         match bracket(text) {
             // With rows before it in its own transaction it ends that one; else it undoes one prepared before.
             Some(Bracket::XaRollback) if self.ordinal == 0 => {
-                let (start, end) = (span.start.clone(), span.end.clone());
+                let (start, end) = (span.start(), span.end());
                 out.push(Decoded::XaRollback { xid: xid_of(text), start, end });
                 Ok(())
             }
@@ -309,6 +328,9 @@ enum Bracket {
 }
 
 fn bracket(text: &[u8]) -> Option<Bracket> {
+    if text == b"BEGIN" {
+        return Some(Bracket::Other);
+    }
     let mut words = text.trim_ascii().split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
     let first = words.next()?;
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
@@ -362,10 +384,10 @@ fn statement_format(event: u8) -> Option<&'static str> {
 }
 
 /// A number, and a message behind its length.
-fn incident(body: &[u8], span: &Span) -> DecodeError {
+fn incident(body: &[u8], span: &EventSpan) -> DecodeError {
     let mut at = Cursor::new(body);
     let message = at.u16().and_then(|_| at.prefixed(1)).unwrap_or_default();
-    DecodeError::Incident { at: span.start.clone(), message: String::from_utf8_lossy(message).into_owned() }
+    DecodeError::Incident { at: span.start(), message: String::from_utf8_lossy(message).into_owned() }
 }
 
 /// The extra flags of MariaDB's GTID event stand behind a group commit id and an XID, where these are; the zeros that

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{BinlogPosition, GtidSet, SourceTable};
-use crate::row::{ChangeKind, ReadRow, RowImage, Value};
+use crate::row::{ChangeKind, RowImage, Value};
 
 struct All;
 impl TableFilter for All {
@@ -104,7 +104,7 @@ fn short(item: &Decoded) -> String {
             format!("begin {gtid}@{}", start.position.offset)
         }
         Decoded::Rows(rows) => {
-            format!("{:?} {} #{} x{}", rows.kind, rows.layout.source.0.table, rows.ordinal, rows.rows.len())
+            format!("{:?} {} #{} x{}", rows.rows.kind(), rows.layout.source.0.table, rows.ordinal, rows.rows.len())
         }
         Decoded::Statement(statement) => statement.text.clone(),
         Decoded::Commit { location, .. } => format!("commit {}@{}", location.gtids, location.position.offset),
@@ -115,7 +115,7 @@ fn short(item: &Decoded) -> String {
     }
 }
 
-fn values(image: &RowImage, rows: &RowsEvent) -> Vec<String> {
+fn values(image: RowImage<'_>, rows: &RowsEvent) -> Vec<String> {
     let mut values = Vec::new();
     image
         .visit(&rows.layout, |_, value| {
@@ -138,12 +138,12 @@ fn a_transaction_of_rows() {
     stream.feed(kind::TABLE_MAP, &table_map(9, "t")).feed(kind::DELETE_ROWS_V2, &rows(9, false, &[row(2, "b")]));
     stream.feed(kind::XID, &[0; 8]);
     let Decoded::Rows(update) = &stream.out[2] else { panic!("no update") };
-    assert_eq!((update.kind, update.rows.len()), (ChangeKind::Update, 1));
-    let after = update.rows[0].after.as_ref().unwrap();
+    assert_eq!((update.rows.kind(), update.rows.len()), (ChangeKind::Update, 1));
+    let after = update.rows.after(0).unwrap();
     assert_eq!(values(after, update), ["Int(1)", "Bytes([122])"]);
     let Decoded::Rows(insert) = &stream.out[1] else { panic!("no insert") };
     assert!(std::sync::Arc::ptr_eq(&insert.layout, &update.layout), "equal table maps share a layout");
-    assert!(insert.end.offset <= update.start.offset);
+    assert!(insert.span.end <= update.span.start);
     let sid = "01010101-0101-0101-0101-010101010101";
     let end = stream.offset;
     assert_eq!(
@@ -184,12 +184,12 @@ fn columns_that_are_absent() {
         .out
         .iter()
         .filter_map(|item| match item {
-            Decoded::Rows(rows) => rows.rows[0].after.as_ref().unwrap().present.clone(),
+            Decoded::Rows(rows) => rows.rows.after(0).unwrap().present,
             _ => None,
         })
         .collect();
     assert_eq!(*presents[0], [false, true]);
-    assert!(std::sync::Arc::ptr_eq(&presents[0], &presents[1]));
+    assert!(std::ptr::eq(presents[0], presents[1]));
 }
 
 #[test]
@@ -362,8 +362,8 @@ fn compressed_transactions_come_out_in_parts() {
     assert!(parts > 5 && !stream.decoder.pending());
     let end = stream.offset;
     let Decoded::Rows(rows) = &stream.out[1] else { panic!("no rows") };
-    assert_eq!(rows.end.offset, u64::from(end));
-    assert_eq!(values(rows.rows[0].after.as_ref().unwrap(), rows)[1], format!("{:?}", Value::Bytes(b"abc"[..].into())));
+    assert_eq!(rows.span.end, u64::from(end));
+    assert_eq!(values(rows.rows.after(0).unwrap(), rows)[1], format!("{:?}", Value::Bytes(b"abc"[..].into())));
     let out = stream.take();
     assert_eq!((out.len(), out[20].as_str()), (22, "Insert t #19 x1"));
     assert!(out[21].starts_with("commit 01010101-0101-0101-0101-010101010101:5@"));
@@ -403,7 +403,7 @@ fn partial_json_updates() {
     stream.feed(kind::QUERY, &query(b"BEGIN")).feed(kind::TABLE_MAP, &map).feed(kind::PARTIAL_UPDATE_ROWS, &body);
     let Decoded::Rows(rows) = &stream.out[1] else { panic!("no rows") };
     let json = |row: usize| {
-        let image = rows.rows[row].after.as_ref().unwrap();
+        let image = rows.rows.after(row).unwrap();
         let mut text = String::new();
         image
             .visit(&rows.layout, |_, value| {

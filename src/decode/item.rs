@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{BinlogPosition, Gtid, Location, SourceTable};
-use crate::row::{ChangeKind, RowPair, TableLayout};
+use crate::model::{BinlogPosition, EventSpan, Gtid, Location, SourceTable};
+use crate::row::{EventRows, TableLayout};
 
 /// One step of a source's history. A transaction is `Begin`, any number of `Rows` and `Statement`, then `Commit`.
 #[derive(Debug, Clone)]
@@ -58,16 +58,12 @@ pub enum Decoded {
 pub struct RowsEvent {
     /// Their shape.
     pub layout: Arc<TableLayout>,
-    /// What was done to all of them.
-    pub kind: ChangeKind,
-    /// The images.
-    pub rows: Vec<RowPair>,
+    /// What was done, and the images.
+    pub rows: EventRows,
     /// Number of this rows event in its transaction, from 0, events of filtered tables counted.
     pub ordinal: u32,
-    /// Start of the event in the binlog (for compressed transactions: of the outer event).
-    pub start: BinlogPosition,
-    /// End of it.
-    pub end: BinlogPosition,
+    /// The event in the binlog (for compressed transactions: the outer one).
+    pub span: EventSpan,
     /// The source's clock, seconds since the epoch.
     pub timestamp: u32,
 }
@@ -102,6 +98,7 @@ pub struct Statement {
 
 /// Says which tables' rows are worth decoding. Rows of others are counted and dropped.
 pub trait TableFilter {
-    /// Whether rows of `table` are wanted.
+    /// Whether rows of `table` are wanted. A decoder may ask once for all: what is said of a table holds for as long as the
+    /// decoder is used.
     fn wants(&self, table: &SourceTable) -> bool;
 }

@@ -9,8 +9,8 @@ use std::io::{self, BufReader, Read};
 use bytes::{Buf, Bytes, buf::Reader};
 
 use super::error::DecodeError;
-use super::span::Span;
 use crate::binlog::{EventHeader, HEADER_LEN};
+use crate::model::EventSpan;
 use crate::row::Cursor;
 
 const COMPRESSED_WITH_ZSTD: u64 = 0;
@@ -26,7 +26,7 @@ pub(super) struct Payload {
     stream: Stream,
     /// Bytes that have not come out yet.
     left: u64,
-    pub(super) span: Span,
+    pub(super) span: EventSpan,
     /// The outer event's clock.
     pub(super) timestamp: u32,
 }
@@ -63,14 +63,14 @@ fn fields(body: &[u8]) -> Option<(u64, Option<u64>, &[u8])> {
 }
 
 impl Payload {
-    pub(super) fn open(body: &Bytes, span: Span, timestamp: u32) -> Result<Payload, DecodeError> {
+    pub(super) fn open(body: &Bytes, span: EventSpan, timestamp: u32) -> Result<Payload, DecodeError> {
         let malformed = |what| span.malformed("TRANSACTION_PAYLOAD", what);
         let (compression, original, data) = fields(body).ok_or_else(|| malformed("its fields are malformed"))?;
         let reader = body.slice_ref(data).reader();
         let (stream, left) = match (compression, original) {
             (COMPRESSED_WITH_ZSTD, Some(original)) => {
                 let decoder = zstd::stream::read::Decoder::new(reader)
-                    .map_err(|source| DecodeError::Payload { at: span.start.clone(), source })?;
+                    .map_err(|source| DecodeError::Payload { at: span.start(), source })?;
                 (Stream::Zstd(Box::new(decoder)), original)
             }
             (COMPRESSED_WITH_ZSTD, None) => return Err(malformed("its uncompressed size is missing")),
@@ -103,7 +103,7 @@ impl Payload {
         let bytes = self.read(len)?;
         if bytes.len() as u64 != len {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Err(DecodeError::Payload { at: self.span.start.clone(), source });
+            return Err(DecodeError::Payload { at: self.span.start(), source });
         }
         Ok(bytes)
     }
@@ -115,7 +115,7 @@ impl Payload {
             Stream::Zstd(stream) => stream.take(len).read_to_end(&mut bytes),
             Stream::Plain(stream) => stream.take(len).read_to_end(&mut bytes),
         };
-        read.map_err(|source| DecodeError::Payload { at: self.span.start.clone(), source })?;
+        read.map_err(|source| DecodeError::Payload { at: self.span.start(), source })?;
         Ok(bytes)
     }
 }

@@ -3,17 +3,19 @@
 //! Versions 1 and 2, MariaDB's compressed ones, and MySQL's partial updates, whose JSON columns are made whole here, while
 //! the image before the change is at hand.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::error::DecodeError;
-use super::span::Span;
 use super::tables::{OpenTable, Tables, table_id};
 use crate::binlog::kind;
+use crate::model::EventSpan;
 use crate::row::json::apply_diffs;
 use crate::row::{
-    ChangeKind, ColumnKind, Cursor, ReadRow, RowError, RowImage, RowPair, TableLayout, Value, event_part, skip_image,
+    ChangeKind, ColumnKind, Cursor, EventRows, Present, ResolvedJson, RowError, RowImage, TableLayout, Value,
+    event_part, skip_image,
 };
 
 /// Bit of a rows event's flags: it is the last of its statement.
@@ -56,11 +58,8 @@ impl Form {
 /// The rows of one event, whose table is wanted.
 pub(super) struct SplitRows {
     pub(super) layout: Arc<TableLayout>,
-    pub(super) rows: Vec<RowPair>,
+    pub(super) rows: EventRows,
 }
-
-/// Which columns an event has, shared between events.
-type Present = Option<Arc<[bool]>>;
 
 /// Splits rows events; keeps the few distinct column bitmaps.
 #[derive(Debug, Default)]
@@ -69,13 +68,15 @@ pub(super) struct RowSplitter {
 }
 
 impl RowSplitter {
-    /// Splits the body of a rows event; `None` for rows that nobody wants and for an event that only ends a statement.
+    /// Splits the body of a rows event, which is a part of `event`; `None` for rows that nobody wants and for an event that
+    /// only ends a statement.
     pub(super) fn split(
         &mut self,
         form: Form,
-        body: &Bytes,
+        event: &Bytes,
+        body: &[u8],
         tables: &mut Tables,
-        span: &Span,
+        span: &EventSpan,
     ) -> Result<Option<SplitRows>, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
         let mut at = Cursor::new(body);
@@ -83,9 +84,12 @@ impl RowSplitter {
         let ends = at.u16().ok_or_else(cut)? & END_OF_STATEMENT != 0;
         let split = match tables.get(id) {
             Some(OpenTable { wanted: false, .. }) => None,
-            Some(OpenTable { layout, .. }) => Some(self.wanted(form, body, at, layout.clone(), span)?),
+            Some(OpenTable { layout, .. }) => {
+                let rows = self.wanted(form, event, at, layout, span)?;
+                Some(SplitRows { layout: Arc::clone(layout), rows })
+            }
             None if NO_TABLE.contains(&id) => None,
-            None => return Err(DecodeError::NoTableMap { table_id: id, at: span.start.clone() }),
+            None => return Err(DecodeError::NoTableMap { table_id: id, at: span.start() }),
         };
         if ends {
             tables.end_statement();
@@ -96,11 +100,11 @@ impl RowSplitter {
     fn wanted(
         &mut self,
         form: Form,
-        body: &Bytes,
+        event: &Bytes,
         mut at: Cursor<'_>,
-        layout: Arc<TableLayout>,
-        span: &Span,
-    ) -> Result<SplitRows, DecodeError> {
+        layout: &TableLayout,
+        span: &EventSpan,
+    ) -> Result<EventRows, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
         if form.extra {
             // The length counts itself.
@@ -112,35 +116,44 @@ impl RowSplitter {
             return Err(span.malformed("rows", "it has another number of columns than its table map"));
         }
         let first = self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width);
-        let second = match form.change {
-            ChangeKind::Update => self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width),
-            _ => None,
+        let (before, after) = match form.change {
+            ChangeKind::Insert => (None, first),
+            ChangeKind::Delete => (first, None),
+            ChangeKind::Update => (first, self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width)),
         };
-        let data = if form.compressed {
-            Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?)
+        let unpacked;
+        let (bytes, data) = if form.compressed {
+            unpacked = Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?);
+            (unpacked.clone(), &unpacked[..])
         } else {
-            body.slice_ref(at.rest())
+            (event.slice_ref(at.rest()), at.rest())
         };
-        let mut images = Images { layout: &layout, data, span };
-        let mut rows = Vec::new();
-        while !images.data.is_empty() {
-            rows.push(match form.change {
-                ChangeKind::Insert => RowPair { before: None, after: Some(images.next(&first)?) },
-                ChangeKind::Delete => RowPair { before: Some(images.next(&first)?), after: None },
-                ChangeKind::Update => {
-                    let before = images.next(&first)?;
-                    let after = if form.partial { images.partial(&before, &second)? } else { images.next(&second)? };
-                    RowPair { before: Some(before), after: Some(after) }
+        let too_large = || span.malformed("rows", "it has more than 4 GiB");
+        let mut rows = EventRows::new(form.change, bytes, before.clone(), after.clone()).ok_or_else(too_large)?;
+        let mut images = Images { layout, data, at: 0, span };
+        while images.at < data.len() {
+            match form.change {
+                ChangeKind::Insert => rows.push(0..0, images.next(&after)?),
+                ChangeKind::Delete => rows.push(images.next(&before)?, 0..0),
+                ChangeKind::Update if form.partial => {
+                    let old = images.next(&before)?;
+                    let (new, resolved) = images.partial(old.clone(), &before, &after)?;
+                    if let Some(json) = resolved {
+                        rows.resolve(new.start, json);
+                    }
+                    rows.push(old, new);
                 }
-            });
+                ChangeKind::Update => rows.push(images.next(&before)?, images.next(&after)?),
+            }
         }
-        Ok(SplitRows { layout, rows })
+        Ok(rows)
     }
 
     /// The columns that a bitmap names; `None` for all.
     fn bitmap(&mut self, bits: &[u8], width: usize) -> Present {
         let is_set = |index: usize| bits[index / 8] >> (index % 8) & 1 == 1;
-        if (0..width).all(is_set) {
+        let whole = width / 8;
+        if bits[..whole].iter().all(|byte| *byte == 0xff) && (whole * 8..width).all(is_set) {
             return None;
         }
         let same = |known: &&Arc<[bool]>| known.len() == width && (0..width).all(|index| known[index] == is_set(index));
@@ -156,32 +169,42 @@ impl RowSplitter {
     }
 }
 
-/// The images of an event that are still to be split off.
+/// The images of an event, and how far they are split.
 struct Images<'a> {
     layout: &'a TableLayout,
-    data: Bytes,
-    span: &'a Span,
+    data: &'a [u8],
+    at: usize,
+    span: &'a EventSpan,
 }
 
-impl Images<'_> {
-    fn next(&mut self, present: &Present) -> Result<RowImage, DecodeError> {
-        let len = skip_image(self.layout, present.as_deref(), &self.data).map_err(|source| self.error(source))?;
+impl<'a> Images<'a> {
+    /// Where the next image lies.
+    fn next(&mut self, present: &Present) -> Result<Range<usize>, DecodeError> {
+        let start = self.at;
+        let len = skip_image(self.layout, present.as_deref(), &self.data[start..]);
+        let len = len.map_err(|source| self.error(source))?;
         if len == 0 {
             // A table without columns, or an image of none: the rest would be split for ever.
             return Err(self.span.malformed("rows", "a row has no bytes"));
         }
-        Ok(RowImage { present: present.clone(), bytes: self.data.split_to(len), resolved_json: None })
+        self.at += len;
+        Ok(start..self.at)
     }
 
     fn error(&self, source: RowError) -> DecodeError {
-        DecodeError::Rows { table: self.layout.source.clone(), at: self.span.start.clone(), source }
+        DecodeError::Rows { table: self.layout.source.clone(), at: self.span.start(), source }
     }
 
     /// The image after a partial update: options, a bit for each JSON column of the table (those absent from the image
     /// included), then an image in which a column with its bit set holds diffs.
-    fn partial(&mut self, before: &RowImage, present: &Present) -> Result<RowImage, DecodeError> {
+    fn partial(
+        &mut self,
+        old: Range<usize>,
+        before: &'a Present,
+        after: &'a Present,
+    ) -> Result<(Range<usize>, Option<ResolvedJson>), DecodeError> {
         let cut = || self.span.malformed("partial update", "it is cut short");
-        let mut at = Cursor::new(&self.data);
+        let mut at = Cursor::new(&self.data[self.at..]);
         let options = at.lenenc().ok_or_else(cut)?;
         let mut diffs = Vec::new();
         if options & PARTIAL_JSON != 0 {
@@ -192,20 +215,24 @@ impl Images<'_> {
             let is_set = |bit: usize| bits[bit / 8] >> (bit % 8) & 1 == 1;
             diffs.extend(json.iter().enumerate().filter(|(bit, _)| is_set(*bit)).map(|(_, column)| *column));
         }
-        let head = self.data.len() - at.rest().len();
-        let _ = self.data.split_to(head);
-        let mut image = self.next(present)?;
-        if !diffs.is_empty() {
-            let resolved = self.resolve(before, &image, &diffs)?;
-            image.resolved_json = Some(resolved.into());
+        self.at = self.data.len() - at.rest().len();
+        let new = self.next(after)?;
+        if diffs.is_empty() {
+            return Ok((new, None));
         }
-        Ok(image)
+        let image = |place: &Range<usize>, present: &'a Present| RowImage {
+            present: present.as_deref(),
+            bytes: &self.data[place.clone()],
+            resolved_json: &[],
+        };
+        let resolved = self.resolve(image(&old, before), image(&new, after), &diffs)?;
+        Ok((new, Some(resolved.into())))
     }
 
     fn resolve(
         &self,
-        before: &RowImage,
-        after: &RowImage,
+        before: RowImage<'_>,
+        after: RowImage<'_>,
         columns: &[usize],
     ) -> Result<Vec<(usize, Vec<u8>)>, DecodeError> {
         let old = json_values(self.layout, before, columns).map_err(|source| self.error(source))?;
@@ -213,7 +240,7 @@ impl Images<'_> {
         let error = |column, source| DecodeError::PartialJson {
             table: self.layout.source.clone(),
             column,
-            at: self.span.start.clone(),
+            at: self.span.start(),
             source,
         };
         let mut resolved = Vec::with_capacity(diffs.len());
@@ -228,7 +255,7 @@ impl Images<'_> {
 /// The bytes of JSON columns in an image, without those that are NULL or absent.
 fn json_values<'a>(
     layout: &TableLayout,
-    image: &'a RowImage,
+    image: RowImage<'a>,
     columns: &[usize],
 ) -> Result<Vec<(usize, &'a [u8])>, RowError> {
     let mut values = Vec::new();

@@ -1,28 +1,21 @@
-//! Where an event stands in the binlog, for items and errors.
+//! Errors that say where the event stands which they are about.
 
 use super::error::DecodeError;
 use crate::binlog::FrameError;
-use crate::model::BinlogPosition;
+use crate::model::EventSpan;
 
-/// Start and end of an event; for the events in a compressed transaction, of that one.
-#[derive(Debug, Clone)]
-pub(super) struct Span {
-    pub(super) start: BinlogPosition,
-    pub(super) end: BinlogPosition,
-}
-
-impl Span {
+impl EventSpan {
     pub(super) fn malformed(&self, event: &'static str, what: &'static str) -> DecodeError {
-        DecodeError::Malformed { event, at: self.start.clone(), what }
+        DecodeError::Malformed { event, at: self.start(), what }
     }
 
     pub(super) fn frame(&self, source: FrameError) -> DecodeError {
-        DecodeError::Frame { at: self.start.clone(), source }
+        DecodeError::Frame { at: self.start(), source }
     }
 
     #[cfg(test)]
-    pub(super) fn test() -> Span {
-        let start = BinlogPosition::parse("bin.000001", 4).unwrap();
-        Span { end: BinlogPosition { offset: 100, ..start.clone() }, start }
+    pub(super) fn test() -> EventSpan {
+        let file = crate::model::BinlogFile::parse("bin.000001").unwrap();
+        EventSpan { file, start: 4, end: 100 }
     }
 }

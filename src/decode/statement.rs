@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use super::error::DecodeError;
 use super::item::Statement;
-use super::span::Span;
 use crate::binlog::QueryBody;
-use crate::model::Flavor;
+use crate::model::{EventSpan, Flavor};
 use crate::row::{Charset, Cursor};
 
 /// Bit of `flags2` for `foreign_key_checks=0`.
@@ -31,7 +30,7 @@ pub(super) fn statement(
     flavor: Flavor,
     query: &QueryBody<'_>,
     text: &[u8],
-    span: &Span,
+    span: &EventSpan,
     timestamp: u32,
 ) -> Result<Statement, DecodeError> {
     let session = Session::parse(flavor, query.status_vars);
@@ -47,18 +46,18 @@ pub(super) fn statement(
         time_zone: session.time_zone,
         no_foreign_key_checks: session.flags2 & NO_FOREIGN_KEY_CHECKS != 0,
         error_code: query.error_code,
-        start: span.start.clone(),
-        end: span.end.clone(),
+        start: span.start(),
+        end: span.end(),
         timestamp,
     })
 }
 
-fn utf8<'a>(charset: Charset, text: &'a [u8], span: &Span) -> Result<Cow<'a, str>, DecodeError> {
+fn utf8<'a>(charset: Charset, text: &'a [u8], span: &EventSpan) -> Result<Cow<'a, str>, DecodeError> {
     match charset.to_utf8(text) {
         Some(text) => Ok(text),
         // Nothing depends on the letters of a comment.
         None if is_comment(text) => Ok(String::from_utf8_lossy(text)),
-        None => Err(DecodeError::StatementText { at: span.start.clone(), charset: charset.name }),
+        None => Err(DecodeError::StatementText { at: span.start(), charset: charset.name }),
     }
 }
 
@@ -184,7 +183,7 @@ mod tests {
 
     #[test]
     fn text_is_converted_or_refused() {
-        let span = Span::test();
+        let span = EventSpan::test();
         let convert =
             |collation, text: &[u8]| utf8(Charset::of_collation(collation), text, &span).map(|t| t.into_owned());
         assert_eq!(convert(8, b"create table t (a int comment '\xe9')").unwrap(), "create table t (a int comment 'é')");

@@ -1,20 +1,19 @@
 //! Table maps: those of the open statement by id, and the layouts of all that were seen lately.
 //!
 //! A server sends a table map before each statement's rows, nearly always the same bytes again; a layout is made once and
-//! shared. Bounded: when the cache is full it starts anew, which costs one parse a table.
+//! shared. It is known again by the table's id, and where a server has opened the table anew under another id, by the
+//! bytes that describe it. Bounded: when a cache is full it starts anew, which costs one parse a table.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+use hashbrown::HashMap;
 
 use super::error::DecodeError;
 use super::item::TableFilter;
-use super::span::Span;
-use crate::model::{Flavor, SourceTable, TableName};
+use crate::model::{EventSpan, Flavor, SourceTable, TableName};
 use crate::row::{TableLayout, parse_table_map};
 
-/// Layouts kept.
+/// Layouts kept, and ids.
 const CACHED_LAYOUTS: usize = 4096;
 /// Bytes before the part of a table map that describes the table: its id and flags.
 const ID_AND_FLAGS: usize = 8;
@@ -27,30 +26,38 @@ pub(super) struct OpenTable {
     pub(super) wanted: bool,
 }
 
+/// What a table map said.
+#[derive(Debug)]
+struct Described {
+    description: Arc<[u8]>,
+    table: OpenTable,
+}
+
 #[derive(Debug)]
 pub(super) struct Tables {
     flavor: Flavor,
     /// A statement has few tables: a list is quicker than a map.
     open: Vec<(u64, OpenTable)>,
-    layouts: HashMap<Box<[u8]>, Arc<TableLayout>, Xxh3DefaultBuilder>,
+    /// The last description under each id.
+    ids: HashMap<u64, Described>,
+    layouts: HashMap<Arc<[u8]>, OpenTable>,
 }
 
 impl Tables {
     pub(super) fn new(flavor: Flavor) -> Self {
-        Tables { flavor, open: Vec::new(), layouts: HashMap::default() }
+        Tables { flavor, open: Vec::new(), ids: HashMap::new(), layouts: HashMap::new() }
     }
 
     /// Takes the body of a TABLE_MAP event in.
-    pub(super) fn map(&mut self, body: &[u8], filter: &dyn TableFilter, span: &Span) -> Result<(), DecodeError> {
+    pub(super) fn map(&mut self, body: &[u8], filter: &dyn TableFilter, span: &EventSpan) -> Result<(), DecodeError> {
         let Some((head, description)) = body.split_at_checked(ID_AND_FLAGS) else {
             return Err(span.malformed("TABLE_MAP", "it is cut short"));
         };
         let id = table_id(head);
-        let layout = match self.layouts.get(description) {
-            Some(layout) => layout.clone(),
-            None => self.parse(body, description, span)?,
+        let table = match self.ids.get(&id) {
+            Some(known) if *known.description == *description => known.table.clone(),
+            _ => self.other(id, body, description, filter, span)?,
         };
-        let table = OpenTable { wanted: filter.wants(&layout.source), layout };
         match self.open.iter_mut().find(|(other, _)| *other == id) {
             Some((_, known)) => *known = table,
             None => self.open.push((id, table)),
@@ -58,18 +65,45 @@ impl Tables {
         Ok(())
     }
 
-    fn parse(&mut self, body: &[u8], description: &[u8], span: &Span) -> Result<Arc<TableLayout>, DecodeError> {
+    /// One that was not described so under its id before.
+    fn other(
+        &mut self,
+        id: u64,
+        body: &[u8],
+        description: &[u8],
+        filter: &dyn TableFilter,
+        span: &EventSpan,
+    ) -> Result<OpenTable, DecodeError> {
+        let (description, table) = match self.layouts.get_key_value(description) {
+            Some((description, table)) => (Arc::clone(description), table.clone()),
+            None => self.parse(body, description, filter, span)?,
+        };
+        if self.ids.len() >= CACHED_LAYOUTS {
+            self.ids.clear();
+        }
+        self.ids.insert(id, Described { description, table: table.clone() });
+        Ok(table)
+    }
+
+    fn parse(
+        &mut self,
+        body: &[u8],
+        description: &[u8],
+        filter: &dyn TableFilter,
+        span: &EventSpan,
+    ) -> Result<(Arc<[u8]>, OpenTable), DecodeError> {
         let (_, layout) = parse_table_map(self.flavor, body).map_err(|source| DecodeError::Rows {
             table: SourceTable(TableName::new("", "")),
-            at: span.start.clone(),
+            at: span.start(),
             source,
         })?;
         if self.layouts.len() >= CACHED_LAYOUTS {
             self.layouts.clear();
         }
-        let layout = Arc::new(layout);
-        self.layouts.insert(description.into(), layout.clone());
-        Ok(layout)
+        let table = OpenTable { wanted: filter.wants(&layout.source), layout: Arc::new(layout) };
+        let description: Arc<[u8]> = description.into();
+        self.layouts.insert(Arc::clone(&description), table.clone());
+        Ok((description, table))
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&OpenTable> {

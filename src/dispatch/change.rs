@@ -2,32 +2,28 @@
 
 use std::sync::Arc;
 
-use crate::model::{BinlogPosition, RowOrdinal};
-use crate::row::{ChangeKind, RowError, RowImage, RowPair};
+use crate::model::{EventSpan, RowOrdinal};
+use crate::row::{ChangeKind, EventRows, RowError, RowImage};
 use crate::schema::BoundTable;
 
-/// Where in the binlog a change came from, for messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventSpan {
-    /// Start of the rows event.
-    pub start: BinlogPosition,
-    /// End of it.
-    pub end: BinlogPosition,
-}
-
-/// A row change with its table's binding.
-#[derive(Debug, Clone)]
-pub struct Change {
+/// The row changes of one event with their table's binding: all that they share.
+#[derive(Debug)]
+pub struct ChangeEvent {
     /// The binding.
     pub table: Arc<BoundTable>,
-    /// What is done.
-    pub kind: ChangeKind,
-    /// The images that the kind names.
-    pub rows: RowPair,
-    /// Its number in the source transaction.
-    pub ordinal: RowOrdinal,
+    /// What is done, and the images.
+    pub rows: EventRows,
+    /// The first row's number in the source transaction; the others follow it.
+    pub first: RowOrdinal,
     /// Where it came from.
-    pub span: Arc<EventSpan>,
+    pub span: EventSpan,
+}
+
+/// One row change: its event and its number there.
+#[derive(Debug, Clone)]
+pub struct Change {
+    event: Arc<ChangeEvent>,
+    row: u32,
 }
 
 /// Whose changes may have been applied already without any mark that says so. Such changes are sent in statements that
@@ -98,28 +94,69 @@ pub enum DispatchError {
 }
 
 impl Change {
-    /// Whether it inserts a row and its image leaves out a column of the key.
-    pub fn lacks_key(&self) -> bool {
-        let (ChangeKind::Insert, Some(identity)) = (self.kind, &self.table.identity) else { return false };
-        let present = self.rows.after.as_ref().and_then(|image| image.present.as_ref());
-        present.is_some_and(|present| identity.iter().any(|&column| !present.get(column).copied().unwrap_or(false)))
+    /// The change of this number in its event, from 0; `None` where there are not so many.
+    pub fn of(event: &Arc<ChangeEvent>, row: usize) -> Option<Change> {
+        let number = u32::try_from(row).ok()?;
+        (row < event.rows.len()).then(|| Change { event: Arc::clone(event), row: number })
+    }
+
+    /// All changes of an event, in order.
+    pub fn all(event: &Arc<ChangeEvent>) -> impl Iterator<Item = Change> {
+        (0..event.rows.len()).filter_map(|row| Change::of(event, row))
+    }
+
+    /// The binding.
+    pub fn table(&self) -> &Arc<BoundTable> {
+        &self.event.table
+    }
+
+    /// What is done.
+    pub fn kind(&self) -> ChangeKind {
+        self.event.rows.kind()
+    }
+
+    /// The row as it was; `None` for an insert.
+    #[inline]
+    pub fn before(&self) -> Option<RowImage<'_>> {
+        self.event.rows.before(self.row as usize)
+    }
+
+    /// The row as it is now; `None` for a delete.
+    #[inline]
+    pub fn after(&self) -> Option<RowImage<'_>> {
+        self.event.rows.after(self.row as usize)
+    }
+
+    /// Its number in the source transaction.
+    pub fn ordinal(&self) -> RowOrdinal {
+        RowOrdinal(self.event.first.0.saturating_add(u64::from(self.row)))
+    }
+
+    /// Where it came from.
+    pub fn span(&self) -> &EventSpan {
+        &self.event.span
     }
 
     /// Bytes of its images, the measure for limits.
     pub fn bytes(&self) -> usize {
-        let len = |image: &Option<RowImage>| image.as_ref().map_or(0, |image| image.bytes.len());
-        len(&self.rows.before) + len(&self.rows.after)
+        self.event.rows.row_bytes(self.row as usize)
+    }
+
+    /// Whether it inserts a row and its image leaves out a column of the key.
+    pub fn lacks_key(&self) -> bool {
+        let (ChangeKind::Insert, Some(identity)) = (self.kind(), &self.table().identity) else { return false };
+        self.after().is_some_and(|image| image.present.is_some() && !identity.iter().all(|&column| image.has(column)))
     }
 
     /// Whether it must be the only change of its group: it moves a row to another key or changes another unique value,
     /// and its image is not whole, so that it cannot be made a delete and an insert; or it inserts a row whose key is left
     /// to the column's default, so that nobody here knows which row that is.
     pub fn must_stand_alone(&self) -> bool {
-        let Some(identity) = &self.table.identity else { return false };
-        let Some(present) = self.rows.after.as_ref().and_then(|image| image.present.as_ref()) else { return false };
-        if self.kind == ChangeKind::Insert {
+        let Some(image) = self.after().filter(|image| image.present.is_some()) else { return false };
+        let Some(identity) = &self.table().identity else { return false };
+        if self.kind() == ChangeKind::Insert {
             return self.lacks_key();
         }
-        identity.iter().chain(&self.table.other_unique).any(|&column| present.get(column).copied().unwrap_or(false))
+        identity.iter().chain(&self.table().other_unique).any(|&column| image.has(column))
     }
 }

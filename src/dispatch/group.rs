@@ -4,16 +4,15 @@
 //! group: the work of some lanes, together. So a small group costs one downstream transaction however many lanes there
 //! are, and a replay after a crash may share out otherwise.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3Builder;
+use hashbrown::HashMap;
 
 use super::change::{Change, DispatchError, LaneSkip, SafeMode};
 use super::key::{RowKey, lane_of};
 use super::net::{Net, Nets, Wave};
-use crate::model::{RowMark, RowOrdinal, TargetTable};
-use crate::row::{RowImage, RowPair};
+use crate::model::{RowMark, TargetTable};
 use crate::schema::BoundTable;
 
 /// A finished group.
@@ -88,7 +87,7 @@ struct ShareBuilder {
     lanes: Vec<bool>,
     loose: BTreeMap<TargetTable, String>,
     /// From a binding's address to its table's place.
-    by_binding: HashMap<usize, usize, Xxh3Builder>,
+    by_binding: HashMap<usize, usize>,
     /// The last of these that was asked for: most changes are of the same table as the one before.
     last_binding: Option<(usize, usize)>,
 }
@@ -136,7 +135,7 @@ impl GroupBuilder {
     pub fn push(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         self.rows += 1;
         self.bytes += change.bytes();
-        if self.one_sequence || change.table.is_ordered() || change.lacks_key() {
+        if self.one_sequence || change.table().is_ordered() || change.lacks_key() {
             return self.push_in_order(change, skip);
         }
         let mut keys = std::mem::take(&mut self.keys);
@@ -151,58 +150,49 @@ impl GroupBuilder {
         skip: &[LaneSkip],
         (from, to): &mut (RowKey, RowKey),
     ) -> Result<(), DispatchError> {
-        let table = Arc::clone(&change.table);
+        let table = change.table();
         let Some(identity) = &table.identity else { return self.push_in_order(change, skip) };
-        let Change { rows: RowPair { before, after }, ordinal, span, .. } = change;
-        if let Some(image) = &before {
-            from.read(&table, image, identity)?;
+        let (before, after) = (change.before(), change.after());
+        if let Some(image) = before {
+            from.read(table, image, identity)?;
         }
         // A partial image that leaves the key out leaves it unchanged.
-        let stays = match (&before, &after) {
-            (Some(_), Some(image)) if !has_columns(image, identity) => true,
+        let stays = match (before, after) {
+            (Some(_), Some(image)) if !identity.iter().all(|&column| image.has(column)) => true,
             (_, Some(image)) => {
-                to.read(&table, image, identity)?;
+                to.read(table, image, identity)?;
                 from.bytes() == to.bytes()
             }
             (_, None) => true,
         };
-        match (before, after) {
-            (Some(old), new) if stays || !is_whole(&new) => {
-                self.push_net(from, Net { table, before: Some(old), after: new, span }, ordinal, skip)
-            }
-            (None, new) => self.push_net(to, Net { table, before: None, after: new, span }, ordinal, skip),
-            (old, new) => {
-                let gone = Net { table: Arc::clone(&table), before: old, after: None, span: Arc::clone(&span) };
-                let come = Net { table, before: None, after: new, span };
-                self.push_net(from, gone, ordinal, skip)?;
-                self.push_net(to, come, ordinal, skip)
+        let whole = after.is_some_and(|image| image.present.is_none());
+        match before {
+            None => self.push_net(to, Net::of(change), skip),
+            Some(_) if stays || !whole => self.push_net(from, Net::of(change), skip),
+            Some(_) => {
+                self.push_net(from, Net::leaving(change.clone()), skip)?;
+                self.push_net(to, Net::arriving(change), skip)
             }
         }
     }
 
     fn push_in_order(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
-        let lane = match (self.one_sequence, change.rows.before.as_ref().or(change.rows.after.as_ref())) {
-            (false, Some(image)) => lane_of(&change.table, image, self.lanes)?,
+        let lane = match (self.one_sequence, change.before().or(change.after())) {
+            (false, Some(image)) => lane_of(change.table(), image, self.lanes)?,
             _ => 0,
         };
-        if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal)) {
+        if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal())) {
             let one_sequence = self.one_sequence;
-            self.share(lane).table(&change.table, one_sequence).in_order.push(change);
+            self.share(lane).table(change.table(), one_sequence).in_order.push(change);
         }
         Ok(())
     }
 
-    fn push_net(
-        &mut self,
-        key: &RowKey,
-        net: Net,
-        ordinal: RowOrdinal,
-        skip: &[LaneSkip],
-    ) -> Result<(), DispatchError> {
+    fn push_net(&mut self, key: &RowKey, net: Net, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         let lane = key.lane(self.lanes);
-        if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
-            let safe = self.safe.covers(&net.table);
-            self.share(lane).table(&net.table, false).push(key.bytes(), net, safe);
+        if !skip.get(lane).is_some_and(|skip| skip.covers(net.ordinal())) {
+            let safe = self.safe.covers(net.table());
+            self.share(lane).table(net.table(), false).push(key.bytes(), net, safe);
         }
         Ok(())
     }
@@ -292,12 +282,4 @@ impl TableBuilder {
         }
         (!self.steps.is_empty()).then_some(TableWork { target: self.target, steps: self.steps })
     }
-}
-
-fn is_whole(image: &Option<RowImage>) -> bool {
-    image.as_ref().is_some_and(|image| image.present.is_none())
-}
-
-fn has_columns(image: &RowImage, columns: &[usize]) -> bool {
-    image.present.as_ref().is_none_or(|present| columns.iter().all(|&c| present.get(c).copied().unwrap_or(false)))
 }

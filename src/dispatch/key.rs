@@ -1,10 +1,11 @@
 //! Keys as bytes: exact for telling rows apart, folded for choosing a lane.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::change::DispatchError;
-use crate::model::TargetTable;
-use crate::row::{ReadRow, RowImage, Value};
+use crate::row::{RowImage, Value};
 use crate::schema::{BoundTable, LaneRule};
 
 /// A row's key bytes and what its lane is found by, read in one walk. Kept between rows for its memory.
@@ -13,9 +14,10 @@ pub struct RowKey {
     bytes: Vec<u8>,
     /// What is hashed to find the lane.
     hashed: Vec<u8>,
-    /// The values in the order of the row, and where that of each key column stands in them.
-    values: Vec<u8>,
-    parts: Vec<Option<(usize, u32)>>,
+    /// Where the parts of a key stand that does not have its columns in the row's order, by their place in the key; and
+    /// what they are put in order in.
+    parts: Vec<(usize, Range<usize>)>,
+    ordered: Vec<u8>,
 }
 
 /// Length of NULL.
@@ -35,56 +37,90 @@ impl RowKey {
     /// Reads the key in `columns`: their values, each with its length in front, in the order given; NULL has a length of
     /// its own. The only column of an identity, which is never NULL, stands alone. Integers keep their order, so that
     /// sorting by these bytes sorts most keys as the index does.
-    pub fn read(&mut self, table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<(), DispatchError> {
-        let RowKey { bytes, hashed, values, parts } = self;
+    pub fn read(&mut self, table: &BoundTable, image: RowImage<'_>, columns: &[usize]) -> Result<(), DispatchError> {
+        if let ([only], Some([identity])) = (columns, table.identity.as_deref())
+            && only == identity
+            && spread_by(table).iter().all(|column| column == only)
+        {
+            return self.read_only(table, image, *only);
+        }
+        let RowKey { bytes, hashed, parts, .. } = self;
         let spread = begin_lane(table, hashed);
-        values.clear();
+        let in_order = columns.is_sorted();
+        bytes.clear();
         parts.clear();
-        parts.resize(columns.len(), None);
-        let last = columns.iter().chain(spread).max().copied().unwrap_or(0);
-        let read = image.visit_until(&table.layout, last, |column, value| {
+        let mut found = 0;
+        let count = columns.iter().chain(spread).max().map_or(0, |last| last + 1);
+        let wanted = |column| columns.contains(&column) || spread.contains(&column);
+        let read = image.visit_some(&table.layout, count, wanted, |column, value| {
             let part = columns.iter().position(|&wanted| wanted == column);
-            let spreads = spread.contains(&column);
-            if part.is_some() || spreads {
-                let start = values.len();
-                encode(&value, values);
-                if spreads {
-                    hash_value(hashed, column, &value, &values[start..]);
-                }
-                if let Some(at) = part {
-                    let len = if value == Value::Null { NULL } else { (values.len() - start) as u32 };
-                    parts[at] = Some((start, len));
-                }
+            let start = bytes.len();
+            bytes.extend_from_slice(&[0; 4]);
+            let at = bytes.len();
+            encode(&value, bytes);
+            if spread.contains(&column) {
+                hash_value(hashed, column, &value, &bytes[at..]);
+            }
+            let Some(part) = part else {
+                bytes.truncate(start);
+                return Ok(());
+            };
+            found += 1;
+            let len = if value == Value::Null { NULL } else { (bytes.len() - at) as u32 };
+            bytes[start..at].copy_from_slice(&len.to_be_bytes());
+            if !in_order {
+                parts.push((part, start..bytes.len()));
             }
             Ok(())
         });
         read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
-        bytes.clear();
-        for (part, &column) in parts.iter().zip(columns) {
-            let missing = || DispatchError::KeyNotInImage {
-                table: table.source.to_string(),
-                column: table.columns[column].quoted.clone(),
-            };
-            let (start, len) = part.ok_or_else(missing)?;
-            if columns.len() > 1 || table.identity.as_deref() != Some(columns) {
-                bytes.extend(len.to_be_bytes());
-            }
-            let len = if len == NULL { 0 } else { len as usize };
-            bytes.extend_from_slice(&values[start..start + len]);
+        if found < columns.len() {
+            let missing = columns.iter().copied().find(|&column| !image.has(column));
+            return Err(not_in_image(table, missing.unwrap_or_default()));
+        }
+        if !in_order {
+            self.put_in_order();
         }
         Ok(())
     }
+
+    /// The same for an identity of one column, as most tables have.
+    fn read_only(&mut self, table: &BoundTable, image: RowImage<'_>, column: usize) -> Result<(), DispatchError> {
+        let RowKey { bytes, hashed, .. } = self;
+        bytes.clear();
+        let spread = begin_lane(table, hashed);
+        let read = image.value(&table.layout, column);
+        let value = read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
+        let value = value.ok_or_else(|| not_in_image(table, column))?;
+        encode(&value, bytes);
+        if spread.contains(&column) {
+            hash_value(hashed, column, &value, bytes);
+        }
+        Ok(())
+    }
+
+    fn put_in_order(&mut self) {
+        let RowKey { bytes, parts, ordered, .. } = self;
+        parts.sort_unstable_by_key(|(part, _)| *part);
+        ordered.clear();
+        parts.iter().for_each(|(_, place)| ordered.extend_from_slice(&bytes[place.clone()]));
+        std::mem::swap(bytes, ordered);
+    }
+}
+
+fn not_in_image(table: &BoundTable, column: usize) -> DispatchError {
+    DispatchError::KeyNotInImage { table: table.source.to_string(), column: table.columns[column].quoted.clone() }
 }
 
 /// The bytes of a key, see [`RowKey::read`].
-pub fn key_of(table: &BoundTable, image: &RowImage, columns: &[usize]) -> Result<Vec<u8>, DispatchError> {
+pub fn key_of(table: &BoundTable, image: RowImage<'_>, columns: &[usize]) -> Result<Vec<u8>, DispatchError> {
     let mut key = RowKey::default();
     key.read(table, image, columns)?;
     Ok(key.bytes)
 }
 
 /// The lane of a row, out of `lanes`.
-pub fn lane_of(table: &BoundTable, image: &RowImage, lanes: usize) -> Result<usize, DispatchError> {
+pub fn lane_of(table: &BoundTable, image: RowImage<'_>, lanes: usize) -> Result<usize, DispatchError> {
     let mut key = RowKey::default();
     key.read(table, image, &[])?;
     Ok(key.lane(lanes))
@@ -92,11 +128,12 @@ pub fn lane_of(table: &BoundTable, image: &RowImage, lanes: usize) -> Result<usi
 
 /// Begins what a lane is found by with the table; gives back the columns that go in too.
 fn begin_lane<'t>(table: &'t BoundTable, hashed: &mut Vec<u8>) -> &'t [usize] {
-    let TargetTable(name) = &table.target;
     hashed.clear();
-    hashed.extend_from_slice(name.schema.as_bytes());
-    hashed.push(0);
-    hashed.extend_from_slice(name.table.as_bytes());
+    hashed.extend_from_slice(&table.lane_prefix);
+    spread_by(table)
+}
+
+fn spread_by(table: &BoundTable) -> &[usize] {
     match &table.lane_rule {
         LaneRule::Spread(columns) => columns,
         LaneRule::Pinned => &[],
@@ -115,8 +152,8 @@ fn hash_value(hashed: &mut Vec<u8>, column: usize, value: &Value<'_>, bytes: &[u
 pub fn encode(value: &Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Null => {}
-        Value::Int(number) => out.extend(((*number as u64) ^ (1 << 63)).to_be_bytes()),
-        Value::UInt(number) | Value::Bit(number) | Value::Set(number) => out.extend(number.to_be_bytes()),
+        Value::Int(number) => out.extend_from_slice(&((*number as u64) ^ (1 << 63)).to_be_bytes()),
+        Value::UInt(number) | Value::Bit(number) | Value::Set(number) => out.extend_from_slice(&number.to_be_bytes()),
         // Zero has two signs and is one value.
         Value::Float(number) => out.extend((f64::from(*number) + 0.0).to_bits().to_be_bytes()),
         Value::Double(number) => out.extend((number + 0.0).to_bits().to_be_bytes()),
@@ -151,8 +188,6 @@ fn date(year: u16, month: u8, day: u8) -> [u8; 4] {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::model::{SourceTable, TableName, TargetTable};
     use crate::row::{Column, ColumnKind, TableLayout};
@@ -172,6 +207,7 @@ mod tests {
         let layout =
             TableLayout { source: SourceTable(TableName::new("s", "t")), columns: vec![column; 2], names: None };
         let table = BoundTable {
+            lane_prefix: Vec::new(),
             source: layout.source.clone(),
             target: TargetTable(TableName::new("d", "t")),
             layout: Arc::new(layout),
@@ -182,12 +218,13 @@ mod tests {
             dialect: Dialect::MySql,
             loose_engine: None,
         };
-        let image =
-            |bytes: &'static [u8]| RowImage { present: None, bytes: Bytes::from_static(bytes), resolved_json: None };
-        let key = |bytes, columns: &[usize]| key_of(&table, &image(bytes), columns).unwrap();
+        let image = |bytes| RowImage { present: None, bytes, resolved_json: &[] };
+        let key = |bytes, columns: &[usize]| key_of(&table, image(bytes), columns).unwrap();
         let (null, empty) = (b"\x02\x01k", b"\x00\x01k\x00");
         assert_ne!(key(null, &[1]), key(empty, &[1]));
         assert_ne!(key(null, &[0, 1]), key(empty, &[0, 1]));
         assert_eq!(key(null, &[0]), b"k");
+        // In the order asked for, not in the row's.
+        assert_eq!(key(b"\x00\x01k\x02ab", &[1, 0]), b"\0\0\0\x02ab\0\0\0\x01k");
     }
 }

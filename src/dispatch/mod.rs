@@ -16,6 +16,6 @@ mod net;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use change::{Change, DispatchError, EventSpan, LaneSkip, SafeMode};
+pub use change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};
 pub use group::{Group, GroupBuilder, Share, Step, TableWork};
 pub use net::{NetDelete, NetInsert, NetUpdate, Nets};

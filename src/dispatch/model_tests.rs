@@ -73,28 +73,28 @@ impl Server {
     }
 
     /// The row that a WHERE with the image's key, or with all of it, finds.
-    fn find(&mut self, table: &BoundTable, image: &RowImage) -> Option<usize> {
+    fn find(&mut self, table: &BoundTable, image: RowImage<'_>) -> Option<usize> {
         let wanted = cells(table, image);
         let places: Vec<usize> = table.identity.clone().unwrap_or_else(|| (0..COLUMNS).collect());
         let same = |row: &Row| places.iter().all(|&at| wanted[at].expect("a WHERE needs the whole key") == row[at]);
         self.rows(&name(table)).iter().position(same)
     }
 
-    fn insert(&mut self, table: &BoundTable, after: &RowImage) {
+    fn insert(&mut self, table: &BoundTable, after: RowImage<'_>) {
         let row = merged([None, None, Some(0)], cells(table, after));
         let name = name(table);
         assert!(self.fits(&name, &row), "duplicate entry: {row:?} into {name} {:?}", self.tables.get(&name));
         self.rows(&name).push(row);
     }
 
-    fn delete(&mut self, table: &BoundTable, before: &RowImage) {
+    fn delete(&mut self, table: &BoundTable, before: RowImage<'_>) {
         let at = self.find(table, before);
         let at = at.unwrap_or_else(|| panic!("no row to delete: {:?} in {:?}", cells(table, before), self.tables));
         self.rows(&name(table)).swap_remove(at);
     }
 
     /// `found_by` is what the WHERE, or the upsert's key, is made of.
-    fn update(&mut self, table: &BoundTable, found_by: &RowImage, after: &RowImage) {
+    fn update(&mut self, table: &BoundTable, found_by: RowImage<'_>, after: RowImage<'_>) {
         let at = self.find(table, found_by);
         let at = at.unwrap_or_else(|| panic!("no row to update: {:?} in {:?}", cells(table, found_by), self.tables));
         let name = name(table);
@@ -105,10 +105,10 @@ impl Server {
     }
 
     fn change(&mut self, change: &Change) {
-        match (change.kind, &change.rows.before, &change.rows.after) {
-            (ChangeKind::Insert, _, Some(after)) => self.insert(&change.table, after),
-            (ChangeKind::Delete, Some(before), _) => self.delete(&change.table, before),
-            (ChangeKind::Update, Some(before), Some(after)) => self.update(&change.table, before, after),
+        match (change.kind(), change.before(), change.after()) {
+            (ChangeKind::Insert, _, Some(after)) => self.insert(change.table(), after),
+            (ChangeKind::Delete, Some(before), _) => self.delete(change.table(), before),
+            (ChangeKind::Update, Some(before), Some(after)) => self.update(change.table(), before, after),
             _ => panic!("a change without its image"),
         }
     }
@@ -406,7 +406,7 @@ fn crash_and_replay(keys: Keys, history: &History, lanes: usize, one_sequence: b
         Some((transaction, _)) if history.changes.get(mark).is_none_or(|(next, _)| next != transaction) => {
             (transaction + 1, RowOrdinal::default())
         }
-        Some((transaction, change)) => (*transaction, change.ordinal.next()),
+        Some((transaction, change)) => (*transaction, change.ordinal().next()),
     };
     let marks: Vec<(usize, RowOrdinal)> = marks.into_iter().map(place).collect();
     let (least, _) = *marks.iter().min().expect("there is a lane");
@@ -490,9 +490,9 @@ fn histories_meet_what_they_are_for() {
         let drafts = prop::collection::vec(draft(), 60).new_tree(&mut runner).expect("drafts").current();
         let (history, _) = write(Keys::PrimaryAndUnique, Images::Mixed, &drafts);
         for (_, change) in &history.changes {
-            let [old, new] = [&change.rows.before, &change.rows.after]
-                .map(|image| image.as_ref().map(|image| cells(&change.table, image)));
-            seen[0] += usize::from(change.kind == ChangeKind::Delete);
+            let [old, new] =
+                [change.before(), change.after()].map(|image| image.map(|image| cells(change.table(), image)));
+            seen[0] += usize::from(change.kind() == ChangeKind::Delete);
             seen[1] += usize::from(change.must_stand_alone());
             let Some((old, new)) = old.zip(new) else { continue };
             let moves = |at: usize| new[at].is_some() && old[at] != new[at];

@@ -1,16 +1,17 @@
 //! The sum of what a group does to each row of a table: at most one net change a key.
 //!
-//! Net changes stay where they were put; what is ordered are their numbers, since a change is some 150 bytes and a group
-//! has thousands.
+//! Net changes stay where they were put; what is ordered are their numbers, since a group has thousands.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::change::EventSpan;
+use super::change::Change;
 use super::key::key_of;
-use crate::row::RowImage;
+use crate::model::{EventSpan, RowOrdinal};
+use crate::row::{ChangeKind, RowImage};
 use crate::schema::BoundTable;
 
 /// Changes of different keys that may be sent together: first the deletes, then the updates, then the inserts, each in the
@@ -30,9 +31,9 @@ pub struct NetDelete<'a> {
     /// Its binding.
     pub table: &'a Arc<BoundTable>,
     /// The row as it was.
-    pub before: &'a RowImage,
+    pub before: RowImage<'a>,
     /// Where the last change of it came from.
-    pub span: &'a Arc<EventSpan>,
+    pub span: &'a EventSpan,
 }
 
 /// A row that changes and keeps its key.
@@ -41,11 +42,11 @@ pub struct NetUpdate<'a> {
     /// Its binding.
     pub table: &'a Arc<BoundTable>,
     /// The row as it was.
-    pub before: &'a RowImage,
+    pub before: RowImage<'a>,
     /// The row as it shall be; perhaps only its changed columns.
-    pub after: &'a RowImage,
+    pub after: RowImage<'a>,
     /// Where the last change of it came from.
-    pub span: &'a Arc<EventSpan>,
+    pub span: &'a EventSpan,
 }
 
 /// A row that comes.
@@ -54,31 +55,30 @@ pub struct NetInsert<'a> {
     /// Its binding.
     pub table: &'a Arc<BoundTable>,
     /// The row.
-    pub after: &'a RowImage,
+    pub after: RowImage<'a>,
     /// Where the last change of it came from.
-    pub span: &'a Arc<EventSpan>,
+    pub span: &'a EventSpan,
 }
 
 impl Nets {
     /// The rows that go, from the given number on.
     pub fn deletes(&self, from: usize) -> impl Iterator<Item = NetDelete<'_>> {
-        self.of(&self.deletes, from).filter_map(|Net { table, before, span, .. }| {
-            before.as_ref().map(|before| NetDelete { table, before, span })
-        })
+        self.of(&self.deletes, from)
+            .filter_map(|net| net.before().map(|before| NetDelete { table: net.table(), before, span: net.span() }))
     }
 
     /// The rows that change, from the given number on.
     pub fn updates(&self, from: usize) -> impl Iterator<Item = NetUpdate<'_>> {
-        self.of(&self.updates, from).filter_map(|Net { table, before, after, span }| {
-            let (before, after) = before.as_ref().zip(after.as_ref())?;
-            Some(NetUpdate { table, before, after, span })
+        self.of(&self.updates, from).filter_map(|net| {
+            let (before, after) = net.before().zip(net.after())?;
+            Some(NetUpdate { table: net.table(), before, after, span: net.span() })
         })
     }
 
     /// The rows that come, from the given number on.
     pub fn inserts(&self, from: usize) -> impl Iterator<Item = NetInsert<'_>> {
         self.of(&self.inserts, from)
-            .filter_map(|Net { table, after, span, .. }| after.as_ref().map(|after| NetInsert { table, after, span }))
+            .filter_map(|net| net.after().map(|after| NetInsert { table: net.table(), after, span: net.span() }))
     }
 
     fn of<'a>(&'a self, list: &'a [u32], from: usize) -> impl Iterator<Item = &'a Net> {
@@ -89,10 +89,52 @@ impl Nets {
 /// The sum of the changes of one key.
 #[derive(Debug)]
 pub(super) struct Net {
-    pub(super) table: Arc<BoundTable>,
-    pub(super) before: Option<RowImage>,
-    pub(super) after: Option<RowImage>,
-    pub(super) span: Arc<EventSpan>,
+    /// The change whose row before it is what was there first; `None` where nothing was.
+    first: Option<Change>,
+    /// The last one.
+    last: Change,
+    /// Whether its row after it is what there is in the end; else nothing is.
+    comes: bool,
+}
+
+impl Net {
+    /// One change, of a row that keeps its key.
+    pub(super) fn of(change: Change) -> Net {
+        let kind = change.kind();
+        let first = (kind != ChangeKind::Insert).then(|| change.clone());
+        Net { first, last: change, comes: kind != ChangeKind::Delete }
+    }
+
+    /// What a change to another key does to the former one.
+    pub(super) fn leaving(change: Change) -> Net {
+        Net { first: Some(change.clone()), last: change, comes: false }
+    }
+
+    /// What a change to another key does to the new one.
+    pub(super) fn arriving(change: Change) -> Net {
+        Net { first: None, last: change, comes: true }
+    }
+
+    pub(super) fn table(&self) -> &Arc<BoundTable> {
+        self.last.table()
+    }
+
+    /// Number of the last change.
+    pub(super) fn ordinal(&self) -> RowOrdinal {
+        self.last.ordinal()
+    }
+
+    fn before(&self) -> Option<RowImage<'_>> {
+        self.first.as_ref().and_then(Change::before)
+    }
+
+    fn after(&self) -> Option<RowImage<'_>> {
+        self.comes.then(|| self.last.after()).flatten()
+    }
+
+    fn span(&self) -> &EventSpan {
+        self.last.span()
+    }
 }
 
 /// Where a net change's key stands among the keys.
@@ -124,16 +166,14 @@ impl Wave {
             let place = places[at as usize];
             place.hash == hash && key_at(keys, place) == key
         };
-        match self.by_key.find(hash, same) {
-            Some(&at) if may_sum => sum_up(&mut self.nets[at as usize], next),
-            Some(_) => Some(next),
-            None => {
-                let number = self.nets.len() as u32;
+        match self.by_key.entry(hash, same, |&at| places[at as usize].hash) {
+            Entry::Occupied(known) if may_sum => sum_up(&mut self.nets[*known.get() as usize], next),
+            Entry::Occupied(_) => Some(next),
+            Entry::Vacant(free) => {
+                free.insert(self.nets.len() as u32);
                 self.nets.push(next);
                 self.places.push(Place { hash, start: self.keys.len(), len: key.len() });
                 self.keys.extend_from_slice(key);
-                let places = &self.places;
-                self.by_key.insert_unique(hash, number, |&at| places[at as usize].hash);
                 None
             }
         }
@@ -144,14 +184,15 @@ impl Wave {
         let mut all = Nets { nets: self.nets, ..Nets::default() };
         for at in in_key_order(&self.places, &self.keys) {
             let net = &all.nets[at as usize];
-            match (&net.before, &net.after) {
-                (Some(before), Some(after)) if moves_unique_value(&net.table, before, after) => {
+            match (net.before(), net.after()) {
+                (Some(before), Some(after)) if moves_unique_value(net.table(), before, after) => {
                     all.deletes.push(at);
                     all.inserts.push(at);
                 }
                 (Some(before), Some(after)) => {
                     // There and back again is no change.
-                    if before.present != after.present || before.bytes != after.bytes || after.resolved_json.is_some() {
+                    if before.present != after.present || before.bytes != after.bytes || !after.resolved_json.is_empty()
+                    {
                         all.updates.push(at);
                     }
                 }
@@ -167,14 +208,13 @@ impl Wave {
 
 /// Adds a change to what its key has, or gives it back.
 fn sum_up(sum: &mut Net, next: Net) -> Option<Net> {
-    let whole = next.after.as_ref().is_none_or(|image| image.present.is_none());
+    let whole = next.after().is_none_or(|image| image.present.is_none());
     // What the row was at the end of the sum must be what the next change starts from.
-    let follows = sum.after.is_some() == next.before.is_some();
-    if !whole || !follows || !Arc::ptr_eq(&sum.table, &next.table) {
+    let follows = sum.comes == next.first.is_some();
+    if !whole || !follows || !Arc::ptr_eq(sum.table(), next.table()) {
         return Some(next);
     }
-    sum.after = next.after;
-    sum.span = next.span;
+    (sum.last, sum.comes) = (next.last, next.comes);
     None
 }
 
@@ -199,7 +239,7 @@ fn in_key_order(places: &[Place], keys: &[u8]) -> impl Iterator<Item = u32> {
 
 /// Whether a whole update changes a value of a unique key other than the identity. An image that lacks such a column, or
 /// cannot be read, counts as changed: the delete and insert are right in any case.
-fn moves_unique_value(table: &BoundTable, before: &RowImage, after: &RowImage) -> bool {
+fn moves_unique_value(table: &BoundTable, before: RowImage<'_>, after: RowImage<'_>) -> bool {
     if table.other_unique.is_empty() || after.present.is_some() {
         return false;
     }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-
-use super::{Change, EventSpan};
-use crate::model::{BinlogPosition, RowOrdinal, SourceTable, TableName, TargetTable};
-use crate::row::{ChangeKind, Column, ColumnKind, ReadRow, RowImage, RowPair, TableLayout, Value};
+use super::{Change, ChangeEvent};
+use crate::model::{BinlogFile, EventSpan, RowOrdinal, SourceTable, TableName, TargetTable};
+use crate::row::{ChangeKind, Column, ColumnKind, EventRows, Present, RowImage, TableLayout, Value};
 use crate::schema::{BoundTable, ColumnStructure, Dialect, KeyStructure, TableStructure, bind};
 
 /// Columns of each table.
@@ -45,21 +43,21 @@ pub(crate) fn table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Ar
     Arc::new(bind(&layout, &target, &structure, Dialect::MySql).expect("bind"))
 }
 
-/// The image of these cells; one that holds all columns says so as the decoder does.
-pub(crate) fn image(cells: Cells) -> RowImage {
+/// The bytes of an image of these cells; one that holds all columns says so as the decoder does.
+fn image(cells: Cells) -> (Present, Vec<u8>) {
     let there: Vec<Option<i32>> = cells.iter().flatten().copied().collect();
-    let mut bytes = BytesMut::new();
+    let mut bytes = Vec::new();
     let nulls = there.iter().enumerate().fold(0u8, |bits, (at, value)| bits | u8::from(value.is_none()) << at);
     if !there.is_empty() {
-        bytes.put_u8(nulls);
+        bytes.push(nulls);
     }
-    there.iter().flatten().for_each(|value| bytes.put_i32_le(*value));
+    there.iter().flatten().for_each(|value| bytes.extend(value.to_le_bytes()));
     let present = (there.len() < COLUMNS).then(|| cells.iter().map(Option::is_some).collect());
-    RowImage { present, bytes: bytes.freeze(), resolved_json: None }
+    (present, bytes)
 }
 
 /// The cells of an image.
-pub(crate) fn cells(table: &BoundTable, image: &RowImage) -> Cells {
+pub(crate) fn cells(table: &BoundTable, image: RowImage<'_>) -> Cells {
     let mut cells = [None; COLUMNS];
     let read = image.visit(&table.layout, |column, value| {
         cells[column] = Some(match value {
@@ -85,20 +83,55 @@ pub(crate) fn change(
         (_, None) => ChangeKind::Delete,
         _ => ChangeKind::Update,
     };
-    let position = BinlogPosition::parse("bin.000001", 4).expect("a position");
-    let rows = RowPair { before: before.map(image), after: after.map(image) };
-    let span = Arc::new(EventSpan { start: position.clone(), end: position });
-    Change { table: Arc::clone(table), kind, rows, ordinal, span }
+    let (old, new) = (before.map(image).unwrap_or_default(), after.map(image).unwrap_or_default());
+    let (end, bytes) = (old.1.len(), [old.1, new.1].concat());
+    let all = bytes.len();
+    let mut rows = EventRows::new(kind, bytes.into(), old.0, new.0).expect("a small event");
+    rows.push(0..end, end..all);
+    Change::of(&event(table, rows, ordinal), 0).expect("a change")
+}
+
+fn event(table: &Arc<BoundTable>, rows: EventRows, first: RowOrdinal) -> Arc<ChangeEvent> {
+    let span = EventSpan { file: BinlogFile::parse("bin.000001").expect("a file"), start: 4, end: 4 };
+    Arc::new(ChangeEvent { table: Arc::clone(table), rows, first, span })
+}
+
+/// The same change with another number.
+pub(crate) fn numbered(change: &Change, ordinal: RowOrdinal) -> Change {
+    Change::of(&event_of(std::slice::from_ref(change), ordinal), 0).expect("a change")
+}
+
+/// Changes of one kind, table and set of columns as those of one event, numbered from `first` on.
+pub(crate) fn event_of(changes: &[Change], first: RowOrdinal) -> Arc<ChangeEvent> {
+    let empty = EventRows::new(ChangeKind::Insert, Default::default(), None, None).expect("a small event");
+    let Some(one) = changes.first() else { return event(&table("t", "t", &[]), empty, first) };
+    let columns = |image: Option<RowImage<'_>>| image.and_then(|image| image.present.map(Arc::from));
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    for change in changes {
+        let columns = |change: &Change| [columns(change.before()), columns(change.after())];
+        assert!(
+            change.kind() == one.kind() && Arc::ptr_eq(change.table(), one.table()) && columns(change) == columns(one)
+        );
+        let [before, after] = [change.before(), change.after()].map(|image| {
+            let start = bytes.len();
+            bytes.extend(image.map_or(&[][..], |image| image.bytes));
+            start..bytes.len()
+        });
+        places.push((before, after));
+    }
+    let rows = EventRows::new(one.kind(), bytes.into(), columns(one.before()), columns(one.after()));
+    let mut rows = rows.expect("a small event");
+    places.into_iter().for_each(|(before, after)| rows.push(before, after));
+    event(one.table(), rows, first)
 }
 
 #[test]
 fn images_read_back() {
     let keyed = table("t", "t", &[("PRIMARY", &[0])]);
+    let insert = |row| change(&keyed, None, Some(row), RowOrdinal::default());
     for row in [[Some(Some(-7)), Some(None), Some(Some(9))], [Some(Some(1)), None, None], [None, Some(None), None]] {
-        assert_eq!(cells(&keyed, &image(row)), row);
+        assert_eq!(cells(&keyed, insert(row).after().expect("an image")), row);
     }
-    assert_eq!(
-        image([Some(Some(1)), Some(None), Some(Some(2))]).bytes,
-        Bytes::from_static(b"\x02\x01\0\0\0\x02\0\0\0")
-    );
+    let whole = insert([Some(Some(1)), Some(None), Some(Some(2))]);
+    assert_eq!(whole.after().expect("an image").bytes, b"\x02\x01\0\0\0\x02\0\0\0");
 }

@@ -50,3 +50,36 @@ fn escape_block(out: &mut Vec<u8>, block: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Texts around the sizes of blocks, with few or many bytes to be escaped.
+        #[test]
+        fn escapes_each_byte_that_needs_it_and_no_other(
+            mut bytes in prop::collection::vec(b' '..=b'\x7f', 0..600),
+            special in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b"'\\\0\x1a"[..])), 0..4),
+        ) {
+            let len = bytes.len();
+            for (at, byte) in special.into_iter().filter(|_| len > 0) {
+                bytes[at.index(len)] = byte;
+            }
+            let mut wanted = Vec::new();
+            for &byte in &bytes {
+                match byte {
+                    b'\'' | b'\\' => wanted.extend([b'\\', byte]),
+                    0 => wanted.extend(b"\\0"),
+                    0x1a => wanted.extend(b"\\Z"),
+                    _ => wanted.push(byte),
+                }
+            }
+            let mut got = Vec::new();
+            escape_into(&mut got, &bytes);
+            prop_assert_eq!(got, wanted);
+        }
+    }
+}

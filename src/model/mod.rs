@@ -13,7 +13,7 @@ mod version;
 pub use gtid::{Gtid, GtidParseError, GtidSet, MariaGtid, MariaGtidSet, MysqlGtid, MysqlGtidSet};
 pub use location::{Applied, Checkpointed, Dispatched, Flavor, Location, Received, Relayed, RowMark, RowOrdinal};
 
-pub use position::{BinlogFile, BinlogPosition, PositionParseError};
+pub use position::{BinlogFile, BinlogPosition, EventSpan, PositionParseError};
 pub use secret::{MASK, Secret};
 pub use table::{SourceTable, TableName, TargetTable};
 pub use version::VERSION_LINES;

@@ -102,6 +102,29 @@ impl fmt::Display for BinlogPosition {
     }
 }
 
+/// Where an event stands in the binlog, in bytes of a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventSpan {
+    /// The file.
+    pub file: BinlogFile,
+    /// Offset of the event.
+    pub start: u64,
+    /// Offset behind it.
+    pub end: u64,
+}
+
+impl EventSpan {
+    /// Where it begins.
+    pub fn start(&self) -> BinlogPosition {
+        BinlogPosition::new(self.file.clone(), self.start)
+    }
+
+    /// Where it ends.
+    pub fn end(&self) -> BinlogPosition {
+        BinlogPosition::new(self.file.clone(), self.end)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,13 +12,14 @@
 //! source is the former server.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::pace::Size;
 use super::trail::Trail;
-use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
+use crate::dispatch::{Change, ChangeEvent, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal, TargetTable};
 
 /// Bytes of row images a group at most, about.
@@ -109,10 +110,8 @@ pub struct Former {
     bytes: usize,
     /// Complete transactions in the queue.
     commits: usize,
-    /// Changes of the item at the front that was taken apart.
-    front: VecDeque<Change>,
-    /// Relay log up to the end of that item.
-    front_lsn: u64,
+    /// The item at the front that is being formed.
+    front: Option<Front>,
     /// The transaction that is being formed.
     open: Option<Open>,
     /// Where lanes stood at the start, until all of them are passed.
@@ -127,6 +126,21 @@ pub struct Former {
     rows: u64,
     /// DDL statements in the queue, at most one: intake waits for it, so the end of its transaction is still to come.
     ddls: usize,
+}
+
+/// Changes of which some are formed.
+struct Front {
+    event: Arc<ChangeEvent>,
+    /// The next one to be formed.
+    next: usize,
+    /// Relay log up to their end.
+    lsn: u64,
+}
+
+impl Front {
+    fn left(&self) -> usize {
+        self.event.rows.len() - self.next
+    }
 }
 
 /// A transaction that is being formed.
@@ -182,11 +196,11 @@ impl Open {
 
     /// One row more came, which may show that a mark does not hold.
     fn take(&mut self, change: &Change) {
-        if self.keyless.is_none() && change.table.is_ordered() {
-            self.keyless = Some(change.table.target.clone());
+        if self.keyless.is_none() && change.table().is_ordered() {
+            self.keyless = Some(change.table().target.clone());
         }
         self.trail.add(change);
-        let next = change.ordinal.next();
+        let next = change.ordinal().next();
         while let Some((row, proof)) = self.unproven.pop_if(|(row, _)| *row <= next) {
             self.other |= row != next || proof != self.trail.proof();
         }
@@ -213,8 +227,7 @@ impl Former {
             queue: VecDeque::new(),
             bytes: 0,
             commits: 0,
-            front: VecDeque::new(),
-            front_lsn: 0,
+            front: None,
             open: None,
             marks: Some(marks),
             at: start,
@@ -236,7 +249,7 @@ impl Former {
 
     /// Row changes that wait, and bytes.
     pub fn waiting(&self) -> (u64, usize) {
-        (self.rows + self.front.len() as u64, self.bytes)
+        (self.rows + self.front.as_ref().map_or(0, Front::left) as u64, self.bytes)
     }
 
     /// Takes an item in.
@@ -265,7 +278,7 @@ impl Former {
         if self.queue.is_empty()
             && let Some(open) = self.open.take()
         {
-            self.front.clear();
+            self.front = None;
             let mut marks = self.marks.take().unwrap_or_else(|| vec![self.at.clone(); self.lanes]);
             for (lane, mark) in marks.iter_mut().enumerate().filter(|_| open.entered) {
                 // A lane that was ahead of what is formed still is.
@@ -301,11 +314,19 @@ impl Former {
         let looked_through = self.open.as_ref().is_some_and(|open| open.other);
         let may_cut = self.is_full() || self.at.is_inside() || looked_through;
         loop {
-            if let Some(change) = self.front.pop_front() {
+            if let Some(front) = &mut self.front {
+                let Some(change) = Change::of(&front.event, front.next) else {
+                    self.front = None;
+                    continue;
+                };
                 let alone = change.must_stand_alone();
                 if alone && builder.rows() > 0 {
-                    self.front.push_front(change);
                     break;
+                }
+                front.next += 1;
+                let passed = (front.left() == 0).then_some(front.lsn);
+                if passed.is_some() {
+                    self.front = None;
                 }
                 if !self.pass_row(&change)? {
                     if moved {
@@ -316,9 +337,7 @@ impl Former {
                 let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
                 builder.push(change, skips)?;
                 moved = true;
-                if self.front.is_empty() {
-                    lsn = Some(self.front_lsn);
-                }
+                lsn = passed.or(lsn);
                 if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
                     break;
                 }
@@ -375,7 +394,7 @@ impl Former {
         if !std::mem::replace(&mut open.entered, true) {
             self.at = RowMark { open: open.gtid.clone(), ..RowMark::at(open.start.clone()) };
         }
-        let next = change.ordinal.next();
+        let next = change.ordinal().next();
         (self.at.next, self.at.proof) = match open.floor {
             _ if open.again => (next, None),
             (row, proof) if row > next => (row, proof),
@@ -413,8 +432,8 @@ impl Former {
                 self.open = Some(Open::new(start, gtid, skips, marks));
                 Popped::Mark
             }
-            Ok(Item::Changes { changes, lsn }) => {
-                (self.front, self.front_lsn) = (changes.into(), lsn);
+            Ok(Item::Changes { event, lsn }) => {
+                self.front = Some(Front { event, next: 0, lsn });
                 Popped::Changes(queued.room)
             }
             Ok(Item::Ddl(ddl)) => {
@@ -476,7 +495,7 @@ fn furthest(marks: &[RowMark], start: &RowMark) -> Option<RowMark> {
 
 fn rows_of(queued: &Queued) -> u64 {
     match &queued.item {
-        Ok(Item::Changes { changes, .. }) => changes.len() as u64,
+        Ok(Item::Changes { event, .. }) => event.rows.len() as u64,
         _ => 0,
     }
 }

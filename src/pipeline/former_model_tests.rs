@@ -60,7 +60,7 @@ fn reversed(past: &[Past]) -> Vec<Past> {
     let reverse = |step: &Past| match step {
         Past::Rows { gtid, start, end, events } => {
             let mut ordinal = RowOrdinal::default();
-            let mut number = |change: &Change| Change { ordinal: ordinal.take(), ..change.clone() };
+            let mut number = |change: &Change| numbered(change, ordinal.take());
             let events = events.iter().rev().map(|rows| rows.iter().rev().map(&mut number).collect()).collect();
             Past::Rows { gtid: gtid.clone(), start: start.clone(), end: end.clone(), events }
         }
@@ -105,7 +105,7 @@ fn item(past: &Past, number: usize) -> Item {
             Item::Begin { gtid: gtid.clone(), start: start.clone() }
         }
         (Past::Rows { events, .. }, number) if number <= events.len() => {
-            Item::Changes { changes: events[number - 1].clone(), lsn: 1 }
+            Item::Changes { event: event(&events[number - 1]), lsn: 1 }
         }
         (Past::Ddl { number, .. }, 1) => {
             let (done, _) = oneshot::channel();

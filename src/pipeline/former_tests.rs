@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::*;
 use crate::dispatch::Step;
-use crate::dispatch::testing::{cells, change, table};
+use crate::dispatch::testing::{cells, change, event_of, numbered, table};
 use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtid};
 use crate::schema::BoundTable;
 
@@ -55,8 +55,12 @@ fn queued(item: Item, bytes: usize) -> Queued {
 
 /// Changes of an event that ends 1000 bytes of relay log for each row of the transaction so far.
 fn changes(changes: Vec<Change>, bytes: usize) -> Queued {
-    let lsn = changes.last().map_or(0, |last| 1000 * last.ordinal.next().0);
-    queued(Item::Changes { changes, lsn }, bytes)
+    let lsn = changes.last().map_or(0, |last| 1000 * last.ordinal().next().0);
+    queued(Item::Changes { event: event(&changes), lsn }, bytes)
+}
+
+fn event(changes: &[Change]) -> Arc<ChangeEvent> {
+    event_of(changes, changes.first().map_or_else(RowOrdinal::default, Change::ordinal))
 }
 
 fn begin(start: Location) -> Queued {
@@ -241,7 +245,7 @@ fn a_change_that_must_stand_alone_does() {
     let moves = change(&table, Some([Some(Some(2)), None, None]), Some([Some(Some(9)), None, None]), RowOrdinal(2));
     former.take(begin(at(1, 4, 0)));
     former.take(inserts(&table, 0, 0..2, 10));
-    former.take(changes(vec![moves.clone(), Change { ordinal: RowOrdinal(3), ..moves }], 10));
+    former.take(changes(vec![moves.clone(), numbered(&moves, RowOrdinal(3))], 10));
     former.take(inserts(&table, 4, 4..6, 10));
     former.take(commit(at(1, 5, 0)));
     for (rows, next) in [(2, 2), (1, 3), (1, 4), (2, 0)] {

@@ -9,11 +9,11 @@ mod ddl;
 mod foreign_keys;
 mod prepared;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
@@ -29,12 +29,12 @@ use super::window::{Window, Windows};
 use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
-use crate::dispatch::{Change, EventSpan, LaneSkip};
+use crate::dispatch::{ChangeEvent, LaneSkip};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::MetaTables;
 use crate::model::{BinlogPosition, Gtid, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
 use crate::relay::{ReadItem, RelayReader};
-use crate::row::{ChangeKind, TableLayout};
+use crate::row::TableLayout;
 use crate::schema::TableStructure;
 use crate::snapshot::{Replay, record};
 use crate::transform::Transform;
@@ -313,7 +313,8 @@ impl Intake {
     }
 
     async fn rows(&mut self, event: RowsEvent, lsn: u64) -> Result<(), End> {
-        if let Some(exception) = self.exceptions.at(&event.start).cloned()
+        if !self.exceptions.0.is_empty()
+            && let Some(exception) = self.exceptions.at(&event.span.start()).cloned()
             && !self.rows_go_on(&event, &exception).await?
         {
             return Ok(());
@@ -330,14 +331,12 @@ impl Intake {
         if let Some(cascade) = cascade {
             self.check_cascade(&event, &cascade).await.map_err(|failure| failure.at(self.place(&event)))?;
         }
-        let span = Arc::new(EventSpan { start: event.start, end: event.end });
-        let kind: ChangeKind = event.kind;
-        let mut change =
-            |rows| Change { table: Arc::clone(&table), kind, rows, ordinal: self.row.take(), span: Arc::clone(&span) };
-        let changes: Vec<Change> = event.rows.into_iter().map(&mut change).collect();
-        let bytes = changes.iter().map(Change::bytes).sum();
+        let RowsEvent { rows, span, .. } = event;
+        let (first, bytes) = (self.row, rows.image_bytes());
+        self.row = RowOrdinal(first.0.saturating_add(rows.len() as u64));
         self.sent_rows = true;
-        Ok(self.send(Item::Changes { changes, lsn }, bytes).await?)
+        let event = Arc::new(ChangeEvent { table, rows, first, span });
+        Ok(self.send(Item::Changes { event, lsn }, bytes).await?)
     }
 
     /// The coordinator may have changed it.
@@ -426,7 +425,7 @@ impl Intake {
     }
 
     fn place(&self, event: &RowsEvent) -> String {
-        place(&event.start, &event.end, &self.open)
+        place(&event.span.start(), &event.span.end(), &self.open)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::apply::DdlStep;
-use crate::dispatch::Change;
+use crate::dispatch::ChangeEvent;
 use crate::error::Failure;
 use crate::model::{Gtid, Location, SourceTable};
 use crate::relay::RelayError;
@@ -30,8 +30,8 @@ pub enum Item {
     },
     /// Row changes of the open transaction.
     Changes {
-        /// In source order.
-        changes: Vec<Change>,
+        /// Those of one event.
+        event: Arc<ChangeEvent>,
         /// Bytes of relay log up to there.
         lsn: u64,
     },

@@ -24,14 +24,14 @@ pub struct Trail {
 impl Trail {
     /// One row more.
     pub fn add(&mut self, change: &Change) {
-        let kind = match change.kind {
+        let kind = match change.kind() {
             ChangeKind::Insert => 1,
             ChangeKind::Update => 2,
             ChangeKind::Delete => 3,
         };
-        let start = (self.hash ^ self.name(&change.table)).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(kind);
-        let before = image(start, change.rows.before.as_ref());
-        self.hash = image(before, change.rows.after.as_ref());
+        let start = (self.hash ^ self.name(change.table())).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(kind);
+        let before = image(start, change.before());
+        self.hash = image(before, change.after());
     }
 
     /// The proof of a mark behind the last row.
@@ -53,7 +53,7 @@ impl Trail {
 }
 
 /// The columns that are there, and their values; an image that is not there differs from an empty one.
-fn image(seed: u64, image: Option<&RowImage>) -> u64 {
+fn image(seed: u64, image: Option<RowImage<'_>>) -> u64 {
     let Some(RowImage { present, bytes, .. }) = image else { return seed.rotate_left(17) };
     let seed = match present {
         None => seed,

@@ -1,6 +1,6 @@
 //! Walking a row image: one column decoder a type, values borrowed from the image.
 //!
-//! Invariant: [`skip_image`] and [`ReadRow::visit`] agree on where each value ends, because both take the bytes of a value
+//! Invariant: [`skip_image`] and [`RowImage::visit`] agree on where each value ends, because both take the bytes of a value
 //! through the same widths; whatever the bytes are, neither reads beyond them.
 
 use std::borrow::Cow;
@@ -8,62 +8,84 @@ use std::borrow::Cow;
 use super::compressed::column_value;
 use super::decimal::{decimal_len, decimal_text};
 use super::temporal;
-use super::types::{Column, ColumnKind, ReadRow, RowImage, TableLayout, Value};
+use super::types::{Column, ColumnKind, RowImage, TableLayout, Value};
 use super::wire::{Cursor, be};
 use super::{RowError, temporal::fraction_len};
 
 /// Bytes of the image that `bytes` begins with: its null bits and the values of the columns that are `present` (`None`:
 /// all).
 pub fn skip_image(layout: &TableLayout, present: Option<&[bool]>, bytes: &[u8]) -> Result<usize, RowError> {
-    let (nulls, mut at) = split_nulls(layout, present, bytes)?;
-    let mut bit = 0;
+    let (mut nulls, mut at) = split_nulls(layout, present, bytes)?;
     for (index, column) in layout.columns.iter().enumerate() {
-        if !is_present(present, index) {
-            continue;
-        }
-        if !is_null(nulls, bit) {
+        if is_present(present, index) && !nulls.next() {
             skip_value(column.kind, &mut at).ok_or(RowError::Truncated { column: index })?;
         }
-        bit += 1;
     }
     Ok(bytes.len() - at.rest().len())
 }
 
-impl ReadRow for RowImage {
+impl<'a> RowImage<'a> {
+    /// Calls `visit(column index, value)` for each present column in order; the first error ends the walk.
     #[inline]
-    fn visit_until<'a>(
-        &'a self,
+    pub fn visit(
+        self,
         layout: &TableLayout,
-        last: usize,
         mut visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
     ) -> Result<(), RowError> {
-        let present = self.present.as_deref();
-        let (nulls, mut at) = split_nulls(layout, present, &self.bytes)?;
-        let mut bit = 0;
-        let count = layout.columns.len().min(last.saturating_add(1));
-        for (index, column) in layout.columns[..count].iter().enumerate() {
-            if !is_present(present, index) {
+        self.visit_some(layout, layout.columns.len(), |_| true, &mut visit)
+    }
+
+    /// The same for those of the first `count` columns that are `wanted`; the values between are only stepped over.
+    #[inline]
+    pub fn visit_some(
+        self,
+        layout: &TableLayout,
+        count: usize,
+        wanted: impl Fn(usize) -> bool,
+        mut visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
+    ) -> Result<(), RowError> {
+        let (mut nulls, mut at) = split_nulls(layout, self.present, self.bytes)?;
+        for (index, column) in layout.columns.iter().enumerate().take(count) {
+            if !is_present(self.present, index) {
                 continue;
             }
-            let value = if is_null(nulls, bit) {
-                Value::Null
-            } else {
-                let value = read_value(column, index, &mut at)?;
-                self.resolved(index).map_or(value, |json| Value::Json(Cow::Borrowed(json)))
-            };
-            bit += 1;
-            visit(index, value)?;
+            let null = nulls.next();
+            match wanted(index) {
+                true if null => visit(index, Value::Null)?,
+                true => {
+                    let value = read_value(column, index, &mut at)?;
+                    visit(index, self.resolved(index).map_or(value, |json| Value::Json(Cow::Borrowed(json))))?;
+                }
+                false if null => {}
+                false => skip_value(column.kind, &mut at).ok_or(RowError::Truncated { column: index })?,
+            }
         }
         Ok(())
     }
-}
 
-impl RowImage {
+    /// The value of one column; `None` where it is not in the image.
+    #[inline]
+    pub fn value(self, layout: &TableLayout, column: usize) -> Result<Option<Value<'a>>, RowError> {
+        let mut found = None;
+        self.visit_some(
+            layout,
+            column + 1,
+            |index| index == column,
+            |_, value| {
+                found = Some(value);
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    }
+
     /// The whole value of a column of which the image only holds a diff.
     #[inline]
-    fn resolved(&self, index: usize) -> Option<&[u8]> {
-        let resolved = self.resolved_json.as_deref()?;
-        resolved.iter().find(|(column, _)| *column == index).map(|(_, json)| json.as_slice())
+    fn resolved(self, index: usize) -> Option<&'a [u8]> {
+        if self.resolved_json.is_empty() {
+            return None;
+        }
+        self.resolved_json.iter().find(|(column, _)| *column == index).map(|(_, json)| json.as_slice())
     }
 }
 
@@ -84,9 +106,24 @@ fn is_present(present: Option<&[bool]>, index: usize) -> bool {
     present.is_none_or(|present| present.get(index).copied().unwrap_or(false))
 }
 
-#[inline]
-fn is_null(nulls: &[u8], bit: usize) -> bool {
-    nulls.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+/// The null bits of the present columns, one after the other. No bits read as not NULL: who walks an image has taken as
+/// many as there are columns.
+struct Nulls<'a> {
+    rest: std::slice::Iter<'a, u8>,
+    /// What is left of the byte at work, below a bit that marks its end.
+    bits: u32,
+}
+
+impl Nulls<'_> {
+    #[inline]
+    fn next(&mut self) -> bool {
+        if self.bits <= 1 {
+            self.bits = 0x100 | u32::from(self.rest.next().copied().unwrap_or(0));
+        }
+        let null = self.bits & 1 == 1;
+        self.bits >>= 1;
+        null
+    }
 }
 
 /// Null bits of the present columns, and what follows them.
@@ -95,14 +132,14 @@ fn split_nulls<'a>(
     layout: &TableLayout,
     present: Option<&[bool]>,
     bytes: &'a [u8],
-) -> Result<(&'a [u8], Cursor<'a>), RowError> {
+) -> Result<(Nulls<'a>, Cursor<'a>), RowError> {
     let count = match present {
         None => layout.columns.len(),
         Some(present) => present.iter().take(layout.columns.len()).filter(|present| **present).count(),
     };
     let mut at = Cursor::new(bytes);
     let nulls = at.take(count.div_ceil(8)).ok_or(RowError::Truncated { column: 0 })?;
-    Ok((nulls, at))
+    Ok((Nulls { rest: nulls.iter(), bits: 0 }, at))
 }
 
 /// Bytes of the length before a CHAR or VARCHAR.

@@ -1,8 +1,5 @@
 //! Row images made by hand: every type with the values that are known to go wrong, and arbitrary bytes.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::decimal::tests::pack;
@@ -15,8 +12,8 @@ fn layout(kinds: &[ColumnKind]) -> TableLayout {
     TableLayout { source: SourceTable(TableName::new("db", "t")), columns, names: None }
 }
 
-fn image(bytes: &[u8]) -> RowImage {
-    RowImage { present: None, bytes: Bytes::copy_from_slice(bytes), resolved_json: None }
+fn image(bytes: &[u8]) -> RowImage<'_> {
+    RowImage { present: None, bytes, resolved_json: &[] }
 }
 
 /// Reads one column, and checks that skipping ends where reading does.
@@ -27,9 +24,8 @@ fn one(kind: ColumnKind, unsigned: Option<bool>, value: &[u8]) -> Value<'static>
     bytes.extend(value);
     assert_eq!(skip_image(&layout, None, &bytes), Ok(bytes.len()), "{kind:?}");
     assert!(skip_image(&layout, None, &bytes[..bytes.len() - 1]).is_err(), "{kind:?}");
-    let image: &'static RowImage = Box::leak(Box::new(image(&bytes)));
     let mut got = None;
-    image
+    image(Vec::leak(bytes))
         .visit(&layout, |_, value| {
             got = Some(value);
             Ok(())
@@ -98,7 +94,7 @@ fn strings_and_blobs() {
 fn nulls_and_absent_columns() {
     let layout = layout(&[ColumnKind::TinyInt, ColumnKind::TinyInt, ColumnKind::TinyInt]);
     let mut image = image(&[0b10, 5]);
-    image.present = Some(Arc::from([true, false, true]));
+    image.present = Some(&[true, false, true]);
     let mut got = Vec::new();
     image
         .visit(&layout, |index, value| {
@@ -107,14 +103,15 @@ fn nulls_and_absent_columns() {
         })
         .unwrap();
     assert_eq!(got, [(0, Value::Int(5)), (2, Value::Null)]);
-    assert_eq!(skip_image(&layout, image.present.as_deref(), &[0b10, 5, 99]), Ok(2));
+    assert_eq!(skip_image(&layout, image.present, &[0b10, 5, 99]), Ok(2));
 }
 
 #[test]
 fn a_resolved_value_stands_for_the_diff() {
     let layout = layout(&[ColumnKind::Json { length_bytes: 4 }, ColumnKind::TinyInt]);
     let mut image = image(&[0, 0, 0, 0, 0, 9]);
-    image.resolved_json = Some(Arc::from([(0, vec![4, 1])]));
+    let resolved = [(0, vec![4, 1])];
+    image.resolved_json = &resolved;
     let mut got = Vec::new();
     image
         .visit(&layout, |_, value| {
@@ -161,18 +158,33 @@ proptest! {
     fn arbitrary_bytes_never_panic_and_both_walks_agree(
         kinds in prop::collection::vec(any_kind(), 0..12),
         present in prop::option::of(prop::collection::vec(any::<bool>(), 0..14)),
-        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        (bytes, wanted) in (prop::collection::vec(any::<u8>(), 0..300), any::<u16>()),
     ) {
         let layout = layout(&kinds);
         let mut image = image(&bytes);
-        image.present = present.map(Into::into);
-        let skipped = skip_image(&layout, image.present.as_deref(), &bytes);
+        image.present = present.as_deref();
+        let skipped = skip_image(&layout, image.present, &bytes);
         let read = image.visit(&layout, |_, _| Ok(()));
         if read.is_ok() {
             prop_assert!(skipped.is_ok());
         }
         if skipped.is_err() {
             prop_assert!(read.is_err());
+        }
+        // Stepping over values finds the others where reading all does.
+        let (mut all, mut some) = (Vec::new(), Vec::new());
+        let wanted = |index: usize| wanted >> (index % 16) & 1 == 1;
+        let whole = image.visit(&layout, |index, value| {
+            all.push((index, format!("{value:?}")));
+            Ok(())
+        });
+        let partly = image.visit_some(&layout, kinds.len(), wanted, |index, value| {
+            some.push((index, format!("{value:?}")));
+            Ok(())
+        });
+        if whole.is_ok() {
+            all.retain(|(index, _)| wanted(*index));
+            prop_assert_eq!((partly, some), (Ok(()), all));
         }
     }
 

@@ -1,12 +1,14 @@
 //! The inner form of row events: table layouts, row images and their values.
 //!
-//! A leaf like `model` and `binlog`. A [`RowImage`] stays the raw bytes of the event (shared, never copied); the layout's
-//! compiled column decoders walk it and lend [`Value`]s. The decoder only finds where rows end; keys, compaction and
-//! statements each read what they need, so that nothing is decoded into owned values on the way.
+//! A leaf like `model` and `binlog`. [`EventRows`] is the raw bytes of an event (shared, never copied) and where each image
+//! lies in them, 16 bytes a row; a [`RowImage`] is lent from it, and the layout's compiled column decoders walk that and
+//! lend [`Value`]s. The decoder only finds where rows end; keys, compaction and statements each read what they need, so that
+//! nothing is decoded into owned values on the way, and what all rows of an event share is there once.
 
 mod charset;
 mod compressed;
 mod decimal;
+mod event_rows;
 mod image;
 pub mod json;
 mod table_map;
@@ -15,9 +17,10 @@ mod types;
 mod wire;
 
 pub use charset::Charset;
+pub use event_rows::{EventRows, Present};
 pub use image::{mask_unsigned, skip_image};
 pub use table_map::parse_table_map;
-pub use types::{ChangeKind, Column, ColumnKind, ReadRow, ResolvedJson, RowImage, RowPair, TableLayout, Value};
+pub use types::{ChangeKind, Column, ColumnKind, ResolvedJson, RowImage, TableLayout, Value};
 
 pub(crate) use compressed::event_part;
 pub(crate) use wire::Cursor;

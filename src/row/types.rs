@@ -3,9 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::RowError;
 use crate::model::SourceTable;
 
 /// The shape of a table's rows in the binlog, from one TABLE_MAP event. Shared by all row changes of equal table maps.
@@ -100,17 +97,24 @@ pub enum ColumnKind {
 }
 
 /// Columns by index, each with its whole JSON value in MySQL's binary form.
-pub type ResolvedJson = Arc<[(usize, Vec<u8>)]>;
+pub type ResolvedJson = Box<[(usize, Vec<u8>)]>;
 
-/// One row before or after a change: raw bytes, and which columns are in them.
-#[derive(Debug, Clone)]
-pub struct RowImage {
+/// One row before or after a change, lent from its event: raw bytes, and which columns are in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowImage<'a> {
     /// Which columns of the layout are present; `None` for all of them (row image FULL).
-    pub present: Option<Arc<[bool]>>,
+    pub present: Option<&'a [bool]>,
     /// Null bits of the present columns, then their values.
-    pub bytes: Bytes,
+    pub bytes: &'a [u8],
     /// For partial JSON updates: columns whose value is not in `bytes` but here, made from the before image and the diff.
-    pub resolved_json: Option<ResolvedJson>,
+    pub resolved_json: &'a [(usize, Vec<u8>)],
+}
+
+impl RowImage<'_> {
+    /// Whether a column of the layout is in it.
+    pub fn has(&self, column: usize) -> bool {
+        self.present.is_none_or(|present| present.get(column).copied().unwrap_or(false))
+    }
 }
 
 /// What a change does to a row.
@@ -122,15 +126,6 @@ pub enum ChangeKind {
     Update,
     /// A row that goes; only `before`.
     Delete,
-}
-
-/// The images of one changed row. Exactly those that its [`ChangeKind`] names are there.
-#[derive(Debug, Clone)]
-pub struct RowPair {
-    /// The row as it was.
-    pub before: Option<RowImage>,
-    /// The row as it is now.
-    pub after: Option<RowImage>,
 }
 
 /// A value lent from a row image.
@@ -171,24 +166,4 @@ pub enum Value<'a> {
     Bytes(Cow<'a, [u8]>),
     /// JSON in MySQL's binary form; [`super::json`] prints it.
     Json(Cow<'a, [u8]>),
-}
-
-/// Walks the columns present in an image.
-pub trait ReadRow {
-    /// Calls `visit(column index, value)` for each present column in order; the first error ends the walk.
-    fn visit<'a>(
-        &'a self,
-        layout: &TableLayout,
-        visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
-    ) -> Result<(), RowError> {
-        self.visit_until(layout, usize::MAX, visit)
-    }
-
-    /// The same for the columns up to `last`.
-    fn visit_until<'a>(
-        &'a self,
-        layout: &TableLayout,
-        last: usize,
-        visit: impl FnMut(usize, Value<'a>) -> Result<(), RowError>,
-    ) -> Result<(), RowError>;
 }

@@ -100,7 +100,11 @@ impl<'a> Cursor<'a> {
     /// Bytes behind a little-endian length of `width` bytes.
     #[inline]
     pub(crate) fn prefixed(&mut self, width: usize) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.uint(width)?).ok()?;
+        let len = match width {
+            1 => usize::from(self.u8()?),
+            2 => usize::from(self.u16()?),
+            _ => usize::try_from(self.uint(width)?).ok()?,
+        };
         self.take(len)
     }
 }

@@ -125,6 +125,8 @@ pub struct BoundTable {
     pub other_unique: Vec<usize>,
     /// How a row's lane is found.
     pub lane_rule: LaneRule,
+    /// What is hashed for it begins with this: the target's name.
+    pub lane_prefix: Vec<u8>,
     /// The downstream's SQL.
     pub dialect: Dialect,
     /// The engine, where it has no transactions: what is done of its changes is then not known after an interruption.
@@ -221,6 +223,7 @@ pub fn bind_with(
         identity,
         other_unique,
         lane_rule,
+        lane_prefix: [target.0.schema.as_bytes(), b"\0", target.0.table.as_bytes()].concat(),
         dialect,
         loose_engine: structure.loose_engine.clone(),
     })

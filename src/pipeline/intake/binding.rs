@@ -33,7 +33,7 @@ pub(super) struct Binding {
 impl Intake {
     /// The binding of an event's table; `None` where the rules do not want it.
     pub(super) async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Binding>, Failure> {
-        let declared = self.declared.at(&event.layout.source, &event.start).map(|(number, _)| number);
+        let declared = self.declared.at(&event.layout.source, &event.span.start()).map(|(number, _)| number);
         let place = (Arc::as_ptr(&event.layout) as usize, declared);
         if let Some((_, binding)) = self.bindings.get(&place) {
             return Ok(binding.clone());
@@ -101,7 +101,7 @@ impl Intake {
     /// What an operator declared of the table. Where the source writes names, there is nothing to declare.
     fn declared_origin(&self, event: &RowsEvent, structure: &TableStructure) -> Option<OriginTable> {
         let source = &event.layout.source;
-        let (_, declared) = self.declared.at(source, &event.start)?;
+        let (_, declared) = self.declared.at(source, &event.span.start())?;
         if event.layout.names.is_some() {
             self.note(format!(
                 "what `binlog-schema update` says of {source} has no effect: the source writes the names of its columns"
@@ -190,7 +190,7 @@ fn bind_failure(error: &BindError, event: &RowsEvent, target: &TargetTable) -> F
             .scope(Scope::Downstream)
             .workaround(remedy);
     }
-    let verb = match event.kind {
+    let verb = match event.rows.kind() {
         ChangeKind::Insert => "insert",
         ChangeKind::Update => "update",
         ChangeKind::Delete => "delete",

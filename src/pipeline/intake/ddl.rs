@@ -120,7 +120,7 @@ impl Intake {
         let place = self.place(event);
         if !exception.statements.is_empty() && !self.sent_rows {
             let session = DdlSession { timestamp: event.timestamp, ..DdlSession::default() };
-            let steps = self.steps_of(&exception.statements, 0, &session, &event.start, &place).await?;
+            let steps = self.steps_of(&exception.statements, 0, &session, &event.span.start(), &place).await?;
             // What an operator runs before rows is as if somebody had run it downstream.
             self.run_ddl(steps, &place, Touched::default()).await?;
         } else if !exception.statements.is_empty() {
@@ -131,7 +131,7 @@ impl Intake {
         if exception.treatment == Treatment::Inject {
             return Ok(true);
         }
-        self.tell_skipped(&event.start, &format!("row changes of {}", event.layout.source));
+        self.tell_skipped(&event.span.start(), &format!("row changes of {}", event.layout.source));
         Ok(false)
     }
 

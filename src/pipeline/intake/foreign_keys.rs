@@ -11,7 +11,7 @@ use crate::apply::Cascade;
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure, Scope};
 use crate::model::TargetTable;
-use crate::row::{ChangeKind, ReadRow, RowImage, TableLayout};
+use crate::row::{ChangeKind, RowImage, TableLayout};
 use crate::schema::BoundTable;
 use crate::upstream::SourceCascade;
 
@@ -114,12 +114,12 @@ impl Intake {
 
     /// Fails where a change of these rows changed other tables on the source without a word in its binlog.
     pub(super) async fn check_cascade(&mut self, event: &RowsEvent, rule: &CascadeRule) -> Result<(), Failure> {
-        let acting = match event.kind {
+        let acting = match event.rows.kind() {
             ChangeKind::Insert => None,
             ChangeKind::Delete => rule.on_delete.clone(),
             ChangeKind::Update => {
                 let changes = |columns: &[usize]| {
-                    event.rows.iter().any(|row| match (&row.before, &row.after) {
+                    event.rows.iter().any(|row| match row {
                         (Some(before), Some(after)) => differs(&event.layout, before, after, columns),
                         _ => false,
                     })
@@ -156,8 +156,8 @@ impl Intake {
 }
 
 /// Whether one of `columns` is another one after the change. What a small image leaves out has not changed.
-fn differs(layout: &TableLayout, before: &RowImage, after: &RowImage, columns: &[usize]) -> bool {
-    let read = |image: &RowImage| {
+fn differs(layout: &TableLayout, before: RowImage<'_>, after: RowImage<'_>, columns: &[usize]) -> bool {
+    let read = |image: RowImage<'_>| {
         let mut found: Vec<(usize, String)> = Vec::with_capacity(columns.len());
         let whole = image.visit(layout, |column, value| {
             if columns.contains(&column) {

@@ -12,10 +12,9 @@ use super::{End, Intake, Wanted, place};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent};
 use crate::error::{Code, Failure};
-use crate::model::{BinlogPosition, Flavor, Location};
+use crate::model::{BinlogPosition, EventSpan, Flavor, Location};
 use crate::pipeline::exceptions::Treatment;
 use crate::relay::{ReadItem, Relay};
-use crate::row::{ChangeKind, RowPair};
 use crate::transform::Transform;
 
 /// Rows that are kept in memory to be undone.
@@ -130,10 +129,7 @@ impl Search<'_> {
                 self.rows.clear();
             }
             Decoded::Rows(rows) => {
-                let len = |row: &RowPair| {
-                    [&row.before, &row.after].into_iter().flatten().map(|image| image.bytes.len()).sum::<usize>()
-                };
-                self.bytes += rows.rows.iter().map(len).sum::<usize>();
+                self.bytes += rows.rows.image_bytes();
                 if self.bytes <= LIMIT_BYTES {
                     self.rows.push(rows);
                 } else {
@@ -166,10 +162,7 @@ impl Intake {
         }
         let transform = Arc::clone(&self.transform);
         let found = self.prepared.find(xid, &self.open, &transform).await;
-        let whole = |events: &Vec<RowsEvent>| {
-            let images = events.iter().flat_map(|event| &event.rows).flat_map(|row| [&row.before, &row.after]);
-            images.flatten().all(|image| image.present.is_none())
-        };
+        let whole = |events: &Vec<RowsEvent>| events.iter().all(|event| event.rows.is_whole());
         let events = match found {
             Ok(Found::Rows(events)) if whole(&events) => events,
             Ok(Found::Rows(_)) => return Err(self.not_undone(xid, start, end, "its row images are not whole").into()),
@@ -182,15 +175,10 @@ impl Intake {
         };
         tracing::info!(xid, events = events.len(), "a prepared transaction was rolled back, its rows are undone");
         for (ordinal, event) in (0..).zip(events.into_iter().rev()) {
-            let kind = match event.kind {
-                ChangeKind::Insert => ChangeKind::Delete,
-                ChangeKind::Update => ChangeKind::Update,
-                ChangeKind::Delete => ChangeKind::Insert,
-            };
-            let back = |row: RowPair| RowPair { before: row.after, after: row.before };
-            let rows = event.rows.into_iter().rev().map(back).collect();
-            let (start, end) = (start.clone(), end.clone());
-            self.rows(RowsEvent { kind, rows, ordinal, start, end, ..event }, lsn).await?;
+            // It stands where the rollback stands.
+            let span = EventSpan { file: start.file.clone(), start: start.offset, end: end.offset };
+            let rows = event.rows.undoing();
+            self.rows(RowsEvent { rows, ordinal, span, ..event }, lsn).await?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dm_agent::apply::{Shape, StatementCursor, fetch_structure};
 use dm_agent::decode::{Decoded, Decoder, Progress, RowsEvent, TableFilter};
-use dm_agent::dispatch::{Change, EventSpan, GroupBuilder, SafeMode};
+use dm_agent::dispatch::{Change, ChangeEvent, GroupBuilder, SafeMode};
 use dm_agent::model::{Flavor, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
 use dm_agent::schema::{BoundTable, Dialect, TableStructure, bind};
 
@@ -108,8 +108,9 @@ struct Path<'a> {
     out: Vec<Decoded>,
     tables: &'a Tables,
     bindings: HashMap<usize, Arc<BoundTable>>,
-    /// Changes of the group so far.
-    changes: Vec<Change>,
+    /// Events of the group so far, and their changes.
+    events: Vec<Arc<ChangeEvent>>,
+    changes: u64,
     bytes: usize,
     at: RowMark,
     sql: Vec<u8>,
@@ -127,7 +128,8 @@ impl<'a> Path<'a> {
             out: Vec::new(),
             tables,
             bindings: HashMap::new(),
-            changes: Vec::new(),
+            events: Vec::new(),
+            changes: 0,
             bytes: 0,
             at: RowMark::at(start),
             sql: Vec::new(),
@@ -151,9 +153,9 @@ impl<'a> Path<'a> {
                         (location.position.file.name(), location.position.offset) > (&from.file, from.position);
                     self.at = RowMark::at(location);
                     if !counted {
-                        (self.bytes, self.since) = (0, thread_cpu());
-                        self.changes.clear();
-                    } else if self.changes.len() as u64 >= GROUP {
+                        (self.bytes, self.changes, self.since) = (0, 0, thread_cpu());
+                        self.events.clear();
+                    } else if self.changes >= GROUP {
                         self.end_group();
                     }
                 }
@@ -176,22 +178,21 @@ impl<'a> Path<'a> {
             let bound = bind(&event.layout, &TargetTable(name.clone()), structure, Dialect::MySql);
             Arc::new(bound.expect("bind"))
         });
-        let span = Arc::new(EventSpan { start: event.start, end: event.end });
-        for (row, rows) in (self.changes.len() as u64..).zip(event.rows) {
-            let ordinal = RowOrdinal(row);
-            let change = Change { table: Arc::clone(table), kind: event.kind, rows, ordinal, span: Arc::clone(&span) };
-            self.bytes += change.bytes();
-            self.changes.push(change);
-        }
+        let RowsEvent { rows, span, .. } = event;
+        let first = RowOrdinal(self.changes);
+        self.changes += rows.len() as u64;
+        self.bytes += rows.image_bytes();
+        self.events.push(Arc::new(ChangeEvent { table: Arc::clone(table), rows, first, span }));
     }
 
     fn end_group(&mut self) {
         let decoded = thread_cpu();
-        self.rows += self.changes.len() as u64;
+        self.rows += self.changes;
         let mut builder = GroupBuilder::new(LANES as usize, LANES as usize, false, SafeMode::Off);
-        for change in self.changes.drain(..) {
+        for change in self.events.iter().flat_map(Change::all) {
             builder.push(change, &[]).expect("deal out");
         }
+        self.events.clear();
         let group = builder.finish(self.at.clone(), self.at.clone(), 0, 0);
         let grouped = thread_cpu();
         for share in &group.shares {
@@ -205,6 +206,6 @@ impl<'a> Path<'a> {
         self.spent.decode += decoded - self.since;
         self.spent.group += grouped - decoded;
         self.spent.write += written - grouped;
-        (self.bytes, self.since) = (0, written);
+        (self.bytes, self.changes, self.since) = (0, 0, written);
     }
 }
