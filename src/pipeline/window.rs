@@ -133,6 +133,16 @@ impl Window {
         self.stale.insert(table.clone())
     }
 
+    /// Whether a table waits to be read again.
+    pub fn is_stale(&self, table: &SourceTable) -> bool {
+        self.stale.contains(table)
+    }
+
+    /// Missing tables were made at its end, as they are on the source there: the effect of any statement before may be there.
+    pub fn made_at_end(&mut self) {
+        self.structures_at = self.until.clone();
+    }
+
     /// Tables that wait to be read again, in order of their names.
     pub fn stale(&self) -> Vec<SourceTable> {
         let mut stale: Vec<_> = self.stale.iter().cloned().collect();

@@ -10,27 +10,32 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use tokio::sync::watch;
 
+use super::Stopping;
 use super::chunk::{Builder, Pace, Statement, bound_of_row};
 use super::job::Job;
 use super::keyless::Hold;
+use super::look::Wanted;
+use super::make::Maker;
 use super::plan::{Bound, TablePlan};
+use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
 use super::run::without_foreign_keys;
-use super::source::{Source, answered, query_failed};
+use super::source::{Source, answered, is_of_another, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
-use super::{Stopping, structure};
+use super::structure::{self, Structure};
 use crate::downstream::{Downstream, DownstreamOptions, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
-use crate::model::{SourceTable, TableName};
+use crate::model::{SourceTable, TableName, TargetTable};
 
 /// Rows deleted in one transaction, where a table is emptied.
 const DELETED: u32 = 10_000;
 
-/// Makes one table's rows those of the source, while nothing else writes to it. `fence` is an UPDATE that each transaction
-/// runs and that must match a row; `None` where nothing fences.
+/// Makes one table's rows those of the source, while nothing else writes to it; `makes` says that it is made first where it
+/// is missing. `fence` is an UPDATE that each transaction runs and that must match a row; `None` where nothing fences.
 pub async fn read_again(
     spec: &CopySpec,
     table: &SourceTable,
+    makes: bool,
     fence: Option<String>,
     mut stopping: Stopping,
     progress: watch::Sender<CopyProgress>,
@@ -38,13 +43,35 @@ pub async fn read_again(
     tokio::select! {
         biased;
         () = &mut stopping => Ok(Reread::Stopped),
-        done = read_table(spec, table, fence.as_deref(), &progress) => match done {
+        done = read_table(spec, table, makes, fence.as_deref(), &progress) => match done {
             Ok(reread) => Ok(reread),
             Err(End::Fenced) => Ok(Reread::Fenced),
             Err(End::Differs(why)) => Ok(Reread::Differs(why)),
             Err(End::Failed(failure)) => Err(failure),
         },
     }
+}
+
+/// Drops what is left of a table that was renamed while the target had the new name already: nothing of the source is called
+/// so any more, and under its new name it is read again. `fence` as in [`read_again`]; false where it did not match.
+pub async fn drop_leftover(spec: &CopySpec, table: &SourceTable, fence: &str) -> Result<bool, Failure> {
+    let Some(target) = spec.guide.target(table)? else { return Ok(true) };
+    let mut from = Source::new(&spec.source).connect().await?;
+    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
+    let mut to = downstream.connect().await?;
+    let doing = format!("drop {target}, which was renamed");
+    let failed = |error| target_failed(&error, &doing);
+    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await.map_err(failed)?;
+    if there.is_empty() || is_shared(spec, &mut from, table, &target).await? {
+        return Ok(true);
+    }
+    limited(to.query_drop(fence)).await.map_err(failed)?;
+    if to.affected_rows() == 0 {
+        return Ok(false);
+    }
+    tracing::info!(%target, "dropped: it was renamed, and its new name was made with the structures of the copy");
+    limited(to.query_drop(format!("DROP TABLE IF EXISTS {target}"))).await.map_err(failed)?;
+    Ok(true)
 }
 
 enum End {
@@ -59,9 +86,22 @@ impl From<Failure> for End {
     }
 }
 
+/// What a table looks like on either side; `None` where it is not there.
+async fn structures(
+    (from, table): (&mut Conn, &SourceTable),
+    (to, target): (&mut Conn, &TargetTable),
+) -> Result<(Option<Structure>, Option<Structure>), Failure> {
+    let here = structure::read(from, &table.0.schema, Some(&table.0.table)).await;
+    let here = here.map_err(|error| query_failed(&error, &format!("read the structure of {table}")))?;
+    let there = structure::read(to, &target.0.schema, Some(&target.0.table)).await;
+    let there = there.map_err(|error| target_failed(&error, &format!("read the structure of {target}")))?;
+    Ok((here.into_values().next(), there.into_values().next()))
+}
+
 async fn read_table(
     spec: &CopySpec,
     table: &SourceTable,
+    makes: bool,
     fence: Option<&str>,
     progress: &watch::Sender<CopyProgress>,
 ) -> Result<Reread, End> {
@@ -71,19 +111,20 @@ async fn read_table(
     let Some(target) = spec.guide.target(table)? else {
         return Err(End::Differs("the task does not want it".to_owned()));
     };
-    let here = structure::read(&mut from, &table.0.schema, Some(&table.0.table)).await;
-    let mut here = here.map_err(|error| query_failed(&error, &format!("read the structure of {table}")))?;
-    let Some(here) = here.remove(&*table.0.table) else {
-        return Err(End::Differs("the source has no such table now".to_owned()));
-    };
-    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await;
-    let there = there.map_err(|error| target_failed(&error, &format!("read the structure of {target}")))?;
-    let Some(there) = there.into_values().next() else {
-        return Err(End::Differs(format!("{target} is not there")));
+    let mut both = structures((&mut from, table), (&mut to, &target)).await?;
+    if makes && matches!(both, (Some(_), None)) {
+        make(spec, &downstream, table, &target, progress).await?;
+        both = structures((&mut from, table), (&mut to, &target)).await?;
+    }
+    let (here, there) = match both {
+        (Some(here), Some(there)) => (here, there),
+        (None, None) => return Ok(Reread::Nowhere),
+        (None, Some(_)) => return Err(End::Differs("the source has no such table now".to_owned())),
+        (Some(_), None) => return Err(End::Differs(format!("{target} is not there"))),
     };
     let mut plan = TablePlan::new(table.clone(), target, &here, &there)
         .map_err(|missing| End::Differs(format!("the downstream lacks columns: {}", missing.join(", "))))?;
-    plan.shared = is_shared(spec, &mut from, &plan).await?;
+    plan.shared = is_shared(spec, &mut from, &plan.source, &plan.target).await?;
     plan.transactional = is_transactional(&mut from, table).await?;
     plan.condition.clone_from(&spec.options.condition);
     if plan.key.is_none() && plan.shared {
@@ -152,8 +193,8 @@ impl Again<'_> {
             {
                 let patience = job.plan.patience();
                 let asked = within(patience, from.query_iter(sql)).await;
-                let mut result = asked.map_err(|error| source_end(&error, &doing))?;
-                while let Some(row) = next(&mut result, patience, &doing).await? {
+                let mut result = asked.map_err(|error| source_end(query_failed(&error, &doing)))?;
+                while let Some(row) = next(&mut result, patience, &doing).await.map_err(source_end)? {
                     count += 1;
                     builder.add(&job.plan, &row);
                     last = Some(bound_of_row(&job.plan, &row));
@@ -162,7 +203,7 @@ impl Again<'_> {
                     }
                 }
                 // What is left of the answer is thrown away here; the next statement asks for it again.
-                result.drop_result().await.map_err(|error| source_end(&error, &doing))?;
+                result.drop_result().await.map_err(|error| source_end(query_failed(&error, &doing)))?;
             }
             let more = count == pace.rows() || builder.bytes >= pace.bytes();
             let high = last.filter(|_| more);
@@ -185,7 +226,7 @@ impl Again<'_> {
     async fn whole(&mut self) -> Result<Reread, End> {
         let job = Arc::clone(&self.job);
         let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
-        let mut hold = Hold::open(&self.source, self.spec, &job.plan).await?;
+        let mut hold = Hold::open(&self.source, self.spec, &job.plan).await.map_err(source_end)?;
         let at = hold.location.clone();
         self.empty().await?;
         let doing = format!("read all rows of {}", job.plan.source);
@@ -193,8 +234,8 @@ impl Again<'_> {
         {
             let patience = job.plan.patience();
             let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
-            let mut result = asked.map_err(|error| source_end(&error, &doing))?;
-            while let Some(row) = next(&mut result, patience, &doing).await? {
+            let mut result = asked.map_err(|error| source_end(query_failed(&error, &doing)))?;
+            while let Some(row) = next(&mut result, patience, &doing).await.map_err(source_end)? {
                 builder.add(&job.plan, &row);
                 if builder.bytes >= pace.bytes() || builder.rows >= pace.rows() {
                     let chunk = builder.take(&job, 0, None, None, true);
@@ -297,23 +338,44 @@ fn target_failed(error: &mysql_async::Error, doing: &str) -> Failure {
 }
 
 /// A table that is another one while it is read: a DDL statement is on its way.
-fn source_end(error: &mysql_async::Error, doing: &str) -> End {
-    match error {
-        mysql_async::Error::Server(error) if matches!(error.code, 1054 | 1146 | 1176 | 1412) => {
-            End::Differs(format!("it changed while it was read: {}", error.message))
-        }
-        error => End::Failed(query_failed(error, doing)),
+fn source_end(failure: Failure) -> End {
+    if is_of_another(&failure) {
+        return End::Differs(format!("it changed while it was read: {}", failure.raw_cause));
     }
+    End::Failed(failure)
+}
+
+/// Makes the target of one table, as the source prints it.
+async fn make(
+    spec: &CopySpec,
+    downstream: &Downstream,
+    table: &SourceTable,
+    target: &TargetTable,
+    progress: &watch::Sender<CopyProgress>,
+) -> Result<(), Failure> {
+    let (mut from, mut to) = (Source::new(&spec.source).connect().await?, downstream.connect().await?);
+    let (source, target) = (table.clone(), target.clone());
+    let wanted = [Wanted { source, target, view: false, transactional: true, rows: 0, bytes: 0 }];
+    let maker = Maker { spec, downstream, progress };
+    let mut problems = Problems::default();
+    maker.schemas(&mut from, &mut to, &wanted).await?;
+    maker.table(&mut from, &mut to, &wanted[0], &mut problems).await?;
+    problems.failure("a table cannot be read again").map_or(Ok(()), Err)
 }
 
 /// Whether other tables of the source go into the same target.
-async fn is_shared(spec: &CopySpec, conn: &mut Conn, plan: &TablePlan) -> Result<bool, Failure> {
+async fn is_shared(
+    spec: &CopySpec,
+    conn: &mut Conn,
+    table: &SourceTable,
+    target: &TargetTable,
+) -> Result<bool, Failure> {
     const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
                        table_schema NOT IN ('mysql','information_schema','performance_schema','sys')";
     let rows: Vec<(String, String)> = answered(conn.query(SQL)).await.map_err(|error| query_failed(&error, SQL))?;
-    for (schema, table) in rows {
-        let other = SourceTable(TableName::new(schema, table));
-        if other != plan.source && spec.guide.target(&other)?.as_ref() == Some(&plan.target) {
+    for (schema, name) in rows {
+        let other = SourceTable(TableName::new(schema, name));
+        if other != *table && spec.guide.target(&other)?.as_ref() == Some(target) {
             return Ok(true);
         }
     }

@@ -17,10 +17,12 @@
 //!   is in one of DM's: where that is gone, so is the copy.
 
 mod again;
+mod check;
 mod chunk;
 mod engine;
 mod job;
 mod keyless;
+mod look;
 mod make;
 mod plan;
 mod prepare;
@@ -34,7 +36,7 @@ mod structure;
 mod value;
 mod writer;
 
-pub use again::read_again;
+pub use again::{drop_leftover, read_again};
 pub use run::copy;
 pub use spec::{
     CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Standing,

@@ -153,8 +153,10 @@ pub enum Reread {
         /// applied idempotently.
         exact: bool,
     },
-    /// Source and target have other columns now, or the source has no such table: a DDL statement is on its way.
+    /// Source and target have other columns now, or one of them has no such table: a DDL statement is on its way.
     Differs(String),
+    /// Neither side has such a table.
+    Nowhere,
     /// It was stopped, at a place that only a new reading makes good.
     Stopped,
     /// The fence did not match.

@@ -217,6 +217,9 @@ async fn record_in_transaction(
     let Some((_, _, text)) = own else { return Ok(true) };
     let Ok(mut state) = serde_json::from_str::<CopyState>(&text) else { return Ok(true) };
     state.replay = replay.map(from_replay);
+    if let Some(replay) = replay {
+        state.structures_at = Some(stored(&replay.structures_at));
+    }
     limited(conn.query_drop(tables.write_copy(None, &to_text(&state)))).await.map_err(|error| failed(&error))?;
     Ok(true)
 }

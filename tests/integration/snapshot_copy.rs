@@ -473,7 +473,7 @@ async fn a_table_is_read_again_whole() {
             let name = SourceTable(TableName::new(schema.as_str(), table));
             let (progress, _) = watch::channel(CopyProgress::default());
             let pending = Box::pin(std::future::pending());
-            let done = read_again(&bench.spec, &name, None, pending, progress).await.expect("it is read");
+            let done = read_again(&bench.spec, &name, false, None, pending, progress).await.expect("it is read");
             let Reread::Done { exact, .. } = done else { panic!("{done:?}") };
             assert_eq!(exact, table == "w");
         }
@@ -483,10 +483,11 @@ async fn a_table_is_read_again_whole() {
         let name = SourceTable(TableName::new(schema.as_str(), "t"));
         let fence = Some(format!("UPDATE {schema}.t SET k = k WHERE id = 0 AND 1 = 0"));
         let (progress, _) = watch::channel(CopyProgress::default());
-        let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress.clone()).await;
+        let done =
+            read_again(&bench.spec, &name, false, None, Box::pin(std::future::pending()), progress.clone()).await;
         assert!(matches!(&done, Ok(Reread::Differs(why)) if why.contains("lacks columns: n")), "{done:?}");
         bench.target.run("ALTER TABLE t ADD COLUMN n INT").await;
-        let done = read_again(&bench.spec, &name, fence, Box::pin(std::future::pending()), progress).await;
+        let done = read_again(&bench.spec, &name, false, fence, Box::pin(std::future::pending()), progress).await;
         assert!(matches!(done, Ok(Reread::Fenced)), "{done:?}");
     }
 }
@@ -514,7 +515,7 @@ async fn shards_go_into_one_table() {
     bench.target.run(&format!("DELETE FROM {merged} WHERE id IN (2, 3)")).await;
     let name = SourceTable(TableName::new(bench.schema.as_str(), "s_1"));
     let (progress, _) = watch::channel(CopyProgress::default());
-    let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress).await;
+    let done = read_again(&bench.spec, &name, false, None, Box::pin(std::future::pending()), progress).await;
     assert!(matches!(done, Ok(Reread::Done { exact: false, .. })), "{done:?}");
     assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {merged}")).await, 6_000);
 }

@@ -8,14 +8,13 @@ use tokio::sync::watch;
 use super::super::Stop;
 use super::super::item::DdlItem;
 use super::{Coordinator, Ended, Safe};
-use crate::apply::fetch_structure;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 use crate::model::{Location, RowMark, SourceTable};
 use crate::mysql::Connector;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Outcome, Parked};
-use crate::snapshot::{Reread, Stopping, read_again, record};
+use crate::snapshot::{Reread, Stopping, drop_leftover, read_again, record};
 
 /// How often stale tables are read again at the window's end, before a person is asked.
 const HEALS: u32 = 5;
@@ -24,16 +23,34 @@ const ASK: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Coordinator {
     /// Brings the window up to date behind a statement that has run and whose end is not stored.
-    pub(super) async fn settle_window(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+    /// `taken_for_done` where it was refused because of what came with the structures of the copy.
+    pub(super) async fn settle_window(
+        &mut self,
+        ddl: &DdlItem,
+        taken_for_done: bool,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(), Ended> {
         let Some(mut window) = self.options.windows.now() else { return Ok(()) };
         if ddl.again.is_empty() && ddl.emptied.is_empty() {
             return Ok(());
         }
+        // A statement on its way is what stale tables wait for.
+        self.heals = 0;
         for table in &ddl.emptied {
             window.begins_empty(table);
         }
+        if taken_for_done {
+            // The new name was there, so the old one may still be.
+            let copy = self.options.copy.clone();
+            let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
+            for table in &ddl.renamed {
+                if !drop_leftover(&copy, table, &fence).await? {
+                    return Err(Ended::Fenced);
+                }
+            }
+        }
         for table in &ddl.again {
-            self.read_table_again(table, &mut window, stop).await?;
+            self.read_table_again(table, false, &mut window, stop).await?;
         }
         self.take_window(window).await
     }
@@ -50,8 +67,9 @@ impl Coordinator {
         self.store_together().await?;
         let until = window.until().clone();
         for table in window.stale() {
-            self.read_table_again(&table, &mut window, stop).await?;
+            self.read_table_again(&table, true, &mut window, stop).await?;
         }
+        window.made_at_end();
         self.heals += 1;
         // Nothing more has come that could explain it, or it never does.
         if window.has_stale() && (*window.until() == until || self.heals >= HEALS) {
@@ -73,30 +91,28 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Reads one table again where all lanes stand, and says in `window` what follows from it.
+    /// Reads one table again where all lanes stand, and says in `window` what follows from it. `makes` it where only the
+    /// source has it.
     pub(super) async fn read_table_again(
         &mut self,
         table: &SourceTable,
+        makes: bool,
         window: &mut Window,
         stop: &mut watch::Receiver<Stop>,
     ) -> Result<(), Ended> {
         let copy = self.options.copy.clone();
-        let Some(target) = copy.guide.target(table)? else { return Ok(()) };
-        self.control().await?;
-        let Some(conn) = self.control.as_mut() else { return Ok(()) };
-        match fetch_structure(conn, &target).await {
-            Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) => {
-                window.begins_empty(table);
-                return Ok(());
-            }
-            other => drop(other?),
+        if copy.guide.target(table)?.is_none() {
+            // The task does not want it any more.
+            window.begins_empty(table);
+            return Ok(());
         }
         tracing::info!(%table, "read again");
         self.progress.send_modify(|progress| progress.activity = format!("reading {table} again"));
         let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
         let (progress, _seen) = watch::channel(Default::default());
-        match read_again(&copy, table, Some(fence), stopping(stop), progress).await? {
+        match read_again(&copy, table, makes, Some(fence), stopping(stop), progress).await? {
             Reread::Done { at, exact } => window.read_again(table, &at, exact),
+            Reread::Nowhere => drop(window.begins_empty(table)),
             Reread::Differs(why) => {
                 tracing::info!(%table, why, "has another structure on the source by now: its rows wait for the next statement");
                 window.differs(table, &source_now(&copy).await?);
