@@ -21,29 +21,27 @@ use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
 use super::run::without_foreign_keys;
 use super::source::{Source, answered, is_of_another, query_failed};
-use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
+use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, Rereading, TableProgress};
 use super::structure::{self, Structure};
 use crate::downstream::{Downstream, DownstreamOptions, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
-use crate::model::{SourceTable, TableName, TargetTable};
+use crate::model::{Location, SourceTable, TableName, TargetTable};
 
 /// Rows deleted in one transaction, where a table is emptied.
 const DELETED: u32 = 10_000;
 
-/// Makes one table's rows those of the source, while nothing else writes to it; `makes` says that it is made first where it
-/// is missing. `fence` is an UPDATE that each transaction runs and that must match a row; `None` where nothing fences.
+/// Makes one table's rows those of the source, while nothing else writes to it.
 pub async fn read_again(
     spec: &CopySpec,
     table: &SourceTable,
-    makes: bool,
-    fence: Option<String>,
+    how: &Rereading,
     mut stopping: Stopping,
     progress: watch::Sender<CopyProgress>,
 ) -> Result<Reread, Failure> {
     tokio::select! {
         biased;
         () = &mut stopping => Ok(Reread::Stopped),
-        done = read_table(spec, table, makes, fence.as_deref(), &progress) => match done {
+        done = read_table(spec, table, how, &progress) => match done {
             Ok(reread) => Ok(reread),
             Err(End::Fenced) => Ok(Reread::Fenced),
             Err(End::Differs(why)) => Ok(Reread::Differs(why)),
@@ -62,7 +60,8 @@ pub async fn drop_leftover(spec: &CopySpec, table: &SourceTable, fence: &str) ->
     let doing = format!("drop {target}, which was renamed");
     let failed = |error| target_failed(&error, &doing);
     let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await.map_err(failed)?;
-    if there.is_empty() || is_shared(spec, &mut from, table, &target).await? {
+    let others = has_other_sources(spec, &mut to).await?;
+    if there.is_empty() || others || is_shared(spec, &mut from, table, &target).await? {
         return Ok(true);
     }
     limited(to.query_drop(fence)).await.map_err(failed)?;
@@ -87,7 +86,7 @@ impl From<Failure> for End {
 }
 
 /// What a table looks like on either side; `None` where it is not there.
-async fn structures(
+pub(super) async fn structures(
     (from, table): (&mut Conn, &SourceTable),
     (to, target): (&mut Conn, &TargetTable),
 ) -> Result<(Option<Structure>, Option<Structure>), Failure> {
@@ -101,8 +100,7 @@ async fn structures(
 async fn read_table(
     spec: &CopySpec,
     table: &SourceTable,
-    makes: bool,
-    fence: Option<&str>,
+    how: &Rereading,
     progress: &watch::Sender<CopyProgress>,
 ) -> Result<Reread, End> {
     let source = Source::new(&spec.source);
@@ -112,7 +110,8 @@ async fn read_table(
         return Err(End::Differs("the task does not want it".to_owned()));
     };
     let mut both = structures((&mut from, table), (&mut to, &target)).await?;
-    if makes && matches!(both, (Some(_), None)) {
+    let makes = how.makes && matches!(both, (Some(_), None));
+    if makes {
         make(spec, &downstream, table, &target, progress).await?;
         both = structures((&mut from, table), (&mut to, &target)).await?;
     }
@@ -124,8 +123,10 @@ async fn read_table(
     };
     let mut plan = TablePlan::new(table.clone(), target, &here, &there)
         .map_err(|missing| End::Differs(format!("the downstream lacks columns: {}", missing.join(", "))))?;
-    plan.shared = is_shared(spec, &mut from, &plan.source, &plan.target).await?;
-    plan.transactional = is_transactional(&mut from, table).await?;
+    plan.shared = is_shared(spec, &mut from, &plan.source, &plan.target).await?
+        || (how.spares_others && has_other_sources(spec, &mut to).await?);
+    let (transactional, rows_estimated, bytes_estimated) = facts(&mut from, table).await?;
+    plan.transactional = transactional;
     plan.condition.clone_from(&spec.options.condition);
     if plan.key.is_none() && plan.shared {
         let text = format!("{} has no key and shares {}: its rows cannot be told from the others'", table, plan.target);
@@ -135,19 +136,21 @@ async fn read_table(
     }
     let job = Job {
         number: 0,
-        rows_estimated: 0,
-        bytes_estimated: 0,
+        rows_estimated,
+        bytes_estimated,
         fingerprint: here.fingerprint(),
         gaps: Vec::new(),
         written: Default::default(),
         left: Default::default(),
         plan,
     };
+    let fence = how.fence.as_deref();
     let mut again = Again { spec, source, downstream, fence, progress, job: Arc::new(job), to: Some(to), rows: 0 };
     again.tell();
-    let done = if again.job.plan.key.is_some() { again.by_ranges(from).await } else { again.whole().await };
+    let exact = again.job.plan.key.is_none();
+    let done = if exact { again.whole().await } else { again.by_ranges(from).await };
     progress.send_modify(|progress| progress.at_work.clear());
-    done
+    Ok(Reread::Done { at: done?, exact, made: makes, rows: again.rows })
 }
 
 struct Again<'a> {
@@ -166,7 +169,8 @@ impl Again<'_> {
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Copy;
             let table = self.job.plan.source.clone();
-            progress.at_work = vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated }];
+            progress.at_work =
+                vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated.max(self.rows) }];
         });
     }
 
@@ -175,7 +179,7 @@ impl Again<'_> {
         Builder::new(self.job.plan.insert(Existing::Replace), wanted, self.downstream.max_statement())
     }
 
-    async fn by_ranges(&mut self, mut from: Conn) -> Result<Reread, End> {
+    async fn by_ranges(&mut self, mut from: Conn) -> Result<Location, End> {
         let job = Arc::clone(&self.job);
         let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
         // Ranges of the source are not ranges here; or rows of other tables are among ours, which then stay, as do those that
@@ -219,11 +223,10 @@ impl Again<'_> {
             }
             low = high;
         }
-        let at = self.spec.guide.location(&mut from).await?;
-        Ok(Reread::Done { at, exact: false })
+        Ok(self.spec.guide.location(&mut from).await?)
     }
 
-    async fn whole(&mut self) -> Result<Reread, End> {
+    async fn whole(&mut self) -> Result<Location, End> {
         let job = Arc::clone(&self.job);
         let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
         let mut hold = Hold::open(&self.source, self.spec, &job.plan).await.map_err(source_end)?;
@@ -247,8 +250,9 @@ impl Again<'_> {
         }
         let chunk = builder.take(&job, 0, None, None, false);
         self.write_once(None, &chunk.statements, None).await?;
+        self.rows += chunk.mark.rows;
         hold.release().await;
-        Ok(Reread::Done { at, exact: true })
+        Ok(at)
     }
 
     async fn empty(&mut self) -> Result<(), End> {
@@ -360,11 +364,24 @@ async fn make(
     let mut problems = Problems::default();
     maker.schemas(&mut from, &mut to, &wanted).await?;
     maker.table(&mut from, &mut to, &wanted[0], &mut problems).await?;
-    problems.failure("a table cannot be read again").map_or(Ok(()), Err)
+    problems.failure("a table cannot be read again", "resume-task").map_or(Ok(()), Err)
+}
+
+/// Whether the task has other sources downstream, whose rows nobody here could tell from ours.
+pub(super) async fn has_other_sources(spec: &CopySpec, to: &mut Conn) -> Result<bool, Failure> {
+    for sql in spec.tables.select_other_sources() {
+        match limited(to.query_first::<u64, _>(sql.as_str())).await {
+            Ok(Some(_)) => return Ok(true),
+            // What is not there, or not for this account, says nothing of others.
+            Ok(None) | Err(mysql_async::Error::Server(_)) => {}
+            Err(error) => return Err(target_failed(&error, "look for other sources of the task")),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether other tables of the source go into the same target.
-async fn is_shared(
+pub(super) async fn is_shared(
     spec: &CopySpec,
     conn: &mut Conn,
     table: &SourceTable,
@@ -382,14 +399,17 @@ async fn is_shared(
     Ok(false)
 }
 
-async fn is_transactional(conn: &mut Conn, table: &SourceTable) -> Result<bool, Failure> {
+/// Whether a table's engine has transactions, and the source's estimates of its rows and bytes.
+async fn facts(conn: &mut Conn, table: &SourceTable) -> Result<(bool, u64, u64), Failure> {
     let sql = format!(
-        "SELECT COALESCE(e.transactions,'NO') FROM information_schema.tables t JOIN information_schema.engines e ON \
-         e.engine=t.engine WHERE t.table_schema={} AND t.table_name={}",
+        "SELECT COALESCE(e.transactions,'NO'), COALESCE(t.table_rows,0), COALESCE(t.data_length,0) FROM \
+         information_schema.tables t LEFT JOIN information_schema.engines e ON e.engine=t.engine WHERE t.table_schema={} \
+         AND t.table_name={}",
         crate::mysql::quote(&table.0.schema),
         crate::mysql::quote(&table.0.table)
     );
-    let answer: Option<String> =
+    let answer: Option<(String, u64, u64)> =
         answered(conn.query_first(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
-    Ok(answer.as_deref() == Some("YES"))
+    let (transactions, rows, bytes) = answer.unwrap_or_default();
+    Ok((transactions == "YES", rows, bytes))
 }

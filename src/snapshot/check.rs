@@ -72,7 +72,11 @@ impl Preparing<'_> {
                     let next = lock(&queue).pop_front();
                     let Some(plan) = next else { return Ok(problems) };
                     check_read(&spec, &mut from, &plan, &mut problems).await?;
-                    check_write(&spec, &mut to, &plan, &mut problems).await?;
+                    let before = problems.len();
+                    check_rights(&mut to, &plan, &mut problems).await?;
+                    if problems.len() == before {
+                        check_rows(&spec, &mut to, &plan, &mut problems).await?;
+                    }
                 }
             }));
         }
@@ -83,7 +87,7 @@ impl Preparing<'_> {
     }
 }
 
-async fn check_read(
+pub(super) async fn check_read(
     spec: &CopySpec,
     conn: &mut Conn,
     plan: &TablePlan,
@@ -133,12 +137,8 @@ async fn may_lock(conn: &mut Conn, plan: &TablePlan) -> Result<(), mysql_async::
     }
 }
 
-async fn check_write(
-    spec: &CopySpec,
-    conn: &mut Conn,
-    plan: &TablePlan,
-    problems: &mut Problems,
-) -> Result<(), Failure> {
+/// Whether rows can be written.
+pub(super) async fn check_rights(conn: &mut Conn, plan: &TablePlan, problems: &mut Problems) -> Result<(), Failure> {
     let doing = format!("look whether {} can be written", plan.target);
     if plan.written > 0 {
         match limited(conn.query_drop(plan.probe_target())).await {
@@ -157,6 +157,17 @@ async fn check_write(
             Err(error) => return Err(driver_failure(&error, Code::QueryFailed, Scope::Downstream, &doing)),
         }
     }
+    Ok(())
+}
+
+/// Whether a table's rows can be told from those that are there.
+async fn check_rows(
+    spec: &CopySpec,
+    conn: &mut Conn,
+    plan: &TablePlan,
+    problems: &mut Problems,
+) -> Result<(), Failure> {
+    let doing = format!("look whether {} can be written", plan.target);
     let keyless = plan.key.is_none();
     if keyless && plan.shared {
         problems.add(

@@ -24,6 +24,7 @@ mod job;
 mod keyless;
 mod look;
 mod make;
+mod order;
 mod plan;
 mod prepare;
 mod problems;
@@ -37,12 +38,13 @@ mod value;
 mod writer;
 
 pub use again::{drop_leftover, read_again};
+pub use order::may_read_again;
 pub use run::copy;
 pub use spec::{
-    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Standing,
-    TableProgress,
+    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Rereading,
+    Standing, TableProgress,
 };
-pub use state::{look, record};
+pub use state::{look, open, record};
 
 use std::pin::Pin;
 

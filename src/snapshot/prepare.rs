@@ -63,7 +63,7 @@ impl Preparing<'_> {
         self.check_engines(&planned.jobs, &loose, &mut problems);
         self.say("checking rights and tables");
         self.check_tables(&planned.jobs, &mut problems).await?;
-        problems.failure("the copy of existing rows cannot begin").map_or(Ok(planned), Err)
+        problems.failure("the copy of existing rows cannot begin", "resume-task").map_or(Ok(planned), Err)
     }
 
     fn say(&self, activity: &str) {

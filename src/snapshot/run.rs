@@ -56,7 +56,7 @@ pub async fn copy(
         () = &mut stopping => return CopyOutcome::Stopped,
         begun = begin(&spec, anew, &progress) => match begun {
             Ok(Begun::Ready(ready)) => *ready,
-            Ok(Begun::Over(replay)) => return CopyOutcome::Copied(replay),
+            Ok(Begun::Over(replay)) => return CopyOutcome::Copied(*replay),
             Err(stop) => return stop.into(),
         },
     };
@@ -90,7 +90,7 @@ impl From<Stop> for CopyOutcome {
 enum Begun {
     Ready(Box<Ready>),
     /// There is nothing to copy: that was done.
-    Over(Replay),
+    Over(Box<Replay>),
 }
 
 struct Ready {
@@ -109,7 +109,7 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
     if claimed.dm_row {
         // Between the look and the claim another worker came to the end.
         return match super::look(&mut conn, &spec.tables, spec.flavor).await? {
-            super::Standing::Copied(Some(replay)) => Ok(Begun::Over(replay)),
+            super::Standing::Copied(Some(replay)) => Ok(Begun::Over(Box::new(replay))),
             _ => Err(Stop::Fenced),
         };
     }
@@ -334,6 +334,7 @@ impl HandOver {
             until,
             starts: Vec::new(),
             stale: Vec::new(),
+            ordered: Vec::new(),
         };
         for table in closed {
             match &table.state.end {

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::db::{Address, Db};
+use crate::support::db::Db;
 use crate::support::eventually;
 use crate::support::fixture::{CATCH_UP_LIMIT, Link, LinkOptions, shared_pair};
 use crate::support::oracle;
 use crate::support::servers::Kind;
 use crate::support::workload::{Mix, Workload};
+use crate::support::writer::Writer;
 
 /// Settings under which a copy takes long enough to be met in the middle.
 const SLOW: &str = "mydumpers:\n  slow: {threads: 1, rows: 20}\nloaders:\n  slow: {pool-size: 1}\n";
@@ -48,52 +49,6 @@ async fn wait_exact(link: &Link) {
         if exact && task["stage"] == "Running" { Ok(()) } else { Err(task.to_string()) }
     })
     .await;
-}
-
-/// A second connection that writes to the schema until it is told to stop.
-struct Writer {
-    stop: tokio::sync::watch::Sender<bool>,
-    /// Rounds done.
-    rounds: tokio::sync::watch::Receiver<u64>,
-    task: tokio::task::JoinHandle<u64>,
-}
-
-impl Writer {
-    fn start(port: u16, schema: &str, statements: impl Fn(u64) -> Vec<String> + Send + 'static) -> Writer {
-        let (stop, seen) = tokio::sync::watch::channel(false);
-        let (done, rounds) = tokio::sync::watch::channel(0);
-        let schema = schema.to_owned();
-        let task = tokio::spawn(async move {
-            let mut db = Address::root(port).try_connect().await.expect("connect");
-            db.run(&format!("USE {schema}")).await;
-            let mut round = 0;
-            while !*seen.borrow() {
-                for sql in statements(round) {
-                    // Duplicate keys belong to the load; tables may be gone.
-                    let _ = db.error_number(&sql).await;
-                }
-                round += 1;
-                done.send_replace(round);
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            round
-        });
-        Writer { stop, rounds, task }
-    }
-
-    /// Waits until it has done so many rounds more.
-    async fn more_rounds(&self, count: u64) {
-        let mut rounds = self.rounds.clone();
-        let wanted = *rounds.borrow() + count;
-        let reached = rounds.wait_for(|done| *done >= wanted);
-        let reached = tokio::time::timeout(Duration::from_secs(120), reached).await;
-        reached.expect("rounds go on").expect("the writer lives");
-    }
-
-    async fn end(self) -> u64 {
-        self.stop.send_replace(true);
-        self.task.await.expect("the writer ends")
-    }
 }
 
 async fn copies_and_follows(label: &str, source: Kind, target: Kind) {
@@ -415,7 +370,8 @@ async fn a_change_of_structure_that_is_not_logged() {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
     let mut link = Link::with_mode("all", "unlogged", &source, &target, &slow()).await;
     fill(&mut link.source, "a", 2000).await;
-    fill(&mut link.source, "z", 2000).await;
+    // Larger than what is copied before the pause has come.
+    fill(&mut link.source, "z", 12_000).await;
     link.start_task().await.expect_success();
     in_the_copy(&link).await;
     link.pause().await;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::super::Stop;
 use super::super::item::DdlItem;
+use super::super::progress::AgainProgress;
 use super::{Coordinator, Ended, Safe};
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
@@ -14,7 +15,7 @@ use crate::model::{Location, RowMark, SourceTable};
 use crate::mysql::Connector;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Outcome, Parked};
-use crate::snapshot::{Reread, Stopping, drop_leftover, read_again, record};
+use crate::snapshot::{CopyProgress, CopySpec, Reread, Rereading, Stopping, drop_leftover, read_again, record};
 
 /// How often stale tables are read again at the window's end, before a person is asked.
 const HEALS: u32 = 5;
@@ -69,7 +70,6 @@ impl Coordinator {
         for table in window.stale() {
             self.read_table_again(&table, true, &mut window, stop).await?;
         }
-        window.made_at_end();
         self.heals += 1;
         // Nothing more has come that could explain it, or it never does.
         if window.has_stale() && (*window.until() == until || self.heals >= HEALS) {
@@ -109,9 +109,19 @@ impl Coordinator {
         tracing::info!(%table, "read again");
         self.progress.send_modify(|progress| progress.activity = format!("reading {table} again"));
         let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
-        let (progress, _seen) = watch::channel(Default::default());
-        match read_again(&copy, table, makes, Some(fence), stopping(stop), progress).await? {
-            Reread::Done { at, exact } => window.read_again(table, &at, exact),
+        let spares_others = window.is_ordered(table);
+        let how = Rereading { makes, spares_others, fence: Some(fence) };
+        match self.reading(&copy, table, &how, stop).await? {
+            Reread::Done { at, exact, made, rows } => {
+                window.read_again(table, &at, exact);
+                if made {
+                    window.made_at_end();
+                }
+                tracing::info!(%table, rows, at = %at, "has been read again");
+                self.progress.send_modify(|progress| {
+                    progress.read_again = (progress.read_again.0 + 1, format!("{table} was read again: {rows} rows"));
+                });
+            }
             Reread::Nowhere => drop(window.begins_empty(table)),
             Reread::Differs(why) => {
                 tracing::info!(%table, why, "has another structure on the source by now: its rows wait for the next statement");
@@ -121,6 +131,33 @@ impl Coordinator {
             Reread::Fenced => return Err(Ended::Fenced),
         }
         Ok(())
+    }
+
+    /// Reads, and shows how far that is.
+    async fn reading(
+        &self,
+        copy: &CopySpec,
+        table: &SourceTable,
+        how: &Rereading,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Reread, Failure> {
+        let (sender, mut seen) = watch::channel(CopyProgress::default());
+        let mut reading = std::pin::pin!(read_again(copy, table, how, stopping(stop), sender));
+        let show = |copy: &CopyProgress| {
+            let Some(at_work) = copy.at_work.first() else { return };
+            let reading = Some((at_work.rows, at_work.estimate));
+            self.progress.send_modify(|progress| match progress.again.iter_mut().find(|known| known.table == *table) {
+                Some(known) => known.reading = reading,
+                None => progress.again.push(AgainProgress { table: table.clone(), reading }),
+            });
+        };
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut reading => return done,
+                Ok(()) = seen.changed() => show(&seen.borrow_and_update()),
+            }
+        }
     }
 
     /// Stores what is left to be done.

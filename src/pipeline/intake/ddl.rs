@@ -327,6 +327,7 @@ mod tests {
             until: at,
             starts: Vec::new(),
             stale: vec![table(stale)],
+            ordered: Vec::new(),
         });
         let rules = Rules {
             block_allow: BlockAllowRules::default(),
