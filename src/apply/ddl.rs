@@ -20,7 +20,7 @@ use super::ddl_lock::{DdlLock, thread};
 use super::introspect::{fingerprint, has_rows};
 use super::writer::ApplyError;
 use crate::downstream::{DdlSession, Downstream, SessionError, limited};
-use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_number};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::TargetTable;
 
@@ -121,6 +121,8 @@ pub struct DdlRun<'a> {
     /// Its effect may have come with the structures of a copy: then it is refused because of that, and its tables are looked
     /// at and read again when it counts as done.
     pub came_with_copy: bool,
+    /// Some step counted as done because of that.
+    pub taken_for_done: bool,
     /// Told what is waited for.
     pub say: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -182,6 +184,7 @@ impl DdlRun<'_> {
             }
             Err(Ran::Failed(failure)) if self.came_with_copy && says_one_of(&failure, &CAME_WITH_COPY) => {
                 tracing::info!(step = number, cause = %failure.raw_cause, "taken for done: it came with the structures of the copy");
+                self.taken_for_done = true;
                 Ok(())
             }
             Err(Ran::Failed(failure)) => self.refused(conn, intent, &shown, failure).await,
@@ -334,8 +337,7 @@ const CAME_WITH_COPY: [u16; 15] =
     [1007, 1008, 1050, 1051, 1054, 1060, 1061, 1068, 1072, 1091, 1146, 1517, 1826, 3821, 3822];
 
 fn says_one_of(failure: &Failure, numbers: &[u16]) -> bool {
-    let number = failure.raw_cause.strip_prefix("Error ").and_then(|rest| rest.split(' ').next());
-    number.and_then(|number| number.parse().ok()).is_some_and(|number| numbers.contains(&number))
+    server_number(failure).is_some_and(|number| numbers.contains(&number))
 }
 
 const BY_HAND: &str = "Make the change downstream by hand, in one statement and in a form that it takes, then resume-task: \

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::error::Failure;
 use crate::supervisor::{
-    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SchemaOrder, SourceResult, StartTask,
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, ResyncTable, SchemaOrder, SourceResult, StartTask,
 };
 
 /// What to do with the relay of a source.
@@ -87,6 +87,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Shows or declares how a table looks, or lists tables; `Ok` with the text.
     async fn order_schema(&self, source_id: String, order: SchemaOrder, actor: Actor) -> Result<String, Failure>;
+
+    /// Has a table read again; answers the source, and what is to be known of it, when the order is stored.
+    async fn resync_table(&self, request: ResyncTable, actor: Actor) -> Result<(String, String), Failure>;
 
     /// Checks a task's YAML against source and downstream; `Ok` with what it has to say, empty when all is well.
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure>;

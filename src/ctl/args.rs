@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::duration::GoDuration;
+use super::table::TableArg;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -244,6 +245,29 @@ pub enum Command {
     LogLevel {
         /// debug, info, warn, error or fatal; levels of single modules behind it, as in info,relay=debug.
         level: String,
+    },
+    /// Repair one table: read it again from the source while its task runs.
+    ///
+    /// At the next transaction boundary the task stands still, with everything before applied, and the table's rows
+    /// downstream are made those of the source: rows that are missing come, rows that the source does not have go, rows
+    /// that differ are replaced. A table with a key goes range by range, each in one transaction, so that whoever reads
+    /// it downstream sees the rows as they were or as they are; one without a key is emptied first. Other tables wait
+    /// meanwhile, and the relay log receives. Then the task goes on, and replays what was logged while the table was
+    /// read.
+    ///
+    /// `status` shows how far it is. A pause, a crash or another worker in the middle loses nothing: the table is read
+    /// from its beginning when the task goes on. It answers when the order is stored, and refuses what is known to fail:
+    /// a task that does not follow the binlog now, a table that it does not replicate, a view, other columns downstream,
+    /// a source with binlog_row_image other than FULL, a table without a key whose target has rows of others.
+    #[command(
+        after_help = "Examples:\n  dm-agentctl resync-table t1 shop.orders\n  dm-agentctl resync-table t1 '`my.db`.`t`' -s mysql-01"
+    )]
+    ResyncTable {
+        /// Task name.
+        task: String,
+        /// The table's name on the source; parts with a dot in them in backticks.
+        #[arg(value_name = "SCHEMA.TABLE")]
+        table: TableArg,
     },
     /// What happened lately: stages, failures, and who commanded what.
     #[command(after_help = "Example:\n  dm-agentctl events --follow")]

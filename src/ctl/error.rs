@@ -34,7 +34,9 @@ impl From<Status> for CtlError {
         let text = status.message();
         match status.code() {
             Code::PermissionDenied => CtlError::Refused(format!("permission denied: {text}")),
-            Code::Unimplemented | Code::InvalidArgument => CtlError::Refused(text.to_owned()),
+            Code::Unimplemented | Code::InvalidArgument | Code::FailedPrecondition => {
+                CtlError::Refused(text.to_owned())
+            }
             Code::DeadlineExceeded | Code::Cancelled => {
                 CtlError::Unreachable(format!("no answer in time ({text}); the command may still take effect"))
             }

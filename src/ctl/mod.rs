@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! args ─► connect ─► tasks, sources, cluster (dmctl's commands) ─► json ─► standard output
-//!                └─► own (status, log-level, events)            ─► screen ─┘
+//!                └─► own (status, log-level, events, resync)    ─► screen ─┘
 //! ```
 //! Owns no state. Invariant: standard output holds the answer and nothing else, in dmctl's JSON where dmctl has the
 //! command; everything said besides goes to standard error. What an answer means for a script is the exit code.
@@ -19,6 +19,7 @@ mod own;
 mod screen;
 mod sources;
 mod statements;
+mod table;
 mod tasks;
 mod validation;
 
@@ -138,6 +139,7 @@ async fn dispatch(
         Command::Status { watch, json, interval } => own::status(session, watch.then_some(interval.0), json, out).await,
         Command::LogLevel { level } => own::log_level(session, level, out).await,
         Command::Events { follow, last } => own::events(session, follow, last, out).await,
+        Command::ResyncTable { task, table } => own::resync_table(session, task, table, only, out).await,
         Command::StartTask { file, remove_meta, start_time } => {
             tasks::start(session, &file, only, remove_meta, start_time, out).await
         }

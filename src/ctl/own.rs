@@ -8,10 +8,11 @@ use tonic::transport::Channel;
 use super::connect::Session;
 use super::error::CtlError;
 use super::screen::{self, Progress, Room};
+use super::table::TableArg;
 use super::{Verdict, screen::clock};
 use crate::control::proto::agent::agent_client::AgentClient;
 use crate::control::proto::agent::{
-    Event, EventsRequest, SetLogLevelRequest, StatusReply, StatusRequest, WatchStatusRequest,
+    Event, EventsRequest, ResyncTableRequest, SetLogLevelRequest, StatusReply, StatusRequest, WatchStatusRequest,
 };
 use crate::control::proto::status_json;
 
@@ -76,6 +77,24 @@ fn window(limit_lines: bool) -> Room {
 pub async fn log_level(session: Session, level: String, out: &mut (dyn Write + Send)) -> Result<Verdict, CtlError> {
     let reply = agent(session)?.set_log_level(SetLogLevelRequest { level }).await?.into_inner();
     writeln!(out, "log level is now {}", reply.level)?;
+    Ok(Verdict::Done)
+}
+
+/// resync-table.
+pub async fn resync_table(
+    session: Session,
+    task: String,
+    name: TableArg,
+    sources: Vec<String>,
+    out: &mut (dyn Write + Send),
+) -> Result<Verdict, CtlError> {
+    let TableArg { schema, table } = name;
+    let request = ResyncTableRequest { task: task.clone(), sources, schema: schema.clone(), table: table.clone() };
+    let reply = agent(session)?.resync_table(request).await?.into_inner();
+    writeln!(out, "{schema}.{table} of task {task} on {} is read again; see `dm-agentctl status`", reply.source_id)?;
+    if !reply.note.is_empty() {
+        writeln!(out, "note: {}", reply.note)?;
+    }
     Ok(Verdict::Done)
 }
 

@@ -9,7 +9,9 @@ use std::fmt::Write;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::control::proto::agent::{Copy, Failure, Location, ReceiveState, Relay, Source, StatusReply, Task};
+use crate::control::proto::agent::{
+    AgainTable, Copy, Failure, Location, ReceiveState, Relay, Source, StatusReply, Task,
+};
 
 /// Cells of a progress bar.
 const BAR: usize = 30;
@@ -250,10 +252,30 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
         let found = "updates or deletes met no row since the agent's start: the target is not what the source was";
         page.row("DIFFERENCE", &format!("{} {found}", task.unmatched_total));
     }
+    put_again(page, task);
     if !task.safe_mode.is_empty() {
         page.row("safe mode", &task.safe_mode);
     }
     task.notes.iter().for_each(|note| page.row("note", note));
+}
+
+/// Tables that are not what the source's are until they are read again.
+fn put_again(page: &mut Page, task: &Task) {
+    for table in task.again.iter().take(AT_WORK) {
+        let AgainTable { name, rows_written, rows, .. } = table;
+        let how = match table.reading {
+            true => {
+                let part = if *rows == 0 { 0.0 } else { *rows_written as f64 / *rows as f64 };
+                format!("{} {rows_written} of about {rows} rows", bar(part.min(0.99)))
+            }
+            false if task.stage == "Running" => "waits; its changes are left out until then".to_owned(),
+            false => "waits until the task runs; it is not whole".to_owned(),
+        };
+        page.row("read again", &format!("{name}: {how}"));
+    }
+    if task.again.len() > AT_WORK {
+        page.row("", &format!("and {} tables more", task.again.len() - AT_WORK));
+    }
 }
 
 /// The copy of existing rows: what is there, how fast, and the tables at work.

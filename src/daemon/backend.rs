@@ -13,8 +13,8 @@ use crate::config::{LogFilter, WorkerConfig};
 use crate::control::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
 use crate::supervisor::{
-    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, RelayWish, SchemaOrder, SourceResult,
-    StartTask, Supervisor,
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, RelayWish, ResyncTable, SchemaOrder,
+    SourceResult, StartTask, Supervisor,
 };
 
 /// Events kept for a slow listener.
@@ -104,6 +104,11 @@ fn lines(status: &AgentStatus) -> BTreeMap<Line, String> {
             false => format!("{} ({})", task.stage.as_str(), reasons.join(", ")),
         };
         lines.insert(("stage", task.source_id.clone(), task.name.clone()), stage);
+        if task.read_again.0 > 0 {
+            // The number tells two of the same text apart.
+            let (count, text) = &task.read_again;
+            lines.insert(("table", task.source_id.clone(), task.name.clone()), format!("{text} (no. {count})"));
+        }
         if let Some(failure) = task.failures.last() {
             lines.insert(("failure", task.source_id.clone(), task.name.clone()), failure.to_string());
         }
@@ -161,6 +166,11 @@ impl Backend for AgentBackend {
     async fn order_schema(&self, source_id: String, order: SchemaOrder, _actor: Actor) -> Result<String, Failure> {
         let supervisor = self.supervisor.clone();
         self.on_runtime(async move { supervisor.order_schema(&source_id, &order).await }).await
+    }
+
+    async fn resync_table(&self, request: ResyncTable, _actor: Actor) -> Result<(String, String), Failure> {
+        let supervisor = self.supervisor.clone();
+        self.on_runtime(async move { supervisor.resync_table(&request).await }).await
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

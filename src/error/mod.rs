@@ -13,4 +13,4 @@ mod retry;
 pub use code::{Class, Code, Level, Scope};
 pub use failure::Failure;
 pub use mysql::{driver_failure, render_server_error, server_error_code};
-pub use retry::{Retry, retry_of};
+pub use retry::{Retry, retry_of, server_number};

@@ -27,8 +27,8 @@ const PERMANENT: &[u16] = &[
     1292, 1364, 1366, 1406, 1690, 3140, 3144, 3819, 4025, 8025,
 ];
 
-/// The number in a raw cause of the form `Error 1062 (23000): …`.
-fn server_code(failure: &Failure) -> Option<u16> {
+/// The number of a server's error that a failure came from: that in a raw cause of the form `Error 1062 (23000): …`.
+pub fn server_number(failure: &Failure) -> Option<u16> {
     let rest = failure.raw_cause.strip_prefix("Error ")?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
@@ -38,7 +38,7 @@ pub fn retry_of(failure: &Failure) -> Retry {
     match failure.known_code() {
         Some(Code::BadConnection | Code::InvalidConnection) => Retry::InPlace,
         Some(Code::DriverError | Code::ExecuteFailed | Code::QueryFailed | Code::Checkpoint | Code::NotSet) => {
-            match server_code(failure) {
+            match server_number(failure) {
                 Some(code) if TRANSIENT.contains(&code) => Retry::InPlace,
                 // A table may be created and a right be granted at any time; looking again costs little.
                 Some(1044 | 1049 | 1142 | 1146) => Retry::Resume,

@@ -154,6 +154,12 @@ impl MetaTables {
         )
     }
 
+    /// Whether the task has other sources that write to this downstream: a row or none.
+    pub fn select_other_sources(&self) -> [String; 2] {
+        ["syncer_checkpoint", "agent_snapshot"]
+            .map(|suffix| format!("SELECT 1 FROM {} WHERE id<>{} LIMIT 1", self.table(suffix), self.id()))
+    }
+
     /// Forgets all tables and marks of the copy.
     pub fn delete_copied(&self) -> [String; 2] {
         [self.copy_tables(), self.copy_chunks()].map(|table| format!("DELETE FROM {table} WHERE id={}", self.id()))

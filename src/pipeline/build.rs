@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::Conn;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
-use super::copying::{CopyPlan, First, copy_spec, first};
+use super::copying::{CopyPlan, First, copy_spec, first, take_orders};
 use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
 use super::intake::{Intake, IntakeOptions, Prepared};
@@ -21,7 +22,7 @@ use crate::checkpoint::{Claim, Claimed, History, Ledger, claim};
 use crate::decode::Decoder;
 use crate::error::{Code, Failure, Scope};
 use crate::meta::MetaTables;
-use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
+use crate::model::{BinlogPosition, Flavor, GtidSet, Location, SourceTable};
 use crate::mysql::{Connector, Endpoint};
 use crate::relay::{Relay, RelayError};
 use crate::runtime::spawn;
@@ -69,6 +70,8 @@ pub struct PipelineSpec {
     pub declared: Arc<dyn DeclaredStore>,
     /// What becomes of existing rows.
     pub copy: CopyPlan,
+    /// Tables that an operator wants read again.
+    pub orders: Vec<SourceTable>,
 }
 
 impl PipelineSpec {
@@ -84,7 +87,11 @@ pub fn target_of(endpoint: &Endpoint) -> String {
 }
 
 /// Runs a pipeline from claim to end.
-pub async fn run(spec: PipelineSpec, mut stop: watch::Receiver<Stop>, progress: watch::Sender<Progress>) -> Outcome {
+pub async fn run(
+    mut spec: PipelineSpec,
+    mut stop: watch::Receiver<Stop>,
+    progress: watch::Sender<Progress>,
+) -> Outcome {
     loop {
         // Where it begins anew by itself, what is left behind a copy may be another.
         let window = match first(&spec, &stop, &progress).await {
@@ -98,6 +105,9 @@ pub async fn run(spec: PipelineSpec, mut stop: watch::Receiver<Stop>, progress: 
         };
         match started {
             Ok((coordinator, intake, items)) => {
+                if progress.borrow().orders_taken {
+                    spec.orders.clear();
+                }
                 let _intake = spawn("intake", intake.run());
                 if let Some(outcome) = coordinator.run(items, stop.clone()).await {
                     return outcome;
@@ -135,7 +145,7 @@ async fn start(
     let mut downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
     let mut control = downstream.connect().await?;
     say("reading the checkpoint");
-    let known = window.as_ref().map(Window::from).or(spec.fresh_start.as_ref()).cloned();
+    let known = spec.fresh_start.as_ref().or(window.as_ref().map(Window::from)).cloned();
     let fresh_start = known.ok_or_else(|| {
         let text = "the checkpoint has gone while the task was being started";
         Failure::new(Code::Checkpoint, text).workaround("Please resume-task.")
@@ -166,6 +176,7 @@ async fn start(
         control = downstream.connect().await?;
     }
     let declared = declared_from(spec, &claimed).await?;
+    let window = with_orders(spec, &claimed, window, &mut control, &outdated, progress).await?;
     tracing::info!(epoch = claimed.epoch, lanes = claimed.marks.len(), start = %claimed.start.location, "claimed");
     spec.relay.protect(&spec.name, &claimed.start.location);
     say("opening the relay log");
@@ -218,6 +229,40 @@ async fn start(
         received: Box::new(move || received.state().received.map(|received| received.0)),
     };
     Ok((Coordinator::new(options, control, progress.clone()), intake, items))
+}
+
+/// Orders count from a place where all lanes stand together, at the end of a transaction; where they do not, the next
+/// pipeline takes them, which begins as soon as they do.
+async fn with_orders(
+    spec: &PipelineSpec,
+    claimed: &Claimed,
+    window: Option<Window>,
+    control: &mut Conn,
+    outdated: &Outdated,
+    progress: &watch::Sender<Progress>,
+) -> Result<Option<Window>, Failure> {
+    if spec.orders.is_empty() {
+        return Ok(window);
+    }
+    let together = !claimed.start.is_inside() && claimed.marks.iter().all(|mark| *mark == claimed.start);
+    let window = match (&claimed.kept_here, together) {
+        (Some(why), _) => {
+            let note = format!(
+                "tables ordered by `resync-table` are not read again: positions are kept on this machine ({why}), and a \
+                 table that is read in part must be known downstream"
+            );
+            tracing::warn!("{note}");
+            progress.send_if_modified(|progress| progress.notes.insert(note));
+            window
+        }
+        (None, false) => {
+            outdated.set();
+            return Ok(window);
+        }
+        (None, true) => Some(take_orders(spec, claimed, window, control).await?),
+    };
+    progress.send_modify(|progress| progress.orders_taken = true);
+    Ok(window)
 }
 
 /// What lanes are given: as the task wants it now, or as before, until lanes that a crash left apart stand together.

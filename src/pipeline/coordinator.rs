@@ -24,8 +24,8 @@ use super::former::{FormError, Formed, Former, OtherTransaction, Want};
 use super::item::{DdlItem, IntakeEnd, Queued};
 use super::mapping::Outdated;
 use super::pace::{Pace, Size};
-use super::progress::Progress;
-use super::window::Windows;
+use super::progress::{AgainProgress, Progress};
+use super::window::{Window, Windows};
 use super::{Outcome, Stop};
 use crate::apply::{ApplyError, Downstream, Job, JobDone, Writer};
 use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
@@ -507,7 +507,11 @@ impl Coordinator {
                 "for tables without transactions, replaying what may have been applied already, until {until}"
             ))
         });
+        let window = self.options.windows.now();
+        let waiting = window.iter().flat_map(Window::stale).map(|table| AgainProgress { table, reading: None });
+        let again: Vec<AgainProgress> = waiting.collect();
         self.progress.send_modify(|progress| {
+            progress.again = again;
             progress.activity = "applying".to_owned();
             progress.applied = Some(self.applied.clone());
             progress.flushed = Some(self.flushed.clone());

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use mysql_async::Conn;
 use tokio::sync::watch;
 
 use super::build::PipelineSpec;
@@ -14,9 +15,12 @@ use super::progress::{Doing, Progress};
 use super::window::Window;
 use super::{Outcome, Parked, Stop};
 use crate::apply::{Downstream, DownstreamOptions};
+use crate::checkpoint::Claimed;
 use crate::error::{Code, Failure};
-use crate::model::Flavor;
+use crate::meta::StoredMark;
+use crate::model::{Flavor, SourceTable};
 use crate::schema::Dialect;
+use crate::snapshot;
 use crate::snapshot::{CopyOptions, CopyOutcome, CopyProgress, CopySpec, Guide, Standing, copy, look};
 
 /// What a task does about existing rows.
@@ -60,6 +64,36 @@ pub(super) fn copy_spec(spec: &PipelineSpec, dialect: Dialect) -> CopySpec {
         guide: Arc::new(guide) as Arc<dyn Guide>,
         options: spec.copy.options.clone(),
     }
+}
+
+/// Whether a table of a task that follows the binlog can be read again: `Ok` with what the operator should know of it.
+pub async fn may_read_again(spec: &PipelineSpec, table: &SourceTable) -> Result<Option<String>, Failure> {
+    let downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
+    if downstream.checks_foreign_keys {
+        let text = "a table cannot be read again with `foreign_key_checks` on in the session of `target-database`: rows \
+                    that are replaced would take others with them";
+        return Err(Failure::new(Code::ConfigTask, text).workaround(
+            "Please take it out of `target-database.session` (update-task), or repair the table by hand.",
+        ));
+    }
+    snapshot::may_read_again(&copy_spec(spec, downstream.dialect), table).await
+}
+
+/// Takes an operator's orders in: stored downstream, where whoever goes on finds them.
+pub(super) async fn take_orders(
+    spec: &PipelineSpec,
+    claimed: &Claimed,
+    window: Option<Window>,
+    conn: &mut Conn,
+) -> Result<Window, Failure> {
+    let mut window = window.unwrap_or_else(|| Window::opened(&claimed.start.location));
+    spec.orders.iter().for_each(|table| window.order(table));
+    let fence = spec.tables.move_all_lanes(claimed.epoch, &StoredMark::from(&claimed.start));
+    if !snapshot::open(conn, &spec.tables, &window.to_replay(), &fence).await? {
+        // Whoever has it now shows itself at the first group; nothing is stored, so nothing is lost but the order.
+        return Err(Failure::new(Code::Checkpoint, "another agent has taken the task over"));
+    }
+    Ok(window)
 }
 
 /// Looks at what stands downstream, and copies what is not copied yet.

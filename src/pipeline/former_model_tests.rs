@@ -115,6 +115,7 @@ fn item(past: &Past, number: usize) -> Item {
                 place: "".into(),
                 again: Vec::new(),
                 emptied: Vec::new(),
+                renamed: Vec::new(),
                 done,
             })
         }

@@ -82,6 +82,7 @@ fn ddl() -> (Queued, oneshot::Receiver<DdlEnd>) {
                 place: "here".into(),
                 again: Vec::new(),
                 emptied: Vec::new(),
+                renamed: Vec::new(),
                 done,
             }),
             0,

@@ -63,6 +63,8 @@ pub struct DdlItem {
     pub again: Vec<SourceTable>,
     /// Tables that it makes empty or takes away.
     pub emptied: Vec<SourceTable>,
+    /// Of them, those that have another name behind it.
+    pub renamed: Vec<SourceTable>,
     /// Told when all have run.
     pub done: oneshot::Sender<DdlEnd>,
 }

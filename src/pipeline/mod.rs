@@ -28,12 +28,12 @@ mod window;
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use crate::snapshot::{CopyOptions, CopyProgress, Existing, Phase as CopyPhase, TableProgress};
 pub use build::{PipelineSpec, run, target_of};
-pub use copying::CopyPlan;
+pub use copying::{CopyPlan, may_read_again};
 pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
 pub use exceptions::{Exception, Exceptions, Treatment};
 pub use guide::Begun;
 pub use guide::TaskGuide;
-pub use progress::{DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
+pub use progress::{AgainProgress, DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
 pub use receive::{Breaks, Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;

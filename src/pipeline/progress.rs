@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use crate::model::{Location, RowMark};
+use crate::model::{Location, RowMark, SourceTable};
 use crate::snapshot::CopyProgress;
 
 /// Upper bounds of [`Durations`]' buckets, in seconds. A group should take about 0.1; a lag may be hours.
@@ -50,6 +50,15 @@ pub struct RunningDdl {
     pub statement: String,
     /// When it was sent.
     pub since: SystemTime,
+}
+
+/// A table that is not what the source's is until it is read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgainProgress {
+    /// Which.
+    pub table: SourceTable,
+    /// Rows written and rows that it has, as the source estimates; `None` while it waits.
+    pub reading: Option<(u64, u64)>,
 }
 
 /// What a pipeline does.
@@ -101,4 +110,10 @@ pub struct Progress {
     pub ddl: Option<RunningDdl>,
     /// What the operator should know of how it is applied.
     pub notes: BTreeSet<String>,
+    /// Tables that are to be read again.
+    pub again: Vec<AgainProgress>,
+    /// How many were read again, and what is to be said of the last one.
+    pub read_again: (u64, String),
+    /// An operator's orders are stored downstream.
+    pub orders_taken: bool,
 }

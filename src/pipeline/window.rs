@@ -74,6 +74,8 @@ pub struct Window {
     until: Location,
     starts: HashMap<SourceTable, Location>,
     stale: HashSet<SourceTable>,
+    /// Of these, the ones that an operator ordered.
+    ordered: HashSet<SourceTable>,
 }
 
 impl Window {
@@ -85,7 +87,31 @@ impl Window {
             until: replay.until.clone(),
             starts: replay.starts.iter().cloned().collect(),
             stale: replay.stale.iter().cloned().collect(),
+            ordered: replay.ordered.iter().cloned().collect(),
         }
+    }
+
+    /// Nothing is left to be done but what comes at `at`.
+    pub fn opened(at: &Location) -> Self {
+        Window {
+            from: at.clone(),
+            structures_at: at.clone(),
+            until: at.clone(),
+            starts: HashMap::new(),
+            stale: HashSet::new(),
+            ordered: HashSet::new(),
+        }
+    }
+
+    /// An operator wants a table read again.
+    pub fn order(&mut self, table: &SourceTable) {
+        self.stale.insert(table.clone());
+        self.ordered.insert(table.clone());
+    }
+
+    /// Whether an operator wants it read again.
+    pub fn is_ordered(&self, table: &SourceTable) -> bool {
+        self.ordered.contains(table)
     }
 
     /// As it is to be stored.
@@ -93,8 +119,10 @@ impl Window {
         let mut starts: Vec<_> = self.starts.iter().map(|(table, at)| (table.clone(), at.clone())).collect();
         starts.sort_by(|a, b| a.0.cmp(&b.0));
         let stale = self.stale();
+        let mut ordered: Vec<_> = self.ordered.iter().cloned().collect();
+        ordered.sort();
         let Window { from, structures_at, until, .. } = self.clone();
-        Replay { from, structures_at, until, starts, stale }
+        Replay { from, structures_at, until, starts, stale, ordered }
     }
 
     /// Tables that it says something of.
@@ -133,6 +161,16 @@ impl Window {
         self.stale.insert(table.clone())
     }
 
+    /// Whether a table waits to be read again.
+    pub fn is_stale(&self, table: &SourceTable) -> bool {
+        self.stale.contains(table)
+    }
+
+    /// Missing tables were made at its end, as they are on the source there: the effect of any statement before may be there.
+    pub fn made_at_end(&mut self) {
+        self.structures_at = self.until.clone();
+    }
+
     /// Tables that wait to be read again, in order of their names.
     pub fn stale(&self) -> Vec<SourceTable> {
         let mut stale: Vec<_> = self.stale.iter().cloned().collect();
@@ -148,6 +186,7 @@ impl Window {
     /// A table was read again, as it was at `at` just then (`exact`), or bit by bit up to it.
     pub fn read_again(&mut self, table: &SourceTable, at: &Location, exact: bool) {
         self.stale.remove(table);
+        self.ordered.remove(table);
         self.starts.remove(table);
         if exact {
             self.starts.insert(table.clone(), at.clone());
@@ -165,6 +204,7 @@ impl Window {
     /// A statement made the table empty, or took it away: it is now what the binlog makes of it. Whether something changed.
     pub fn begins_empty(&mut self, table: &SourceTable) -> bool {
         let was_stale = self.stale.remove(table);
+        self.ordered.remove(table);
         self.starts.remove(table).is_some() || was_stale
     }
 
@@ -224,6 +264,7 @@ mod tests {
             until: at(900),
             starts: vec![(table("keyless"), at(500))],
             stale: vec![table("stale")],
+            ordered: Vec::new(),
         })
     }
 
@@ -277,6 +318,17 @@ mod tests {
         assert!(window.begins_empty(&table("keyless")) && window.begins_empty(&table("stale")));
         assert!(!window.begins_empty(&table("keyless")));
         assert!(!window.leaves_out(&table("keyless"), None, &at(100)) && window.check_end().is_ok());
+    }
+
+    #[test]
+    fn what_an_operator_orders_is_due_at_once_and_over_when_it_was_read() {
+        let mut window = Window::opened(&at(300));
+        assert!(window.is_over(&at(300)) && !window.has_stale() && !window.structures_may_have(&at(300)));
+        window.order(&table("t"));
+        assert!(window.is_ordered(&table("t")) && window.leaves_out(&table("t"), None, &at(300)));
+        assert_eq!(Window::new(&window.to_replay()), window);
+        window.read_again(&table("t"), &at(400), false);
+        assert!(!window.is_ordered(&table("t")) && !window.has_stale() && !window.is_over(&at(399)));
     }
 
     #[test]

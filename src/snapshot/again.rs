@@ -10,41 +10,67 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use tokio::sync::watch;
 
+use super::Stopping;
 use super::chunk::{Builder, Pace, Statement, bound_of_row};
 use super::job::Job;
 use super::keyless::Hold;
+use super::look::Wanted;
+use super::make::Maker;
 use super::plan::{Bound, TablePlan};
+use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
 use super::run::without_foreign_keys;
-use super::source::{Source, answered, query_failed};
-use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, TableProgress};
-use super::{Stopping, structure};
+use super::source::{Source, answered, is_of_another, query_failed};
+use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, Rereading, TableProgress};
+use super::structure::{self, Structure};
 use crate::downstream::{Downstream, DownstreamOptions, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
-use crate::model::{SourceTable, TableName};
+use crate::model::{Location, SourceTable, TableName, TargetTable};
 
 /// Rows deleted in one transaction, where a table is emptied.
 const DELETED: u32 = 10_000;
 
-/// Makes one table's rows those of the source, while nothing else writes to it. `fence` is an UPDATE that each transaction
-/// runs and that must match a row; `None` where nothing fences.
+/// Makes one table's rows those of the source, while nothing else writes to it.
 pub async fn read_again(
     spec: &CopySpec,
     table: &SourceTable,
-    fence: Option<String>,
+    how: &Rereading,
     mut stopping: Stopping,
     progress: watch::Sender<CopyProgress>,
 ) -> Result<Reread, Failure> {
     tokio::select! {
         biased;
         () = &mut stopping => Ok(Reread::Stopped),
-        done = read_table(spec, table, fence.as_deref(), &progress) => match done {
+        done = read_table(spec, table, how, &progress) => match done {
             Ok(reread) => Ok(reread),
             Err(End::Fenced) => Ok(Reread::Fenced),
             Err(End::Differs(why)) => Ok(Reread::Differs(why)),
             Err(End::Failed(failure)) => Err(failure),
         },
     }
+}
+
+/// Drops what is left of a table that was renamed while the target had the new name already: nothing of the source is called
+/// so any more, and under its new name it is read again. `fence` as in [`read_again`]; false where it did not match.
+pub async fn drop_leftover(spec: &CopySpec, table: &SourceTable, fence: &str) -> Result<bool, Failure> {
+    let Some(target) = spec.guide.target(table)? else { return Ok(true) };
+    let mut from = Source::new(&spec.source).connect().await?;
+    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
+    let mut to = downstream.connect().await?;
+    let doing = format!("drop {target}, which was renamed");
+    let failed = |error| target_failed(&error, &doing);
+    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await.map_err(failed)?;
+    let others = has_other_sources(spec, &mut to).await?;
+    if there.is_empty() || others || is_shared(spec, &mut from, table, &target).await? {
+        return Ok(true);
+    }
+    limited(to.query_drop(fence)).await.map_err(failed)?;
+    if to.affected_rows() == 0 {
+        return Ok(false);
+    }
+    tracing::info!(%target, "dropped: it was renamed, and its new name was made with the structures of the copy");
+    limited(to.query_drop(format!("DROP TABLE IF EXISTS {target}"))).await.map_err(failed)?;
+    Ok(true)
 }
 
 enum End {
@@ -59,10 +85,22 @@ impl From<Failure> for End {
     }
 }
 
+/// What a table looks like on either side; `None` where it is not there.
+pub(super) async fn structures(
+    (from, table): (&mut Conn, &SourceTable),
+    (to, target): (&mut Conn, &TargetTable),
+) -> Result<(Option<Structure>, Option<Structure>), Failure> {
+    let here = structure::read(from, &table.0.schema, Some(&table.0.table)).await;
+    let here = here.map_err(|error| query_failed(&error, &format!("read the structure of {table}")))?;
+    let there = structure::read(to, &target.0.schema, Some(&target.0.table)).await;
+    let there = there.map_err(|error| target_failed(&error, &format!("read the structure of {target}")))?;
+    Ok((here.into_values().next(), there.into_values().next()))
+}
+
 async fn read_table(
     spec: &CopySpec,
     table: &SourceTable,
-    fence: Option<&str>,
+    how: &Rereading,
     progress: &watch::Sender<CopyProgress>,
 ) -> Result<Reread, End> {
     let source = Source::new(&spec.source);
@@ -71,20 +109,24 @@ async fn read_table(
     let Some(target) = spec.guide.target(table)? else {
         return Err(End::Differs("the task does not want it".to_owned()));
     };
-    let here = structure::read(&mut from, &table.0.schema, Some(&table.0.table)).await;
-    let mut here = here.map_err(|error| query_failed(&error, &format!("read the structure of {table}")))?;
-    let Some(here) = here.remove(&*table.0.table) else {
-        return Err(End::Differs("the source has no such table now".to_owned()));
-    };
-    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await;
-    let there = there.map_err(|error| target_failed(&error, &format!("read the structure of {target}")))?;
-    let Some(there) = there.into_values().next() else {
-        return Err(End::Differs(format!("{target} is not there")));
+    let mut both = structures((&mut from, table), (&mut to, &target)).await?;
+    let makes = how.makes && matches!(both, (Some(_), None));
+    if makes {
+        make(spec, &downstream, table, &target, progress).await?;
+        both = structures((&mut from, table), (&mut to, &target)).await?;
+    }
+    let (here, there) = match both {
+        (Some(here), Some(there)) => (here, there),
+        (None, None) => return Ok(Reread::Nowhere),
+        (None, Some(_)) => return Err(End::Differs("the source has no such table now".to_owned())),
+        (Some(_), None) => return Err(End::Differs(format!("{target} is not there"))),
     };
     let mut plan = TablePlan::new(table.clone(), target, &here, &there)
         .map_err(|missing| End::Differs(format!("the downstream lacks columns: {}", missing.join(", "))))?;
-    plan.shared = is_shared(spec, &mut from, &plan).await?;
-    plan.transactional = is_transactional(&mut from, table).await?;
+    plan.shared = is_shared(spec, &mut from, &plan.source, &plan.target).await?
+        || (how.spares_others && has_other_sources(spec, &mut to).await?);
+    let (transactional, rows_estimated, bytes_estimated) = facts(&mut from, table).await?;
+    plan.transactional = transactional;
     plan.condition.clone_from(&spec.options.condition);
     if plan.key.is_none() && plan.shared {
         let text = format!("{} has no key and shares {}: its rows cannot be told from the others'", table, plan.target);
@@ -94,19 +136,21 @@ async fn read_table(
     }
     let job = Job {
         number: 0,
-        rows_estimated: 0,
-        bytes_estimated: 0,
+        rows_estimated,
+        bytes_estimated,
         fingerprint: here.fingerprint(),
         gaps: Vec::new(),
         written: Default::default(),
         left: Default::default(),
         plan,
     };
+    let fence = how.fence.as_deref();
     let mut again = Again { spec, source, downstream, fence, progress, job: Arc::new(job), to: Some(to), rows: 0 };
     again.tell();
-    let done = if again.job.plan.key.is_some() { again.by_ranges(from).await } else { again.whole().await };
+    let exact = again.job.plan.key.is_none();
+    let done = if exact { again.whole().await } else { again.by_ranges(from).await };
     progress.send_modify(|progress| progress.at_work.clear());
-    done
+    Ok(Reread::Done { at: done?, exact, made: makes, rows: again.rows })
 }
 
 struct Again<'a> {
@@ -125,7 +169,8 @@ impl Again<'_> {
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Copy;
             let table = self.job.plan.source.clone();
-            progress.at_work = vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated }];
+            progress.at_work =
+                vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated.max(self.rows) }];
         });
     }
 
@@ -134,7 +179,7 @@ impl Again<'_> {
         Builder::new(self.job.plan.insert(Existing::Replace), wanted, self.downstream.max_statement())
     }
 
-    async fn by_ranges(&mut self, mut from: Conn) -> Result<Reread, End> {
+    async fn by_ranges(&mut self, mut from: Conn) -> Result<Location, End> {
         let job = Arc::clone(&self.job);
         let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
         // Ranges of the source are not ranges here; or rows of other tables are among ours, which then stay, as do those that
@@ -152,8 +197,8 @@ impl Again<'_> {
             {
                 let patience = job.plan.patience();
                 let asked = within(patience, from.query_iter(sql)).await;
-                let mut result = asked.map_err(|error| source_end(&error, &doing))?;
-                while let Some(row) = next(&mut result, patience, &doing).await? {
+                let mut result = asked.map_err(|error| source_end(query_failed(&error, &doing)))?;
+                while let Some(row) = next(&mut result, patience, &doing).await.map_err(source_end)? {
                     count += 1;
                     builder.add(&job.plan, &row);
                     last = Some(bound_of_row(&job.plan, &row));
@@ -162,7 +207,7 @@ impl Again<'_> {
                     }
                 }
                 // What is left of the answer is thrown away here; the next statement asks for it again.
-                result.drop_result().await.map_err(|error| source_end(&error, &doing))?;
+                result.drop_result().await.map_err(|error| source_end(query_failed(&error, &doing)))?;
             }
             let more = count == pace.rows() || builder.bytes >= pace.bytes();
             let high = last.filter(|_| more);
@@ -178,14 +223,13 @@ impl Again<'_> {
             }
             low = high;
         }
-        let at = self.spec.guide.location(&mut from).await?;
-        Ok(Reread::Done { at, exact: false })
+        Ok(self.spec.guide.location(&mut from).await?)
     }
 
-    async fn whole(&mut self) -> Result<Reread, End> {
+    async fn whole(&mut self) -> Result<Location, End> {
         let job = Arc::clone(&self.job);
         let pace = Pace::new(self.spec.options.chunk_rows, self.spec.options.chunk_bytes);
-        let mut hold = Hold::open(&self.source, self.spec, &job.plan).await?;
+        let mut hold = Hold::open(&self.source, self.spec, &job.plan).await.map_err(source_end)?;
         let at = hold.location.clone();
         self.empty().await?;
         let doing = format!("read all rows of {}", job.plan.source);
@@ -193,8 +237,8 @@ impl Again<'_> {
         {
             let patience = job.plan.patience();
             let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
-            let mut result = asked.map_err(|error| source_end(&error, &doing))?;
-            while let Some(row) = next(&mut result, patience, &doing).await? {
+            let mut result = asked.map_err(|error| source_end(query_failed(&error, &doing)))?;
+            while let Some(row) = next(&mut result, patience, &doing).await.map_err(source_end)? {
                 builder.add(&job.plan, &row);
                 if builder.bytes >= pace.bytes() || builder.rows >= pace.rows() {
                     let chunk = builder.take(&job, 0, None, None, true);
@@ -206,8 +250,9 @@ impl Again<'_> {
         }
         let chunk = builder.take(&job, 0, None, None, false);
         self.write_once(None, &chunk.statements, None).await?;
+        self.rows += chunk.mark.rows;
         hold.release().await;
-        Ok(Reread::Done { at, exact: true })
+        Ok(at)
     }
 
     async fn empty(&mut self) -> Result<(), End> {
@@ -297,37 +342,74 @@ fn target_failed(error: &mysql_async::Error, doing: &str) -> Failure {
 }
 
 /// A table that is another one while it is read: a DDL statement is on its way.
-fn source_end(error: &mysql_async::Error, doing: &str) -> End {
-    match error {
-        mysql_async::Error::Server(error) if matches!(error.code, 1054 | 1146 | 1176 | 1412) => {
-            End::Differs(format!("it changed while it was read: {}", error.message))
-        }
-        error => End::Failed(query_failed(error, doing)),
+fn source_end(failure: Failure) -> End {
+    if is_of_another(&failure) {
+        return End::Differs(format!("it changed while it was read: {}", failure.raw_cause));
     }
+    End::Failed(failure)
+}
+
+/// Makes the target of one table, as the source prints it.
+async fn make(
+    spec: &CopySpec,
+    downstream: &Downstream,
+    table: &SourceTable,
+    target: &TargetTable,
+    progress: &watch::Sender<CopyProgress>,
+) -> Result<(), Failure> {
+    let (mut from, mut to) = (Source::new(&spec.source).connect().await?, downstream.connect().await?);
+    let (source, target) = (table.clone(), target.clone());
+    let wanted = [Wanted { source, target, view: false, transactional: true, rows: 0, bytes: 0 }];
+    let maker = Maker { spec, downstream, progress };
+    let mut problems = Problems::default();
+    maker.schemas(&mut from, &mut to, &wanted).await?;
+    maker.table(&mut from, &mut to, &wanted[0], &mut problems).await?;
+    problems.failure("a table cannot be read again", "resume-task").map_or(Ok(()), Err)
+}
+
+/// Whether the task has other sources downstream, whose rows nobody here could tell from ours.
+pub(super) async fn has_other_sources(spec: &CopySpec, to: &mut Conn) -> Result<bool, Failure> {
+    for sql in spec.tables.select_other_sources() {
+        match limited(to.query_first::<u64, _>(sql.as_str())).await {
+            Ok(Some(_)) => return Ok(true),
+            // What is not there, or not for this account, says nothing of others.
+            Ok(None) | Err(mysql_async::Error::Server(_)) => {}
+            Err(error) => return Err(target_failed(&error, "look for other sources of the task")),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether other tables of the source go into the same target.
-async fn is_shared(spec: &CopySpec, conn: &mut Conn, plan: &TablePlan) -> Result<bool, Failure> {
+pub(super) async fn is_shared(
+    spec: &CopySpec,
+    conn: &mut Conn,
+    table: &SourceTable,
+    target: &TargetTable,
+) -> Result<bool, Failure> {
     const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
                        table_schema NOT IN ('mysql','information_schema','performance_schema','sys')";
     let rows: Vec<(String, String)> = answered(conn.query(SQL)).await.map_err(|error| query_failed(&error, SQL))?;
-    for (schema, table) in rows {
-        let other = SourceTable(TableName::new(schema, table));
-        if other != plan.source && spec.guide.target(&other)?.as_ref() == Some(&plan.target) {
+    for (schema, name) in rows {
+        let other = SourceTable(TableName::new(schema, name));
+        if other != *table && spec.guide.target(&other)?.as_ref() == Some(target) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-async fn is_transactional(conn: &mut Conn, table: &SourceTable) -> Result<bool, Failure> {
+/// Whether a table's engine has transactions, and the source's estimates of its rows and bytes.
+async fn facts(conn: &mut Conn, table: &SourceTable) -> Result<(bool, u64, u64), Failure> {
     let sql = format!(
-        "SELECT COALESCE(e.transactions,'NO') FROM information_schema.tables t JOIN information_schema.engines e ON \
-         e.engine=t.engine WHERE t.table_schema={} AND t.table_name={}",
+        "SELECT COALESCE(e.transactions,'NO'), COALESCE(t.table_rows,0), COALESCE(t.data_length,0) FROM \
+         information_schema.tables t LEFT JOIN information_schema.engines e ON e.engine=t.engine WHERE t.table_schema={} \
+         AND t.table_name={}",
         crate::mysql::quote(&table.0.schema),
         crate::mysql::quote(&table.0.table)
     );
-    let answer: Option<String> =
+    let answer: Option<(String, u64, u64)> =
         answered(conn.query_first(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
-    Ok(answer.as_deref() == Some("YES"))
+    let (transactions, rows, bytes) = answer.unwrap_or_default();
+    Ok((transactions == "YES", rows, bytes))
 }

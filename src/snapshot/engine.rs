@@ -15,7 +15,7 @@ use super::chunk::{Builder, Chunk, Pace};
 use super::job::Job;
 use super::plan::TablePlan;
 use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
-use super::source::Source;
+use super::source::{Source, is_of_another};
 use super::spec::{CopyProgress, CopySpec, Phase, TableProgress};
 use super::state::{TableEnd, TableState, store, stored, to_text};
 use super::writer::Writer;
@@ -333,7 +333,13 @@ impl Engine {
             return Ok(Some(Ended::Failed(failure)));
         }
         let job = Arc::clone(&open.job);
-        match self.changed(&job).await {
+        let moved = is_of_another(&failure);
+        let changed = self.changed(&job).await.map(|changed| {
+            // It is as it was, but was another one or away when it was asked for. The statements that did that have it read
+            // again, so that nothing is lost by leaving it now.
+            changed.or_else(|| moved.then(|| "its structure or its name changed to and fro".to_owned()))
+        });
+        match changed {
             Ok(Some(why)) => {
                 tracing::warn!(table = %job.plan.source, why, "its structure changed while it was copied: it is read again");
                 job.left.store(true, Ordering::Relaxed);

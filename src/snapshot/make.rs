@@ -9,8 +9,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 
+use super::look::Wanted;
 use super::plan::ident;
-use super::prepare::Wanted;
 use super::problems::Problems;
 use super::source::{answered, query_failed};
 use super::spec::{CopyProgress, CopySpec};

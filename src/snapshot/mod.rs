@@ -17,11 +17,14 @@
 //!   is in one of DM's: where that is gone, so is the copy.
 
 mod again;
+mod check;
 mod chunk;
 mod engine;
 mod job;
 mod keyless;
+mod look;
 mod make;
+mod order;
 mod plan;
 mod prepare;
 mod problems;
@@ -34,13 +37,14 @@ mod structure;
 mod value;
 mod writer;
 
-pub use again::read_again;
+pub use again::{drop_leftover, read_again};
+pub use order::may_read_again;
 pub use run::copy;
 pub use spec::{
-    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Standing,
-    TableProgress,
+    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Rereading,
+    Standing, TableProgress,
 };
-pub use state::{look, record};
+pub use state::{look, open, record};
 
 use std::pin::Pin;
 

@@ -22,8 +22,12 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// All of them as one failure; `None` for none.
-    pub fn failure(mut self) -> Option<Failure> {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them as one failure, with what cannot be done because of them, and what to do then; `None` for none.
+    pub fn failure(mut self, what: &str, then: &str) -> Option<Failure> {
         self.0.sort_by(|a, b| a.1.cmp(&b.1));
         let (scope, _, _) = self.0.first()?;
         let more = self.0.len().saturating_sub(SHOWN);
@@ -32,11 +36,11 @@ impl Problems {
         let found: Vec<&str> = shown().map(|(_, found, _)| found.as_str()).collect();
         let mut remedies: Vec<&str> = shown().map(|(_, _, remedy)| remedy.as_str()).collect();
         remedies.dedup();
-        let text = format!("the copy of existing rows cannot begin: {}{more}", found.join("; "));
+        let text = format!("{what}: {}{more}", found.join("; "));
         Some(
             Failure::new(Code::QueryFailed, text)
                 .scope(*scope)
-                .workaround(format!("Please {}; then resume-task.", remedies.join("; "))),
+                .workaround(format!("Please {}; then {then}.", remedies.join("; "))),
         )
     }
 }
@@ -47,12 +51,12 @@ mod tests {
 
     #[test]
     fn all_are_named_and_too_many_are_counted() {
-        assert!(Problems::default().failure().is_none());
+        assert!(Problems::default().failure("x", "resume-task").is_none());
         let mut problems = Problems::default();
         for number in 10..40 {
             problems.add(Scope::Upstream, format!("problem {number}"), "mend it".to_owned());
         }
-        let failure = problems.failure().unwrap();
+        let failure = problems.failure("it cannot begin", "resume-task").unwrap();
         assert!(failure.message.contains("problem 10; problem 11") && failure.message.ends_with("and 10 more of such"));
         assert_eq!(failure.workaround, "Please mend it; then resume-task.");
     }

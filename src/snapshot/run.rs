@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Stopping;
 use super::engine::{Closed, Ended, Engine, Parts};
 use super::job::{Job, gaps, joined};
-use super::prepare::{Preparing, planned_again};
+use super::prepare::{Planned, Preparing, Seen, fits, planned_again};
 use super::source::Source;
 use super::spec::{CopyOutcome, CopyProgress, CopySpec, Phase, Replay};
 use super::state::{
@@ -16,7 +16,7 @@ use super::state::{
 };
 use crate::downstream::{Downstream, DownstreamOptions, limited};
 use crate::error::{Code, Failure};
-use crate::meta::{ChunkMark, DmRow, SafeNote};
+use crate::meta::{ChunkMark, DmRow, MetaTables, SafeNote};
 use crate::model::{Location, SourceTable};
 use crate::mysql::Endpoint;
 
@@ -24,6 +24,8 @@ use crate::mysql::Endpoint;
 const DELETED: u32 = 10_000;
 /// Tables stored in one statement.
 const STORED: usize = 500;
+/// How often tables are made that appear meanwhile.
+const ROUNDS: usize = 4;
 
 /// Why a copy did not come to its end.
 enum Stop {
@@ -54,7 +56,7 @@ pub async fn copy(
         () = &mut stopping => return CopyOutcome::Stopped,
         begun = begin(&spec, anew, &progress) => match begun {
             Ok(Begun::Ready(ready)) => *ready,
-            Ok(Begun::Over(replay)) => return CopyOutcome::Copied(replay),
+            Ok(Begun::Over(replay)) => return CopyOutcome::Copied(*replay),
             Err(stop) => return stop.into(),
         },
     };
@@ -88,7 +90,7 @@ impl From<Stop> for CopyOutcome {
 enum Begun {
     Ready(Box<Ready>),
     /// There is nothing to copy: that was done.
-    Over(Replay),
+    Over(Box<Replay>),
 }
 
 struct Ready {
@@ -107,7 +109,7 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
     if claimed.dm_row {
         // Between the look and the claim another worker came to the end.
         return match super::look(&mut conn, &spec.tables, spec.flavor).await? {
-            super::Standing::Copied(Some(replay)) => Ok(Begun::Over(replay)),
+            super::Standing::Copied(Some(replay)) => Ok(Begun::Over(Box::new(replay))),
             _ => Err(Stop::Fenced),
         };
     }
@@ -123,7 +125,7 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
     let preparing = Preparing { spec, source: &source, downstream: &downstream, progress };
     let (jobs, closed) = match state.step {
         Step::Copy => book.go_on(&preparing).await?,
-        Step::Prepare | Step::Copied => (book.prepare(&preparing, &source, &mut state).await?, Vec::new()),
+        Step::Prepare | Step::Copied => book.prepare(&preparing, &source, &mut state).await?,
     };
     let structures_at = state::location(state.structures_at.as_ref().unwrap_or(&state.from), spec.flavor)?;
     let hand_over =
@@ -131,6 +133,21 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
     let progress = progress.clone();
     let parts = Parts { spec: spec.clone(), source, downstream, epoch, conn, progress, jobs, closed };
     Ok(Begun::Ready(Box::new(Ready { parts, hand_over })))
+}
+
+/// Tables to copy, with the marks that are stored, and those that have ended.
+type ToDo = (Vec<(Job, Vec<ChunkMark>)>, Vec<Closed>);
+
+/// A table's number, name and state.
+type Numbered = (u32, SourceTable, TableState);
+
+fn write_tables(tables: &MetaTables, all: &[Numbered]) -> Vec<String> {
+    let write = |part: &[Numbered]| {
+        tables.write_copy_tables(
+            part.iter().map(|(number, name, state)| (*number, &*name.0.schema, &*name.0.table, to_text(state))),
+        )
+    };
+    all.chunks(STORED).map(write).collect()
 }
 
 /// Stores what happens before rows are copied.
@@ -168,27 +185,66 @@ impl Book<'_> {
         preparing: &Preparing<'_>,
         source: &Source,
         state: &mut CopyState,
-    ) -> Result<Vec<(Job, Vec<ChunkMark>)>, Stop> {
-        let jobs = preparing.tables().await?;
+    ) -> Result<ToDo, Stop> {
+        let planned = self.look_and_make(preparing).await?;
         let mut asking = source.connect().await?;
         state.structures_at = Some(stored(&self.spec.guide.location(&mut asking).await?));
         state.step = Step::Copy;
+        let open = planned.jobs.iter().map(|job| {
+            let (rows, bytes) = (job.rows_estimated, job.bytes_estimated);
+            let state = TableState { fingerprint: job.fingerprint, rows, bytes, end: TableEnd::Open };
+            (job.number, job.plan.source.clone(), state)
+        });
+        let open: Vec<Numbered> = open.collect();
+        let closed = (open.len()..).zip(&planned.stale).map(|(number, (wanted, fingerprint))| {
+            let name = wanted.source.clone();
+            tracing::warn!(table = %name, "its structure changed while both ends were looked at: it is read again");
+            let end = TableEnd::Stale { why: "its structure changed while both ends were looked at".to_owned() };
+            let state = TableState { fingerprint: *fingerprint, rows: wanted.rows, bytes: wanted.bytes, end };
+            Closed { number: u32::try_from(number).unwrap_or(u32::MAX), name, state }
+        });
+        let closed: Vec<Closed> = closed.collect();
         let tables = &self.spec.tables;
         let mut statements: Vec<String> = tables.delete_copied().into();
-        for part in jobs.chunks(STORED) {
-            statements.push(tables.write_copy_tables(part.iter().map(|job| {
-                let (rows, bytes) = (job.rows_estimated, job.bytes_estimated);
-                let state = TableState { fingerprint: job.fingerprint, rows, bytes, end: TableEnd::Open };
-                (job.number, &*job.plan.source.0.schema, &*job.plan.source.0.table, to_text(&state))
-            })));
-        }
+        let stale = closed.iter().map(|table| (table.number, table.name.clone(), table.state.clone()));
+        let all: Vec<Numbered> = open.into_iter().chain(stale).collect();
+        statements.extend(write_tables(tables, &all));
         statements.push(tables.write_copy(Some(self.epoch), &to_text(state)));
         self.store(&statements).await?;
-        Ok(jobs.into_iter().map(|job| (job, Vec::new())).collect())
+        Ok((planned.jobs.into_iter().map(|job| (job, Vec::new())).collect(), closed))
+    }
+
+    /// Makes tables until what was looked at is there. A source that changes all the time does not come to rest: what is
+    /// still on its way then is stale.
+    async fn look_and_make(&mut self, preparing: &Preparing<'_>) -> Result<Planned, Stop> {
+        let stored = load(self.conn, &self.spec.tables).await?;
+        let mut seen =
+            Seen::stored(stored.into_iter().map(|table| (table.name, table.number, table.state.fingerprint)));
+        let mut problems = preparing.check_source().await?;
+        let mut look = preparing.look().await?;
+        for round in 0..ROUNDS {
+            seen.take(&look);
+            let missing = look.missing();
+            // What does not fit may just be changing: that shows at the next look.
+            if missing.is_empty() && (round > 0 || fits(&look)) {
+                break;
+            }
+            let new = seen.make(&missing);
+            if !new.is_empty() {
+                self.store(&write_tables(&self.spec.tables, &new)).await?;
+            }
+            let before = problems.len();
+            preparing.make(&look, missing, &mut problems).await?;
+            look = preparing.look().await?;
+            if problems.len() > before {
+                break;
+            }
+        }
+        Ok(preparing.plan(&look, &seen, problems).await?)
     }
 
     /// Behind the marks.
-    async fn go_on(&mut self, preparing: &Preparing<'_>) -> Result<(Vec<(Job, Vec<ChunkMark>)>, Vec<Closed>), Stop> {
+    async fn go_on(&mut self, preparing: &Preparing<'_>) -> Result<ToDo, Stop> {
         let tables = load(self.conn, &self.spec.tables).await?;
         let names: Vec<(SourceTable, TableState)> =
             tables.iter().map(|table| (table.name.clone(), table.state.clone())).collect();
@@ -278,6 +334,7 @@ impl HandOver {
             until,
             starts: Vec::new(),
             stale: Vec::new(),
+            ordered: Vec::new(),
         };
         for table in closed {
             match &table.state.end {

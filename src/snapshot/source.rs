@@ -7,7 +7,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::reader::within;
-use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
+use crate::error::{Code, Failure, Scope, driver_failure, server_error_code, server_number};
 use crate::mysql::{Connector, Endpoint};
 
 /// Seconds that the source waits for us to take rows: writers may be slow for as long as a downstream waits for a lock.
@@ -72,4 +72,13 @@ pub(super) async fn answered<T>(
 /// What an operator is told when the source refused something.
 pub(super) fn query_failed(error: &mysql_async::Error, doing: &str) -> Failure {
     driver_failure(error, Code::QueryFailed, Scope::Upstream, doing)
+}
+
+/// Unknown column, table or key, and a definition that is newer than the snapshot: the table is not what it was when it was
+/// looked at, and a DDL statement is on its way.
+const OTHER: [u16; 4] = [1054, 1146, 1176, 1412];
+
+/// Whether the source refused something because a table is another one, or away.
+pub(super) fn is_of_another(failure: &Failure) -> bool {
+    failure.scope == Scope::Upstream.as_str() && server_number(failure).is_some_and(|number| OTHER.contains(&number))
 }

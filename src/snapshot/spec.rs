@@ -127,6 +127,8 @@ pub struct Replay {
     /// Tables whose structure changed before they were read whole: their rows cannot be applied until a DDL statement leads
     /// to [`read_again`](super::read_again).
     pub stale: Vec<SourceTable>,
+    /// Of these, the ones that an operator ordered to be read again.
+    pub ordered: Vec<SourceTable>,
 }
 
 /// How a copy ended.
@@ -142,6 +144,17 @@ pub enum CopyOutcome {
     Failed(Failure),
 }
 
+/// How a table is read again.
+#[derive(Debug, Clone, Default)]
+pub struct Rereading {
+    /// It is made first where only the source has it.
+    pub makes: bool,
+    /// Where the task has other sources, rows of theirs may be in it: then none is deleted.
+    pub spares_others: bool,
+    /// An UPDATE that each transaction runs and that must match a row; `None` where nothing fences.
+    pub fence: Option<String>,
+}
+
 /// How the reading of one table ended.
 #[derive(Debug)]
 pub enum Reread {
@@ -152,9 +165,15 @@ pub enum Reread {
         /// The rows are those at just this location (a start for the table). Otherwise its changes up to here must be
         /// applied idempotently.
         exact: bool,
+        /// Its target was missing, and was made.
+        made: bool,
+        /// How many they are.
+        rows: u64,
     },
-    /// Source and target have other columns now, or the source has no such table: a DDL statement is on its way.
+    /// Source and target have other columns now, or one of them has no such table: a DDL statement is on its way.
     Differs(String),
+    /// Neither side has such a table.
+    Nowhere,
     /// It was stopped, at a place that only a new reading makes good.
     Stopped,
     /// The fence did not match.

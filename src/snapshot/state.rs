@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::spec::{Replay, Standing};
 use crate::downstream::limited;
@@ -57,6 +58,8 @@ pub(super) struct StoredReplay {
     /// Schema, table, location.
     pub starts: Vec<(String, String, StoredMark)>,
     pub stale: Vec<(String, String)>,
+    #[serde(default)]
+    pub ordered: Vec<(String, String)>,
 }
 
 /// One table of the copy.
@@ -161,6 +164,7 @@ fn to_replay(state: &CopyState, flavor: Flavor) -> Result<Option<Replay>, Failur
         until: location(&replay.until, flavor)?,
         starts: starts.collect::<Result<_, Failure>>()?,
         stale: replay.stale.iter().map(|(schema, table)| source(schema, table)).collect(),
+        ordered: replay.ordered.iter().map(|(schema, table)| source(schema, table)).collect(),
     }))
 }
 
@@ -174,6 +178,7 @@ pub(super) fn from_replay(replay: &Replay) -> StoredReplay {
         until: stored(&replay.until),
         starts: replay.starts.iter().map(start).collect(),
         stale: replay.stale.iter().map(names).collect(),
+        ordered: replay.ordered.iter().map(names).collect(),
     }
 }
 
@@ -199,6 +204,60 @@ pub async fn record(
     Ok(written)
 }
 
+/// Makes sure that [`open`] will find its tables, and may write them.
+pub(super) async fn make_room(conn: &mut Conn, tables: &MetaTables) -> Result<(), Failure> {
+    create(conn, tables).await?;
+    limited(conn.query_drop(tables.insert_slots([COPY_SLOT]))).await.map_err(|error| unwritable(&error))
+}
+
+/// Stores what is left to be done where no copy was, or none is left: tables that are to be read again. `fence` is an UPDATE
+/// that must match a row; false where it did not.
+pub async fn open(conn: &mut Conn, tables: &MetaTables, replay: &Replay, fence: &str) -> Result<bool, Failure> {
+    make_room(conn, tables).await?;
+    let opened = open_in_transaction(conn, tables, replay, fence).await;
+    if !matches!(opened, Ok(true)) {
+        let _ = limited(conn.query_drop("ROLLBACK")).await;
+    }
+    opened.map_err(|error| unwritable(&error))
+}
+
+async fn open_in_transaction(
+    conn: &mut Conn,
+    tables: &MetaTables,
+    replay: &Replay,
+    fence: &str,
+) -> Result<bool, mysql_async::Error> {
+    limited(conn.query_drop("BEGIN")).await?;
+    limited(conn.query_drop(fence)).await?;
+    if conn.affected_rows() == 0 {
+        return Ok(false);
+    }
+    let slots: Vec<(i32, u64, String)> = limited(conn.query(tables.select_slots())).await?;
+    let tokens: Vec<String> = limited(conn.query(tables.select_witness())).await?;
+    let own = slots.iter().find(|(slot, _, _)| *slot == COPY_SLOT);
+    let before = own.and_then(|(_, _, text)| current(text, &tokens)).filter(|state| state.step == Step::Copied);
+    let token = match before {
+        Some(state) => state.token,
+        None => {
+            let token = Uuid::new_v4().to_string();
+            for statement in tables.write_witness(&token) {
+                limited(conn.query_drop(statement)).await?;
+            }
+            token
+        }
+    };
+    let state = CopyState {
+        token,
+        step: Step::Copied,
+        from: stored(&replay.from),
+        structures_at: Some(stored(&replay.structures_at)),
+        replay: Some(from_replay(replay)),
+    };
+    limited(conn.query_drop(tables.write_copy(None, &to_text(&state)))).await?;
+    limited(conn.query_drop("COMMIT")).await?;
+    Ok(true)
+}
+
 async fn record_in_transaction(
     conn: &mut Conn,
     tables: &MetaTables,
@@ -217,6 +276,9 @@ async fn record_in_transaction(
     let Some((_, _, text)) = own else { return Ok(true) };
     let Ok(mut state) = serde_json::from_str::<CopyState>(&text) else { return Ok(true) };
     state.replay = replay.map(from_replay);
+    if let Some(replay) = replay {
+        state.structures_at = Some(stored(&replay.structures_at));
+    }
     limited(conn.query_drop(tables.write_copy(None, &to_text(&state)))).await.map_err(|error| failed(&error))?;
     Ok(true)
 }
@@ -253,17 +315,18 @@ pub(super) async fn create(conn: &mut Conn, tables: &MetaTables) -> Result<(), F
 
 /// Takes the copy over, with `writers` slots.
 pub(super) async fn claim(conn: &mut Conn, tables: &MetaTables, writers: usize) -> Result<Claimed, Failure> {
-    let claimed = claim_slots(conn, tables, writers).await;
-    claimed.map_err(|error| {
-        let mut failure = failed(&error);
-        if is_one_of(&error, &DENIED) || is_one_of(&error, &ABSENT) {
-            failure.workaround =
-                "Please grant CREATE, SELECT, INSERT, UPDATE and DELETE on the task's meta-schema (dm_meta) \
-                                  downstream to the account of `target-database`, then resume-task."
-                    .to_owned();
-        }
-        failure
-    })
+    claim_slots(conn, tables, writers).await.map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &mysql_async::Error) -> Failure {
+    let mut failure = failed(error);
+    if is_one_of(error, &DENIED) || is_one_of(error, &ABSENT) {
+        failure.workaround =
+            "Please grant CREATE, SELECT, INSERT, UPDATE and DELETE on the task's meta-schema (dm_meta) \
+                              downstream to the account of `target-database`, then resume-task."
+                .to_owned();
+    }
+    failure
 }
 
 async fn claim_slots(conn: &mut Conn, tables: &MetaTables, writers: usize) -> Result<Claimed, mysql_async::Error> {

@@ -54,6 +54,11 @@ impl Structure {
         self.columns.iter().find(|column| column.name.to_lowercase() == name)
     }
 
+    /// Whether it has a column that `other` has not.
+    pub fn has_more_than(&self, other: &Structure) -> bool {
+        self.columns.iter().any(|column| other.column(&column.name).is_none())
+    }
+
     /// Equal for equal structures.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = Xxh3Default::new();

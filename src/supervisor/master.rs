@@ -109,7 +109,6 @@ struct Before {
     parks: ParkRecord,
 }
 
-/// Masters fill it in.
 /// The server id that every worker of a source uses. Several may keep its relay log at a time, and a MariaDB drops a
 /// replica for another one with its id, where a MySQL looks at their UUIDs: there each worker has an id of its own, as a
 /// dm-worker's relay has.

@@ -17,6 +17,7 @@ mod master;
 mod monitor;
 mod recipe;
 mod records;
+mod resync;
 mod schemas;
 mod source;
 mod sources;
@@ -37,6 +38,7 @@ pub use api::{
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
 pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
+pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
 pub use sources::RelayWish;

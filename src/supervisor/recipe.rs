@@ -250,6 +250,7 @@ impl Recipe for StoredRecipe {
             exceptions: Arc::new(self.exceptions().await?),
             declared: self.declared.clone(),
             copy: self.copy_plan(&subtask),
+            orders: Vec::new(),
         })
     }
 

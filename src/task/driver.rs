@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::handle::{Command, Recipe, TaskHandle, TaskSpec};
 use super::lifecycle::{Effect, Event, step};
 use super::meter::Meter;
-use super::record::ParkRecord;
+use super::record::{ParkRecord, TableOrder};
 use super::snapshot::{Counts, Parts, first_status, update};
-use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus};
+use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus, Unit};
 use crate::error::{Code, Failure, Retry, retry_of};
-use crate::model::{Location, RowMark};
-use crate::pipeline::{self, Doing, Outcome, Parked, Progress, Stop};
+use crate::model::{Location, RowMark, SourceTable};
+use crate::pipeline::{self, Doing, Outcome, Parked, PipelineSpec, Progress, Stop};
 use crate::runtime::{Beat, Owned, spawn};
 use crate::store::{Changes, Namespace, StoreError};
 
@@ -69,6 +69,12 @@ struct Driver {
     counts: Counts,
     /// Why nothing more can come from the source.
     stranger: Option<Failure>,
+    /// How many of the orders the present pipeline was given; 0 when it has taken them in.
+    orders_given: usize,
+    /// Tables that former pipelines have read again.
+    read_again: u64,
+    /// Of all of them, and what is to be said of the last one.
+    read_again_told: (u64, String),
     /// Moves with each round of the loop.
     beat: Beat,
     shutdown: Option<oneshot::Sender<()>>,
@@ -99,6 +105,9 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
         unstored: false,
         counts: Counts::default(),
         stranger: None,
+        orders_given: 0,
+        read_again: 0,
+        read_again_told: (0, String::new()),
         beat: beat.clone(),
         shutdown: None,
     };
@@ -188,6 +197,9 @@ impl Driver {
                 self.event(Event::Unpark);
                 let _ = reply.send(stored);
             }
+            Command::ReadAgain(table, reply) => {
+                let _ = reply.send(self.read_again(&table).await);
+            }
             Command::Renew(reply) => {
                 // The end of one pipeline begins the next, unless the task is to park anyway.
                 if self.stage == Stage::Running {
@@ -207,6 +219,22 @@ impl Driver {
             }
         }
         self.publish();
+    }
+
+    /// Stores the order, and ends the pipeline at a boundary: the next one takes it in before anything else.
+    async fn read_again(&mut self, table: &SourceTable) -> Result<(), Failure> {
+        follows(self.stage, self.record.unit)?;
+        let order = TableOrder::from(table);
+        if !self.record.orders.contains(&order) {
+            self.record.orders.push(order);
+            if let Err(failure) = self.store().await {
+                self.record.orders.pop();
+                return Err(failure);
+            }
+        }
+        tracing::info!(task = %self.spec.name, source = %self.spec.source_id, %table, "is ordered to be read again");
+        self.drain();
+        Ok(())
     }
 
     /// Goes on in the table, and does what it says.
@@ -233,7 +261,10 @@ impl Driver {
         let (progress_out, progress) = watch::channel(Progress::default());
         self.notes = self.spec.recipe.notes();
         self.told.clear();
-        let outcome = spawn("pipeline", run_pipeline(Arc::clone(&self.spec.recipe), stop_seen, progress_out));
+        let orders = self.record.orders.iter().map(TableOrder::table).collect();
+        let run = run_pipeline(Arc::clone(&self.spec.recipe), orders, stop_seen, progress_out);
+        let outcome = spawn("pipeline", run);
+        self.orders_given = self.record.orders.len();
         self.running = Some(Running { stop, progress, outcome, since: Instant::now(), cut_off: None });
     }
 
@@ -276,6 +307,7 @@ impl Driver {
     async fn ended(&mut self, outcome: Option<Outcome>) {
         self.take_progress();
         self.meter.pipeline_ended();
+        self.read_again = self.read_again_told.0;
         let ran = self.running.take().map_or(Duration::ZERO, |running| running.since.elapsed());
         let applied = |mark: Option<RowMark>, driver: &mut Driver| {
             if let Some(mark) = mark {
@@ -406,6 +438,18 @@ impl Driver {
             self.record.applied = Some(mark.into());
         }
         self.record.take_doing(&progress.doing);
+        if progress.applied.is_some() {
+            self.record.again = progress.again.iter().map(|known| known.table.to_string()).collect();
+        }
+        if progress.orders_taken && self.orders_given > 0 {
+            // They stand downstream. Where this is not stored any more, a table is read once more than it need be.
+            self.record.orders.drain(..self.orders_given);
+            self.orders_given = 0;
+            self.kept = (None, false);
+        }
+        if progress.read_again.0 > 0 {
+            self.read_again_told = (self.read_again + progress.read_again.0, progress.read_again.1.clone());
+        }
         self.record.ddl =
             progress.ddl.as_ref().map(|ddl| BegunDdl { statement: ddl.statement.clone(), since: ddl.since });
         if let Some(location) = &progress.flushed {
@@ -441,6 +485,7 @@ impl Driver {
             repairing: self.repair.is_some(),
             auto_resume_at: self.resume_at.map(|at| SystemTime::now() + at.saturating_duration_since(Instant::now())),
             reading,
+            read_again: &self.read_again_told,
             counts: self.counts,
         };
         self.status.send_modify(|status| update(status, parts));
@@ -493,6 +538,22 @@ impl Driver {
     }
 }
 
+/// Fails where a task does not follow the binlog now.
+pub fn follows(stage: Stage, unit: Unit) -> Result<(), Failure> {
+    if stage != Stage::Running {
+        let text = format!("current stage is {} but not running, invalid", stage.as_str());
+        return Err(Failure::new(Code::NotRunning, text).workaround(
+            "A table is read again while its task runs. Please resume-task, then give the command again.",
+        ));
+    }
+    if unit != Unit::Sync {
+        let text = "the task still copies existing rows, this table's too";
+        return Err(Failure::new(Code::NotRunning, text)
+            .workaround("Please wait until it follows the binlog (`status` says so), then give the command again."));
+    }
+    Ok(())
+}
+
 /// Between source id and task name in a key: a character that neither has.
 pub const KEY_SEPARATOR: char = '\u{1f}';
 
@@ -511,6 +572,7 @@ pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
 /// A stop while it is still being found out what to run leaves nothing behind.
 async fn run_pipeline(
     recipe: Arc<dyn Recipe>,
+    orders: Vec<SourceTable>,
     mut stop: watch::Receiver<Stop>,
     progress: watch::Sender<Progress>,
 ) -> Outcome {
@@ -521,7 +583,7 @@ async fn run_pipeline(
         spec = recipe.pipeline() => spec,
     };
     match spec {
-        Ok(spec) => pipeline::run(spec, stop, progress).await,
+        Ok(spec) => pipeline::run(PipelineSpec { orders, ..spec }, stop, progress).await,
         Err(failure) => Outcome::Failed { failure, applied: None },
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::meter::Pulse;
 use super::status::{Park, ParkReason, TaskStatus};
 use crate::error::{Code, Failure};
-use crate::model::{Flavor, Location};
+use crate::model::{Flavor, Location, SourceTable};
 use crate::pipeline::PipelineSpec;
 use crate::relay::{Relay, RelayError};
 use crate::runtime::Beat;
@@ -20,6 +20,8 @@ pub(super) enum Command {
     Park(ParkReason, Park, oneshot::Sender<Result<(), Failure>>),
     /// Take reasons away.
     Unpark(Vec<ParkReason>, oneshot::Sender<Result<(), Failure>>),
+    /// Read a table again.
+    ReadAgain(SourceTable, oneshot::Sender<Result<(), Failure>>),
     /// Its recipe says something else now.
     Renew(oneshot::Sender<Result<(), Failure>>),
     /// End.
@@ -127,6 +129,11 @@ impl TaskHandle {
     /// Takes reasons away; stored when it returns.
     pub async fn unpark(&self, reasons: &[ParkReason]) -> Result<(), Failure> {
         self.ask(|reply| Command::Unpark(reasons.to_vec(), reply)).await
+    }
+
+    /// Has a table read again at the next boundary; stored when it returns. Refused where it does not follow the binlog now.
+    pub async fn read_again(&self, table: SourceTable) -> Result<(), Failure> {
+        self.ask(|reply| Command::ReadAgain(table, reply)).await
     }
 
     /// Its recipe says something else now: a running pipeline is ended at a boundary, and another one begun.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::status::{BegunDdl, CopyStatus, Park, ParkReason, Unit};
 use crate::error::Failure;
 use crate::meta::StoredMark;
-use crate::model::RowMark;
+use crate::model::{RowMark, SourceTable, TableName};
 use crate::pipeline::{CopyPhase, CopyProgress, Doing, TableProgress};
 
 /// Stored under the subtask's key. Locations are for the status only: what a restart goes on from is stored downstream.
@@ -33,9 +33,37 @@ pub struct ParkRecord {
     /// How far the copy of existing rows was.
     #[serde(default)]
     pub copy: Option<CopyStatus>,
+    /// Tables that an operator wants read again, and that no pipeline has taken in yet.
+    #[serde(default)]
+    pub orders: Vec<TableOrder>,
+    /// Tables that were waiting to be read again.
+    #[serde(default)]
+    pub again: Vec<String>,
     /// It has come to its own end (mode `full`).
     #[serde(default)]
     pub finished: bool,
+}
+
+/// A table of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableOrder {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+}
+
+impl TableOrder {
+    /// As the pipeline knows it.
+    pub fn table(&self) -> SourceTable {
+        SourceTable(TableName::new(self.schema.as_str(), self.table.as_str()))
+    }
+}
+
+impl From<&SourceTable> for TableOrder {
+    fn from(table: &SourceTable) -> Self {
+        TableOrder { schema: table.0.schema.to_string(), table: table.0.table.to_string() }
+    }
 }
 
 impl ParkRecord {

@@ -9,7 +9,7 @@ use super::handle::TaskSpec;
 use super::lifecycle::{Event, step};
 use super::meter::Reading;
 use super::record::ParkRecord;
-use super::status::{Stage, TaskStatus};
+use super::status::{AgainStatus, Stage, TaskStatus};
 use crate::model::{Applied, Checkpointed, Dispatched, Flavor, RowMark};
 use crate::pipeline::Progress;
 
@@ -28,6 +28,8 @@ pub(super) struct Parts<'a> {
     pub repairing: bool,
     pub auto_resume_at: Option<SystemTime>,
     pub reading: Reading,
+    /// How many tables were read again, and what is to be said of the last one.
+    pub read_again: &'a (u64, String),
     /// Pipelines begun, and failures.
     pub counts: Counts,
 }
@@ -64,7 +66,26 @@ pub(super) fn first_status(spec: &TaskSpec, record: &ParkRecord) -> TaskStatus {
     take_applied(&mut status, record.applied.as_ref().and_then(|mark| mark.to_mark(flavor).ok()));
     status.flushed = flushed(record, flavor);
     (status.unit, status.copy) = (record.unit, record.copy.clone());
+    status.again = again(record, None);
     status
+}
+
+/// Tables that wait: in a pipeline's window, those that were when the last one ended, and those that none has taken in.
+fn again(record: &ParkRecord, progress: Option<&Progress>) -> Vec<AgainStatus> {
+    let mut all: Vec<AgainStatus> = match progress {
+        Some(progress) if progress.applied.is_some() => progress
+            .again
+            .iter()
+            .map(|known| AgainStatus { table: known.table.to_string(), reading: known.reading })
+            .collect(),
+        _ => record.again.iter().map(|table| AgainStatus { table: table.clone(), reading: None }).collect(),
+    };
+    for table in record.orders.iter().map(|order| order.table().to_string()) {
+        if !all.iter().any(|known| known.table == table) {
+            all.push(AgainStatus { table, reading: None });
+        }
+    }
+    all
 }
 
 /// Brings a status up to date.
@@ -86,6 +107,8 @@ pub(super) fn update(status: &mut TaskStatus, parts: Parts<'_>) {
     status.ddl.clone_from(&record.ddl);
     status.notes = parts.notes.iter().chain(parts.told).cloned().collect();
     status.unit = record.unit;
+    status.again = again(record, progress);
+    status.read_again.clone_from(parts.read_again);
     status.copy.clone_from(&record.copy);
     if let Some(copy) = &mut status.copy {
         (copy.rows_per_second, copy.bytes_per_second, copy.eta) = reading.copy;

@@ -215,6 +215,8 @@ impl TaskStatus {
             notes: Vec::new(),
             unit: Unit::default(),
             copy: None,
+            again: Vec::new(),
+            read_again: (0, String::new()),
         }
     }
 }
@@ -284,4 +286,17 @@ pub struct TaskStatus {
     pub unit: Unit,
     /// How far the copy of existing rows is, while that is what it is at.
     pub copy: Option<CopyStatus>,
+    /// Tables that are to be read again.
+    pub again: Vec<AgainStatus>,
+    /// How many were read again since the task was started in this process, and what is to be said of the last one.
+    pub read_again: (u64, String),
+}
+
+/// A table that is not what the source's is until it is read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgainStatus {
+    /// In backticks, as in SQL.
+    pub table: String,
+    /// Rows written and rows that it has, as the source estimates; `None` while it waits.
+    pub reading: Option<(u64, u64)>,
 }

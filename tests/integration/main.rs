@@ -47,6 +47,7 @@ mod memory;
 mod options;
 mod park;
 mod replicate;
+mod resync;
 mod schema;
 mod selftest;
 mod snapshot;

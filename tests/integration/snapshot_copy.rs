@@ -8,7 +8,8 @@ use dm_agent::model::{Flavor, Location, Secret, SourceTable, TableName};
 use dm_agent::mysql::{Connector, Endpoint};
 use dm_agent::pipeline::TaskGuide;
 use dm_agent::snapshot::{
-    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Existing, Replay, Reread, Standing, copy, look, read_again,
+    CopyOptions, CopyOutcome, CopyProgress, CopySpec, Existing, Replay, Reread, Rereading, Standing, copy, look,
+    read_again,
 };
 use dm_agent::transform::{BlockAllowRules, RouteRule, Rules, Transform};
 use tokio::sync::watch;
@@ -473,7 +474,8 @@ async fn a_table_is_read_again_whole() {
             let name = SourceTable(TableName::new(schema.as_str(), table));
             let (progress, _) = watch::channel(CopyProgress::default());
             let pending = Box::pin(std::future::pending());
-            let done = read_again(&bench.spec, &name, None, pending, progress).await.expect("it is read");
+            let done =
+                read_again(&bench.spec, &name, &Rereading::default(), pending, progress).await.expect("it is read");
             let Reread::Done { exact, .. } = done else { panic!("{done:?}") };
             assert_eq!(exact, table == "w");
         }
@@ -483,10 +485,19 @@ async fn a_table_is_read_again_whole() {
         let name = SourceTable(TableName::new(schema.as_str(), "t"));
         let fence = Some(format!("UPDATE {schema}.t SET k = k WHERE id = 0 AND 1 = 0"));
         let (progress, _) = watch::channel(CopyProgress::default());
-        let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress.clone()).await;
+        let done =
+            read_again(&bench.spec, &name, &Rereading::default(), Box::pin(std::future::pending()), progress.clone())
+                .await;
         assert!(matches!(&done, Ok(Reread::Differs(why)) if why.contains("lacks columns: n")), "{done:?}");
         bench.target.run("ALTER TABLE t ADD COLUMN n INT").await;
-        let done = read_again(&bench.spec, &name, fence, Box::pin(std::future::pending()), progress).await;
+        let done = read_again(
+            &bench.spec,
+            &name,
+            &Rereading { fence, ..Rereading::default() },
+            Box::pin(std::future::pending()),
+            progress,
+        )
+        .await;
         assert!(matches!(done, Ok(Reread::Fenced)), "{done:?}");
     }
 }
@@ -514,7 +525,7 @@ async fn shards_go_into_one_table() {
     bench.target.run(&format!("DELETE FROM {merged} WHERE id IN (2, 3)")).await;
     let name = SourceTable(TableName::new(bench.schema.as_str(), "s_1"));
     let (progress, _) = watch::channel(CopyProgress::default());
-    let done = read_again(&bench.spec, &name, None, Box::pin(std::future::pending()), progress).await;
+    let done = read_again(&bench.spec, &name, &Rereading::default(), Box::pin(std::future::pending()), progress).await;
     assert!(matches!(done, Ok(Reread::Done { exact: false, .. })), "{done:?}");
     assert_eq!(bench.target.number(&format!("SELECT COUNT(*) FROM {merged}")).await, 6_000);
 }

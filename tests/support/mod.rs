@@ -20,6 +20,7 @@ pub mod servers;
 pub mod socket;
 pub mod sysbench;
 pub mod workload;
+pub mod writer;
 
 use std::time::{Duration, Instant};
 

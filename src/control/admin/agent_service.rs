@@ -21,9 +21,10 @@ use super::master_service::{denied, peer_of};
 use super::peer::Level;
 use crate::control::backend::Backend;
 use crate::control::proto::agent::{
-    Event, EventsRequest, SetLogLevelReply, SetLogLevelRequest, StatusReply, StatusRequest, WatchStatusRequest,
-    agent_server::Agent,
+    Event, EventsRequest, ResyncTableReply, ResyncTableRequest, SetLogLevelReply, SetLogLevelRequest, StatusReply,
+    StatusRequest, WatchStatusRequest, agent_server::Agent,
 };
+use crate::supervisor::ResyncTable;
 
 /// The shortest interval of a watch.
 const SHORTEST_WATCH: Duration = Duration::from_millis(200);
@@ -79,6 +80,27 @@ impl Agent for AgentService {
             Err(failure) => {
                 audit.finish(format!("refused: {failure}"));
                 Err(Status::invalid_argument(failure.to_string()))
+            }
+        }
+    }
+
+    async fn resync_table(&self, request: Request<ResyncTableRequest>) -> Result<Response<ResyncTableReply>, Status> {
+        let peer = peer_of(&request)?;
+        let ResyncTableRequest { task, sources, schema, table } = request.into_inner();
+        let on = if sources.is_empty() { String::new() } else { format!(" -s {}", sources.join(",")) };
+        let audit = self.journal.audit(&peer, "resync-table", &format!("{task} {schema}.{table}{on}"));
+        if peer.level < Level::Admin {
+            audit.finish("denied");
+            return Err(denied("resync-table", &peer, Level::Admin));
+        }
+        match self.backend.resync_table(ResyncTable { task, sources, schema, table }, peer.actor()).await {
+            Ok((source_id, note)) => {
+                audit.finish("ok");
+                Ok(Response::new(ResyncTableReply { source_id, note }))
+            }
+            Err(failure) => {
+                audit.finish(format!("refused: {failure}"));
+                Err(Status::failed_precondition(failure.to_string()))
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::control::proto::agent;
 use crate::error::Failure;
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, Receiving, RelayStatus, SourceStatus};
-use crate::task::{CopyStatus, TaskStatus};
+use crate::task::{AgainStatus, CopyStatus, TaskStatus};
 
 /// Everything at this instant.
 pub fn reply(status: &AgentStatus, ready: bool, now: SystemTime) -> agent::StatusReply {
@@ -102,7 +102,14 @@ fn task(task: &TaskStatus) -> agent::Task {
         notes: task.notes.clone(),
         unit: task.unit.as_str().to_owned(),
         copy: task.copy.as_ref().map(copy),
+        again: task.again.iter().map(again).collect(),
+        read_again_total: task.read_again.0,
     }
+}
+
+fn again(known: &AgainStatus) -> agent::AgainTable {
+    let (rows_written, rows) = known.reading.unwrap_or_default();
+    agent::AgainTable { name: known.table.clone(), reading: known.reading.is_some(), rows_written, rows }
 }
 
 fn copy(copy: &CopyStatus) -> agent::Copy {

@@ -7,7 +7,8 @@ use tokio::sync::broadcast;
 use crate::control::backend::{AgentEvent, Backend, RelayOp};
 use crate::error::{Code, Failure};
 use crate::supervisor::{
-    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, SchemaOp, SchemaOrder, SourceResult, StartTask, TaskOp,
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, ResyncTable, SchemaOp, SchemaOrder, SourceResult,
+    StartTask, TaskOp,
 };
 
 /// A backend of which only what is a local operator's is passed on.
@@ -72,6 +73,11 @@ impl Backend for LocalBackend {
                 self.inner.order_schema(source_id, order, actor).await
             }
         }
+    }
+
+    /// DM has no words for it, so it is the operator's of this machine; nothing of the task's settings changes.
+    async fn resync_table(&self, request: ResyncTable, actor: Actor) -> Result<(String, String), Failure> {
+        self.inner.resync_table(request, actor).await
     }
 
     async fn check_task(&self, yaml: String, start_time: String) -> Result<String, Failure> {

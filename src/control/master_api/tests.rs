@@ -7,7 +7,9 @@ use tokio::sync::broadcast;
 use super::*;
 use crate::control::backend::{AgentEvent, RelayOp};
 use crate::control::pb_status::tests::{agent, parked_task, running_task, source};
-use crate::supervisor::{Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, SchemaOrder, StartTask};
+use crate::supervisor::{
+    Actor, AgentStatus, EventOrder, EventRefusal, OperateTask, Receiving, ResyncTable, SchemaOrder, StartTask,
+};
 use crate::task::{ParkReason, TaskStatus};
 
 /// A backend that records what was asked, and answers every task operation with success on each source, or with a
@@ -86,6 +88,11 @@ impl Backend for Double {
 
     async fn order_schema(&self, source_id: String, order: SchemaOrder, _: Actor) -> Result<String, Failure> {
         self.answer(format!("{:?} {source_id} {}.{}", order.op, order.database, order.table), String::new())
+    }
+
+    async fn resync_table(&self, request: ResyncTable, actor: Actor) -> Result<(String, String), Failure> {
+        let asked = format!("resync {}.{} of {} by {}", request.schema, request.table, request.task, actor.name);
+        self.answer(asked, ("mysql-01".to_owned(), String::new()))
     }
 
     async fn check_task(&self, _: String, _: String) -> Result<String, Failure> {

@@ -37,10 +37,10 @@ impl Coordinator {
             progress.activity = format!("running DDL: {shown}");
             progress.ddl = Some(running);
         });
-        let mut result = self.run_steps(&ddl, stop).await;
-        if result.is_ok() {
-            result = self.settle_window(&ddl, stop).await.and(result);
-        }
+        let result = match self.run_steps(&ddl, stop).await {
+            Ok((intent, taken_for_done)) => self.settle_window(&ddl, taken_for_done, stop).await.map(|()| intent),
+            Err(ended) => Err(ended),
+        };
         let lost =
             |failure: &Failure| matches!(failure.known_code(), Some(Code::InvalidConnection | Code::DriverError));
         if !matches!(&result, Err(Ended::Failed(failure)) if lost(failure)) {
@@ -56,7 +56,12 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn run_steps(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<Option<DdlIntent>, Ended> {
+    /// The intent that is left, and whether a step counted as done because it came with the structures of the copy.
+    async fn run_steps(
+        &mut self,
+        ddl: &DdlItem,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(Option<DdlIntent>, bool), Ended> {
         let start = StoredMark::from(&self.applied);
         let (tables, downstream) = (self.options.tables.clone(), self.options.downstream.clone());
         let (epoch, lock, progress) = (self.options.claimed.epoch, DdlLock::new(&tables), self.progress.clone());
@@ -66,7 +71,7 @@ impl Coordinator {
             tracing::warn!(statement = %other.statement, "it was begun, or refused, and another one is ordered in its place");
         }
         self.control().await?;
-        let Some(conn) = self.control.as_mut() else { return Ok(intent) };
+        let Some(conn) = self.control.as_mut() else { return Ok((intent, false)) };
         let (mut with_rows, mut here);
         let intents: &mut dyn Intents = match self.book.kept() {
             Kept::Downstream => {
@@ -91,7 +96,11 @@ impl Coordinator {
             stopping,
             stopped: false,
             may_be_done: self.ddl_may_be_done,
-            came_with_copy: self.options.windows.is(|window| window.structures_may_have(&self.applied.location)),
+            came_with_copy: self.options.windows.is(|window| {
+                let mut touched = ddl.again.iter().chain(&ddl.emptied);
+                window.structures_may_have(&self.applied.location) || touched.any(|table| window.is_stale(table))
+            }),
+            taken_for_done: false,
             say: &|waits| progress.send_modify(|progress| progress.activity = waits),
         };
         let mut result = Ok(());
@@ -101,11 +110,12 @@ impl Coordinator {
                 break;
             }
         }
+        let taken_for_done = run.taken_for_done;
         if result.is_err() {
             // The next one begins with a connection that holds nothing.
             self.control = None;
         }
         result?;
-        Ok(intent)
+        Ok((intent, taken_for_done))
     }
 }

@@ -7,15 +7,15 @@ use tokio::sync::watch;
 
 use super::super::Stop;
 use super::super::item::DdlItem;
+use super::super::progress::AgainProgress;
 use super::{Coordinator, Ended, Safe};
-use crate::apply::fetch_structure;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 use crate::model::{Location, RowMark, SourceTable};
 use crate::mysql::Connector;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Outcome, Parked};
-use crate::snapshot::{Reread, Stopping, read_again, record};
+use crate::snapshot::{CopyProgress, CopySpec, Reread, Rereading, Stopping, drop_leftover, read_again, record};
 
 /// How often stale tables are read again at the window's end, before a person is asked.
 const HEALS: u32 = 5;
@@ -24,16 +24,34 @@ const ASK: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Coordinator {
     /// Brings the window up to date behind a statement that has run and whose end is not stored.
-    pub(super) async fn settle_window(&mut self, ddl: &DdlItem, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
+    /// `taken_for_done` where it was refused because of what came with the structures of the copy.
+    pub(super) async fn settle_window(
+        &mut self,
+        ddl: &DdlItem,
+        taken_for_done: bool,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(), Ended> {
         let Some(mut window) = self.options.windows.now() else { return Ok(()) };
         if ddl.again.is_empty() && ddl.emptied.is_empty() {
             return Ok(());
         }
+        // A statement on its way is what stale tables wait for.
+        self.heals = 0;
         for table in &ddl.emptied {
             window.begins_empty(table);
         }
+        if taken_for_done {
+            // The new name was there, so the old one may still be.
+            let copy = self.options.copy.clone();
+            let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
+            for table in &ddl.renamed {
+                if !drop_leftover(&copy, table, &fence).await? {
+                    return Err(Ended::Fenced);
+                }
+            }
+        }
         for table in &ddl.again {
-            self.read_table_again(table, &mut window, stop).await?;
+            self.read_table_again(table, false, &mut window, stop).await?;
         }
         self.take_window(window).await
     }
@@ -50,7 +68,7 @@ impl Coordinator {
         self.store_together().await?;
         let until = window.until().clone();
         for table in window.stale() {
-            self.read_table_again(&table, &mut window, stop).await?;
+            self.read_table_again(&table, true, &mut window, stop).await?;
         }
         self.heals += 1;
         // Nothing more has come that could explain it, or it never does.
@@ -73,30 +91,38 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Reads one table again where all lanes stand, and says in `window` what follows from it.
+    /// Reads one table again where all lanes stand, and says in `window` what follows from it. `makes` it where only the
+    /// source has it.
     pub(super) async fn read_table_again(
         &mut self,
         table: &SourceTable,
+        makes: bool,
         window: &mut Window,
         stop: &mut watch::Receiver<Stop>,
     ) -> Result<(), Ended> {
         let copy = self.options.copy.clone();
-        let Some(target) = copy.guide.target(table)? else { return Ok(()) };
-        self.control().await?;
-        let Some(conn) = self.control.as_mut() else { return Ok(()) };
-        match fetch_structure(conn, &target).await {
-            Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) => {
-                window.begins_empty(table);
-                return Ok(());
-            }
-            other => drop(other?),
+        if copy.guide.target(table)?.is_none() {
+            // The task does not want it any more.
+            window.begins_empty(table);
+            return Ok(());
         }
         tracing::info!(%table, "read again");
         self.progress.send_modify(|progress| progress.activity = format!("reading {table} again"));
         let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
-        let (progress, _seen) = watch::channel(Default::default());
-        match read_again(&copy, table, Some(fence), stopping(stop), progress).await? {
-            Reread::Done { at, exact } => window.read_again(table, &at, exact),
+        let spares_others = window.is_ordered(table);
+        let how = Rereading { makes, spares_others, fence: Some(fence) };
+        match self.reading(&copy, table, &how, stop).await? {
+            Reread::Done { at, exact, made, rows } => {
+                window.read_again(table, &at, exact);
+                if made {
+                    window.made_at_end();
+                }
+                tracing::info!(%table, rows, at = %at, "has been read again");
+                self.progress.send_modify(|progress| {
+                    progress.read_again = (progress.read_again.0 + 1, format!("{table} was read again: {rows} rows"));
+                });
+            }
+            Reread::Nowhere => drop(window.begins_empty(table)),
             Reread::Differs(why) => {
                 tracing::info!(%table, why, "has another structure on the source by now: its rows wait for the next statement");
                 window.differs(table, &source_now(&copy).await?);
@@ -105,6 +131,33 @@ impl Coordinator {
             Reread::Fenced => return Err(Ended::Fenced),
         }
         Ok(())
+    }
+
+    /// Reads, and shows how far that is.
+    async fn reading(
+        &self,
+        copy: &CopySpec,
+        table: &SourceTable,
+        how: &Rereading,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Reread, Failure> {
+        let (sender, mut seen) = watch::channel(CopyProgress::default());
+        let mut reading = std::pin::pin!(read_again(copy, table, how, stopping(stop), sender));
+        let show = |copy: &CopyProgress| {
+            let Some(at_work) = copy.at_work.first() else { return };
+            let reading = Some((at_work.rows, at_work.estimate));
+            self.progress.send_modify(|progress| match progress.again.iter_mut().find(|known| known.table == *table) {
+                Some(known) => known.reading = reading,
+                None => progress.again.push(AgainProgress { table: table.clone(), reading }),
+            });
+        };
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut reading => return done,
+                Ok(()) = seen.changed() => show(&seen.borrow_and_update()),
+            }
+        }
     }
 
     /// Stores what is left to be done.

@@ -57,8 +57,9 @@ impl Intake {
         let first_step = self.ddl_steps;
         self.ddl_steps += steps.len() as u32;
         let (done, ran) = oneshot::channel();
-        let Touched { again, emptied } = touched;
-        self.send(Item::Ddl(DdlItem { steps, first_step, place: place.into(), again, emptied, done }), 0).await?;
+        let Touched { again, emptied, renamed } = touched;
+        let place = place.into();
+        self.send(Item::Ddl(DdlItem { steps, first_step, place, again, emptied, renamed, done }), 0).await?;
         // Its sender goes with the coordinator.
         let end = ran.await.map_err(|_| Gone)?;
         self.bindings.clear();
@@ -219,13 +220,15 @@ impl Intake {
     }
 }
 
-/// What statements do to tables that were copied.
-#[derive(Default)]
+/// What statements do to tables that were copied, all of them together: `RENAME TABLE a TO x, b TO a` leaves `a` to be read.
+#[derive(Debug, Default, PartialEq)]
 struct Touched {
     /// Their structure is another one behind it.
     again: Vec<SourceTable>,
     /// They hold nothing behind it, or are not there.
     emptied: Vec<SourceTable>,
+    /// Of them, those that have another name behind it.
+    renamed: Vec<SourceTable>,
 }
 
 impl Touched {
@@ -233,28 +236,52 @@ impl Touched {
         let mut touched = Touched::default();
         for TargetStatement { kind, sources, schema_only, .. } in statements {
             match kind {
-                DdlKind::AlterTable => touched.again.extend(sources.iter().cloned()),
+                DdlKind::AlterTable => sources.iter().for_each(|table| touched.alters(table)),
                 // `a TO b`.
                 DdlKind::RenameTable => {
-                    touched.emptied.extend(sources.first().cloned());
-                    touched.again.extend(sources.get(1).cloned());
+                    let [from, to] = sources.as_slice() else { continue };
+                    touched.empties(from);
+                    touched.alters(to);
+                    // Names that some servers do not tell apart may be the same table.
+                    if from.0.to_string().to_lowercase() != to.0.to_string().to_lowercase() {
+                        touched.renamed.push(from.clone());
+                    }
                 }
-                DdlKind::DropTable | DdlKind::TruncateTable => touched.emptied.extend(sources.first().cloned()),
+                DdlKind::DropTable | DdlKind::TruncateTable => {
+                    sources.first().into_iter().for_each(|table| touched.empties(table));
+                }
                 DdlKind::DropDatabase => {
                     let of_it = |table: &&SourceTable| match (transform.table(table), schema_only) {
                         (Ok(Some(target)), Some(schema)) => *target.0.schema == **schema,
                         _ => false,
                     };
-                    touched.emptied.extend(window.tables().filter(of_it).cloned());
+                    window.tables().filter(of_it).for_each(|table| touched.empties(table));
                 }
-                DdlKind::CreateDatabase
-                | DdlKind::AlterDatabase
-                | DdlKind::CreateTable
-                | DdlKind::CreateIndex
-                | DdlKind::DropIndex => {}
+                // One that waits to be read again may not be there.
+                DdlKind::CreateIndex | DdlKind::DropIndex => {
+                    sources.iter().filter(|table| window.is_stale(table)).for_each(|table| touched.alters(table));
+                }
+                DdlKind::CreateDatabase | DdlKind::AlterDatabase | DdlKind::CreateTable => {}
             }
         }
         touched
+    }
+
+    fn alters(&mut self, table: &SourceTable) {
+        self.forget(table);
+        self.again.push(table.clone());
+    }
+
+    fn empties(&mut self, table: &SourceTable) {
+        self.forget(table);
+        self.emptied.push(table.clone());
+    }
+
+    /// What was before does not count: its name means another table now.
+    fn forget(&mut self, table: &SourceTable) {
+        for list in [&mut self.again, &mut self.emptied, &mut self.renamed] {
+            list.retain(|known| known != table);
+        }
     }
 }
 
@@ -274,4 +301,64 @@ fn clause(TargetClause { text, condition }: TargetClause) -> DdlClause {
 fn east(minutes: i64) -> String {
     let sign = if minutes < 0 { '-' } else { '+' };
     format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BinlogPosition, GtidSet, Location};
+    use crate::snapshot::Replay;
+    use crate::transform::{BlockAllowRules, Rules};
+
+    fn table(name: &str) -> SourceTable {
+        SourceTable(TableName::new("s", name))
+    }
+
+    fn names(tables: &[SourceTable]) -> Vec<&str> {
+        tables.iter().map(|table| &*table.0.table).collect()
+    }
+
+    /// What a statement touches: again, emptied, renamed. `stale` waits to be read again.
+    fn touched(text: &str, stale: &str) -> [String; 3] {
+        let at = Location::new(BinlogPosition::parse("b.000001", 4).unwrap(), GtidSet::empty(Flavor::MySql));
+        let window = Window::new(&Replay {
+            from: at.clone(),
+            structures_at: at.clone(),
+            until: at,
+            starts: Vec::new(),
+            stale: vec![table(stale)],
+            ordered: Vec::new(),
+        });
+        let rules = Rules {
+            block_allow: BlockAllowRules::default(),
+            routes: Vec::new(),
+            case_sensitive: true,
+            meta_schema: "dm_meta".to_owned(),
+            flavor: Flavor::MySql,
+        };
+        let transform = Transform::new(&rules).unwrap();
+        let plan = transform.statement(&DdlInput { schema: "s", text, sql_mode: 0 }).unwrap();
+        let DdlPlan::Run(statements) = plan else { panic!("{text} is left out") };
+        let Touched { again, emptied, renamed } = Touched::by(&statements, &window, &transform);
+        [again, emptied, renamed].map(|tables| names(&tables).join(","))
+    }
+
+    #[test]
+    fn what_counts_is_what_a_name_means_behind_all_of_it() {
+        for (text, again, emptied, renamed) in [
+            ("ALTER TABLE a ADD COLUMN c INT", "a", "", ""),
+            ("RENAME TABLE a TO b", "b", "a", "a"),
+            ("RENAME TABLE a TO x, b TO a, x TO b", "a,b", "x", "x"),
+            ("RENAME TABLE a TO b, b TO a", "a", "b", "b"),
+            // One table on some servers, which must not be taken for what is left of it.
+            ("RENAME TABLE a TO A", "A", "a", ""),
+            ("DROP TABLE a, b", "", "a,b", ""),
+            ("TRUNCATE TABLE a", "", "a", ""),
+            ("CREATE TABLE a (id INT)", "", "", ""),
+            ("CREATE INDEX i ON a (c)", "", "", ""),
+            ("CREATE INDEX i ON waits (c)", "waits", "", ""),
+        ] {
+            assert_eq!(touched(text, "waits"), [again, emptied, renamed], "{text}");
+        }
+    }
 }
