@@ -206,7 +206,9 @@ impl Supervisor {
     /// Until it applies, or failed; a task that is still connecting when patience ends is left to it.
     async fn wait_until_running(&self, handle: &TaskHandle) -> Result<(), Failure> {
         let settled = |status: &TaskStatus| {
-            let at_work = status.activity == "applying" || status.unit == Unit::Load;
+            // A table that is read again may take hours, and is work too.
+            let reads = status.again.iter().any(|table| table.reading.is_some());
+            let at_work = status.activity == "applying" || status.unit == Unit::Load || reads;
             (status.stage == Stage::Running && at_work)
                 || status.stage == Stage::Finished
                 || !status.failures.is_empty()
