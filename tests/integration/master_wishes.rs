@@ -307,6 +307,9 @@ async fn every_other_method_answers() {
     assert_eq!(off, pb::CommonWorkerResponse { result: true, ..Default::default() }, "no relay log to purge");
     link.master.start_relay_on(&link.source_id, WORKER).await;
     link.pause().await.expect_quick();
+    let nofile = pb::PurgeRelayRequest { filename: "nofile".into(), ..Default::default() };
+    let passed = worker.purge_relay(nofile).await.expect("PurgeRelay").into_inner();
+    assert_eq!(passed, pb::CommonWorkerResponse { result: true, ..Default::default() }, "as recorded");
     let refused = worker.purge_relay(purge).await.expect("PurgeRelay").into_inner();
     let words = format!("sub task {} current stage is Paused", link.task);
     assert!(!refused.result && refused.msg.contains("code=30037") && refused.msg.contains(&words), "{refused:?}");

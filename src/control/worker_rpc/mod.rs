@@ -17,6 +17,7 @@ use super::proto::pb::worker_server::Worker;
 use crate::control::backend::Backend;
 use crate::control::pb_status::{event_op, schema_op};
 use crate::error::Failure;
+use crate::model::BinlogFile;
 use crate::supervisor::{EventOrder, SchemaOrder, Supervisor};
 
 pub use answers::METHODS;
@@ -178,6 +179,11 @@ impl WorkerService {
             return Ok(());
         }
         let filename = answers::purge_arguments(request)?;
+        if BinlogFile::parse(&filename).is_err() {
+            // As recorded (`purge-relay-badfile.txt`): nothing is before a file that no source can have.
+            tracing::warn!(source, filename, "purge-relay: this is no binlog file's name, and nothing is removed");
+            return Ok(());
+        }
         self.backend.purge_relay(source, filename, answers::master()).await
     }
 }
