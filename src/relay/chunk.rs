@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use super::{Boundary, Lsn};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
@@ -18,8 +19,9 @@ use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 /// Raw bytes of a full chunk.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 const MAGIC: &[u8; 4] = b"DMR1";
-/// Of the compression: half of what OLTP binlogs take, at a speed that one core keeps up with.
-const LEVEL: i32 = 1;
+/// Of the compression. The fast levels leave out the entropy coding of what repeats nothing, which is most of what rows are; with
+/// it this one makes OLTP binlogs as small as level 1 does, at almost twice its speed.
+const LEVEL: i32 = -2;
 /// Magic and CRC.
 const PROLOGUE: usize = 8;
 const NO_EVENT: u32 = u32::MAX;
@@ -76,7 +78,9 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new() -> std::io::Result<Encoder> {
-        zstd::bulk::Compressor::new(LEVEL).map(|zstd| Encoder { zstd })
+        let mut zstd = zstd::bulk::Compressor::new(LEVEL)?;
+        zstd.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
+        Ok(Encoder { zstd })
     }
 
     /// The bytes to store.

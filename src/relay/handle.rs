@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::intake::{Cut, Intake};
+use super::chunk::Chunk;
+use super::cuts::Cut;
+use super::intake::Intake;
 use super::log::{Shared, TailBatch};
 use super::reader::RelayReader;
 use super::reading::ReadRequest;
@@ -54,7 +56,10 @@ pub(super) struct Core {
 /// The door to the storage thread.
 pub(super) struct Gate {
     state: Mutex<GateState>,
+    /// For the storage thread.
     wake: Condvar,
+    /// For its helper.
+    work: Condvar,
 }
 
 pub(super) struct GateState {
@@ -86,7 +91,7 @@ pub(super) enum Step {
 impl Gate {
     pub fn new(intake: Option<Intake>) -> Self {
         let state = GateState { intake, commands: VecDeque::new(), stop: false };
-        Gate { state: Mutex::new(state), wake: Condvar::new() }
+        Gate { state: Mutex::new(state), wake: Condvar::new(), work: Condvar::new() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, GateState> {
@@ -107,7 +112,7 @@ impl Gate {
             if now >= deadline {
                 return Step::Tick;
             }
-            if storing && let Some(cut) = state.intake.as_mut().and_then(|intake| intake.take(false)) {
+            if storing && let Some(cut) = state.intake.as_mut().and_then(|intake| intake.cuts.take_unless_borrowed()) {
                 return Step::Store(cut);
             }
             let waited = self.wake.wait_timeout(state, deadline - now);
@@ -115,9 +120,42 @@ impl Gate {
         }
     }
 
+    /// Waits for a chunk that can be compressed ahead; `None` when the log closes.
+    pub fn borrow(&self) -> Option<Chunk> {
+        let mut state = self.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            if let Some(chunk) = state.intake.as_mut().and_then(|intake| intake.cuts.borrow()) {
+                return Some(chunk);
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Brings back what was made of a borrowed chunk, if anything was.
+    pub fn bring_back(&self, start: Lsn, value: Option<Vec<u8>>) {
+        if let Some(intake) = &mut self.lock().intake {
+            intake.cuts.bring_back(start, value);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Says that so many chunks wait; one alone is the storage thread's.
+    fn notify(&self, waiting: usize) {
+        if waiting > 0 {
+            self.wake.notify_one();
+        }
+        if waiting > 1 {
+            self.work.notify_one();
+        }
+    }
+
     fn stop(&self) {
         self.lock().stop = true;
         self.wake.notify_all();
+        self.work.notify_all();
     }
 }
 
@@ -191,11 +229,9 @@ impl Core {
             let (received, newest) = (intake.boundary(), intake.newest());
             self.shared.log().publish(batch, received, newest, self.config.tail_bytes);
         }
-        let wake = intake.has_full();
+        let waiting = intake.cuts.len();
         drop(gate);
-        if wake {
-            self.gate.wake.notify_one();
-        }
+        self.gate.notify(waiting);
         self.shared.ring();
         outcome
     }

@@ -4,24 +4,16 @@
 //! order, and each chunk's boundaries are the last ones at or before its ends. No I/O: the storage thread takes the
 //! chunks away. A crash loses what is here, which was never said to be relayed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::chunk::{CHUNK_BYTES, Chunk, Header};
+use super::cuts::{Cut, Cuts, Encoded};
 use super::{Boundary, Lsn, RelayConfig};
 use crate::binlog::{FrameError, StreamTracker};
 use crate::model::Location;
 
 /// A chunk at least this large is closed by a flush; a smaller one stays open and is stored again when it has grown.
 const CLOSE_BYTES: usize = 64 << 10;
-
-/// A chunk to be stored.
-#[derive(Debug)]
-pub(super) struct Cut {
-    pub chunk: Chunk,
-    /// Whether its segment ends with it.
-    pub ends_segment: bool,
-}
 
 /// The end of the stream.
 pub(super) struct Intake {
@@ -32,7 +24,8 @@ pub(super) struct Intake {
     boundary_checksum: bool,
     newest: u32,
     open: OpenChunk,
-    full: VecDeque<Cut>,
+    /// Full chunks, the storage thread's and its helper's.
+    pub cuts: Cuts,
     segment_bytes: u64,
     /// Where the segment begins that the open chunk belongs to.
     segment_start: Lsn,
@@ -74,7 +67,7 @@ impl Intake {
             boundary_checksum: begin.checksum,
             newest: 0,
             open: OpenChunk::at(start, begin, restart),
-            full: VecDeque::new(),
+            cuts: Cuts::default(),
             segment_bytes: config.effective_segment_bytes(),
             segment_start: start,
             epoch: 0,
@@ -115,11 +108,6 @@ impl Intake {
     /// Whether the chunk that begins at `lsn` says that the stream begins again.
     pub fn restarts_at(&self, lsn: Lsn) -> bool {
         self.open.start == lsn && self.open.restart
-    }
-
-    /// Whether chunks wait to be stored.
-    pub fn has_full(&self) -> bool {
-        !self.full.is_empty()
     }
 
     /// Takes one whole event in. After an error nothing of it is kept.
@@ -177,22 +165,23 @@ impl Intake {
         }
     }
 
-    /// The next full chunk; without one, and if `partial`, what the open chunk holds beyond what was handed out.
-    pub fn take(&mut self, partial: bool) -> Option<Cut> {
-        if let Some(cut) = self.full.pop_front() {
+    /// The next full chunk; without one what the open chunk holds beyond what was handed out.
+    pub fn take(&mut self) -> Option<Cut> {
+        if let Some(cut) = self.cuts.take() {
             return Some(cut);
         }
-        if !partial || self.open.raw.len() == self.open.stored {
+        if self.open.raw.len() == self.open.stored {
             return None;
         }
         let end = self.boundary();
         if self.open.raw.len() >= CLOSE_BYTES {
             self.close(end);
-            return self.full.pop_front();
+            return self.cuts.take();
         }
         self.open.stored = self.open.raw.len();
         let raw = self.open.raw.clone();
-        Some(Cut { chunk: Chunk { header: self.header(end), raw: raw.into() }, ends_segment: false })
+        let chunk = Chunk { header: self.header(end), raw: raw.into() };
+        Some(Cut { chunk, ends_segment: false, encoded: Encoded::No })
     }
 
     /// Ends the open chunk and its segment where they are.
@@ -201,9 +190,7 @@ impl Intake {
         if !self.open.raw.is_empty() {
             self.close(here);
         }
-        if let Some(last) = self.full.back_mut() {
-            last.ends_segment = true;
-        }
+        self.cuts.end_segment();
         self.segment_start = self.end;
     }
 
@@ -216,7 +203,7 @@ impl Intake {
         if ends_segment {
             self.segment_start = self.end;
         }
-        self.full.push_back(Cut { chunk: Chunk { header, raw: open.raw.into() }, ends_segment });
+        self.cuts.push(Chunk { header, raw: open.raw.into() }, ends_segment);
     }
 
     fn header(&self, end: Boundary) -> Header {

@@ -17,7 +17,9 @@
 //! every protected task and every reader has passed it, or when an operator begins anew. After `kill -9` the log ends at
 //! the last chunk that was stored whole, perhaps inside an event; the next chunk then says that the stream begins again.
 
+mod ahead;
 mod chunk;
+mod cuts;
 mod error;
 mod handle;
 mod intake;

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::ahead;
 use super::chunk::{Chunk, Encoder};
+use super::cuts::{Cut, Encoded};
 use super::handle::{Command, Core, Reply, Step};
-use super::intake::{Cut, Intake};
+use super::intake::Intake;
 use super::reading::ReadRequest;
 use super::segment::{Manifest, Segment, segment_dir};
 use super::{Boundary, Lsn, RelayError};
@@ -73,6 +75,9 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
     let interval = storage.core.config.flush_interval;
     let mut deadline = Instant::now() + interval;
     let core = storage.core.clone();
+    // Without a helper everything is compressed here.
+    let helper =
+        ahead::spawn(core.clone()).inspect_err(|error| tracing::warn!(%error, "no thread to compress ahead")).ok();
     loop {
         let result = match core.gate.next(deadline, !storage.failed && !storage.starved) {
             Step::Command(command) => storage.command(command),
@@ -90,6 +95,9 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
     }
     if let Err(error) = storage.finish() {
         storage.fail(error);
+    }
+    if helper.is_some_and(|helper| helper.join().is_err()) {
+        tracing::error!("the thread that compresses ahead has panicked");
     }
     let (done, ended) = tokio::sync::oneshot::channel();
     if core.reads.blocking_send(ReadRequest::Stop { done }).is_ok() {
@@ -130,9 +138,13 @@ impl Storage {
 
     /// Stores one chunk, and flushes or turns to the next segment where it is time.
     fn store(&mut self, cut: Cut) -> Result<(), RelayError> {
-        let header = &cut.chunk.header;
+        let Cut { chunk, ends_segment, encoded } = cut;
+        let value = match encoded {
+            Encoded::Done(value) => value,
+            _ => self.encode(&chunk)?,
+        };
+        let header = &chunk.header;
         let end_lsn = header.end_lsn();
-        let value = self.encode(&cut.chunk)?;
         let active = self.active()?;
         active.table.put(&header.start.0.to_be_bytes(), &value)?;
         let seq = active.seq;
@@ -164,7 +176,7 @@ impl Storage {
         if raw_bytes > self.segment_bytes / 2 {
             self.prepare_spare();
         }
-        if cut.ends_segment {
+        if ends_segment {
             return self.seal();
         }
         if self.unflushed >= self.core.config.flush_bytes {
@@ -281,7 +293,7 @@ impl Storage {
     /// Stores what waits, the open chunk included, and flushes.
     fn store_pending(&mut self, limit: usize) -> Result<(), RelayError> {
         for _ in 0..limit {
-            let next = self.core.gate.lock().intake.as_mut().and_then(|intake| intake.take(true));
+            let next = self.core.gate.lock().intake.as_mut().and_then(Intake::take);
             let Some(cut) = next else { break };
             self.store(cut)?;
         }
