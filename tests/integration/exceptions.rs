@@ -12,7 +12,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 async fn binlog(link: &Link, op: &str, place: Option<&str>, statements: &[&str]) -> Answer {
     let mut words = vec!["binlog", op, &link.task];
     words.extend(place.into_iter().flat_map(|place| ["-b", place]));
-    words.extend(statements);
+    // As one text, as dmctl takes them.
+    let statements = statements.join("; ");
+    words.extend((!statements.is_empty()).then_some(statements.as_str()));
     link.agent.ctl(&words).await
 }
 
