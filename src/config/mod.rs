@@ -38,6 +38,8 @@ mod golden_tests;
 #[cfg(test)]
 mod key_tests;
 #[cfg(test)]
+mod key_text_tests;
+#[cfg(test)]
 mod startup_tests;
 
 pub use crate::model::{MASK, Secret};

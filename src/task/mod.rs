@@ -9,12 +9,12 @@ mod record;
 mod snapshot;
 mod status;
 
-pub use driver::{KEY_SEPARATOR, follows, forget, record_key, start};
+pub use driver::{follows, start};
 pub use handle::{AutoResume, Recipe, RelayKeeper, TaskHandle, TaskSpec};
 pub use ledger::StoredLedger;
 pub use lifecycle::{Effect, Event, step};
 pub use meter::Pulse;
-pub use record::{ParkRecord, TableOrder};
+pub use record::{KEY_SEPARATOR, ParkRecord, TableOrder, forget, record_key};
 pub use status::{AgainStatus, BegunDdl, CopyStatus, Park, ParkReason, Stage, TaskStatus, Totals, Unit};
 
 pub use crate::pipeline::{DURATION_BOUNDS, Durations};

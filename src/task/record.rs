@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::meta::StoredMark;
 use crate::model::{RowMark, SourceTable, TableName};
 use crate::pipeline::{CopyPhase, CopyProgress, Doing, TableProgress};
+use crate::store::{Changes, Namespace};
 
 /// Stored under the subtask's key. Locations are for the status only: what a restart goes on from is stored downstream.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -82,6 +83,21 @@ impl ParkRecord {
             }
         }
     }
+}
+
+/// Between source id and task name in a key: a character that neither has.
+pub const KEY_SEPARATOR: char = '\u{1f}';
+
+/// Where a subtask's records stand in a namespace.
+pub fn record_key(source_id: &str, task: &str) -> String {
+    format!("{source_id}{KEY_SEPARATOR}{task}")
+}
+
+/// Removes what is kept of a subtask beside its record: why it was parked, what was ordered about events, and what was
+/// declared of tables.
+pub fn forget(changes: Changes, source_id: &str, task: &str) -> Changes {
+    let key = record_key(source_id, task);
+    changes.remove(Namespace::Park, &key).remove(Namespace::Operator, &key).remove(Namespace::Schema, &key)
 }
 
 fn copied(copy: &CopyProgress) -> CopyStatus {
