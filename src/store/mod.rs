@@ -8,6 +8,8 @@
 mod checkpoint_db;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod engine;
 mod preflight;
