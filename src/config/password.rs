@@ -7,14 +7,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use aes::Aes256;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use cfb_mode::cipher::{AsyncStreamCipher, KeyIvInit};
 
-use crate::model::Secret;
-
-const IV_LENGTH: usize = 16;
-const SEPARATOR: u8 = b'@';
+use crate::model::{Sealed, Secret};
 
 /// The key that a cluster's encrypted passwords are made with: 32 bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,19 +69,14 @@ impl SecretKey {
 
     /// The plain password: decrypted if it is one of DM's ciphertexts, else as it stands.
     pub fn reveal(&self, password: &Secret) -> Secret {
-        self.decrypt(password.expose()).map_or_else(|| password.clone(), Secret::new)
+        self.decrypt(password).map_or_else(|| password.clone(), Secret::new)
     }
 
-    fn decrypt(&self, text: &str) -> Option<String> {
-        let mut bytes = STANDARD.decode(text).ok()?;
-        let (iv, rest) = bytes.split_at_mut_checked(IV_LENGTH)?;
-        let (separator, ciphertext) = rest.split_first_mut()?;
-        if *separator != SEPARATOR {
-            return None;
-        }
-        let cipher = cfb_mode::Decryptor::<Aes256>::new_from_slices(&self.0, iv).ok()?;
-        cipher.decrypt(ciphertext);
-        String::from_utf8(ciphertext.to_vec()).ok()
+    fn decrypt(&self, password: &Secret) -> Option<String> {
+        let Sealed { iv, mut ciphertext } = password.sealed()?;
+        let cipher = cfb_mode::Decryptor::<Aes256>::new_from_slices(&self.0, &iv).ok()?;
+        cipher.decrypt(&mut ciphertext);
+        String::from_utf8(ciphertext).ok()
     }
 }
 
@@ -98,6 +88,9 @@ impl fmt::Debug for SecretKey {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use proptest::prelude::*;
 

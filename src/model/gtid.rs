@@ -220,6 +220,12 @@ impl MysqlGtidSet {
         self.sids.get(&key).is_some_and(|ranges| ranges.contains(gtid.number, gtid.number + 1))
     }
 
+    /// What of it is of one source.
+    pub fn of(&self, sid: Uuid) -> MysqlGtidSet {
+        let of_it = self.sids.iter().filter(|((other, _), _)| *other == sid);
+        MysqlGtidSet { sids: Arc::new(of_it.map(|(key, ranges)| (key.clone(), ranges.clone())).collect()) }
+    }
+
     /// All ranges as `(sid, tag, [(start, end exclusive)])`, sorted by UUID and tag.
     pub fn iter(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
         self.sids.iter().map(|((sid, tag), ranges)| (*sid, tag.as_str(), ranges.0.as_slice()))

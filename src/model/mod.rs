@@ -7,6 +7,7 @@ mod gtid;
 mod location;
 mod position;
 mod secret;
+mod size;
 mod table;
 mod version;
 
@@ -14,6 +15,7 @@ pub use gtid::{Gtid, GtidParseError, GtidSet, MariaGtid, MariaGtidSet, MysqlGtid
 pub use location::{Applied, Checkpointed, Dispatched, Flavor, Location, Received, Relayed, RowMark, RowOrdinal};
 
 pub use position::{BinlogFile, BinlogPosition, EventSpan, PositionParseError};
-pub use secret::{MASK, Secret};
+pub use secret::{MASK, Sealed, Secret};
+pub use size::ByteSize;
 pub use table::{SourceTable, TableName, TargetTable};
 pub use version::VERSION_LINES;

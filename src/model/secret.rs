@@ -5,10 +5,20 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
 /// What stands in place of a secret, in DM's output and ours.
 pub const MASK: &str = "******";
+
+/// What `dmctl encrypt` makes: `base64(IV ‖ "@" ‖ ciphertext)`.
+pub struct Sealed {
+    /// Initialisation vector.
+    pub iv: [u8; 16],
+    /// What is to be decrypted.
+    pub ciphertext: Vec<u8>,
+}
 
 /// A password or key.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -23,6 +33,15 @@ impl Secret {
     /// The plain text. Never hand it to a log, an error or a status.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Its parts, where it has the form of one of DM's encrypted passwords. There is no checksum in that form: a plain
+    /// password may have it, too.
+    pub fn sealed(&self) -> Option<Sealed> {
+        let bytes = STANDARD.decode(&self.0).ok()?;
+        let (iv, rest) = bytes.split_first_chunk()?;
+        let (b'@', ciphertext) = rest.split_first()? else { return None };
+        Some(Sealed { iv: *iv, ciphertext: ciphertext.to_vec() })
     }
 
     /// Whether nothing was given.
@@ -59,5 +78,14 @@ mod tests {
         let printed = format!("{secret} {secret:?} {}", serde_json::to_string(&secret).unwrap());
         assert!(!printed.contains("dmpw"), "{printed}");
         assert_eq!(secret.expose(), "dmpw");
+    }
+
+    #[test]
+    fn an_encrypted_one_is_known_by_its_form() {
+        let sealed = Secret::new("4k8KBGQHFKVhYQq1xzB29UB2JgSI").sealed().expect("dmctl made it");
+        assert_eq!(sealed.ciphertext.len(), "dmpw".len());
+        for plain in ["", "dmpw", "AAAAAAAAAAAAAAAAAAAAAA==", "AAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+            assert!(Secret::new(plain).sealed().is_none(), "{plain}");
+        }
     }
 }

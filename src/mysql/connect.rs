@@ -73,6 +73,9 @@ impl Connector {
         }
         let failure = driver_failure(error, Code::DriverError, scope, &doing);
         match login_remedy(error, scope) {
+            Some(remedy) if self.endpoint.password.sealed().is_some() => failure.workaround(format!(
+                "{remedy} The password looks like an encrypted one that was not decrypted: check `agent.secret-key-path`."
+            )),
             Some(remedy) => failure.workaround(remedy),
             None => failure,
         }
@@ -147,7 +150,7 @@ fn ssl_opts(files: &TlsFiles, name: Option<&str>) -> SslOpts {
     }
 }
 
-/// What to do where the server does not let the account in.
+/// What to do where the server does not let the account in, or not as it is asked.
 fn login_remedy(error: &Error, scope: Scope) -> Option<String> {
     let place = match scope {
         Scope::Upstream => "`user` and `password` of the source's `from` (`operate-source update` gives new ones)",
@@ -157,6 +160,9 @@ fn login_remedy(error: &Error, scope: Scope) -> Option<String> {
         Error::Server(server) if matches!(server.code, 1044 | 1045 | 1130 | 1698 | 3118 | 4151) => Some(format!(
             "Please check {place}, that the account may log in from this machine, and `security`, where it REQUIREs TLS."
         )),
+        Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+            Some("The server has no TLS: please set it up there, or remove `security`.".to_owned())
+        }
         // MySQL asks so where there is no such account, so as not to tell.
         Error::Driver(DriverError::UnknownAuthPlugin { .. }) => Some(format!(
             "Please check {place}: MySQL asks in this way for the password of an account that it does not have. One that is \
@@ -177,6 +183,11 @@ fn certificate_remedy(error: &Error, host: &str) -> String {
         if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
             return match why {
                 UnknownIssuer => "Please give the authority that signed the server's certificate as `ssl-ca`.".to_owned(),
+                NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
+                    "The server's certificate carries no name (as one that MySQL makes for itself): please give the server one \
+                     with the name {host} among its subject alternative names. `ssl-cert` and `ssl-key` without `ssl-ca` \
+                     encrypt and do not check."
+                ),
                 NotValidForName | NotValidForNameContext { .. } => format!(
                     "Please give a name that is in the server's certificate as `cert-allowed-cn`, or the server a certificate \
                      with the name {host}."

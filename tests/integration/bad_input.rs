@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use crate::support::agent::{Agent, AgentOptions};
-use crate::support::docs::{SourceFile, SourceLocation, TaskFile};
-use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
+use crate::support::docs::{SourceFile, TaskFile};
+use crate::support::fixture::{Link, LinkOptions, shared_pair};
 use crate::support::process::fresh_folder;
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
 use crate::support::socket;
 
 /// The agent answers, and has not panicked. ERROR lines are what these tests provoke.
-async fn assert_alive(agent: &Agent) {
+pub async fn assert_alive(agent: &Agent) {
     assert_eq!(agent.get("/healthz").await.status, 200);
     let panics: Vec<String> =
         agent.log().lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect();
@@ -156,6 +156,9 @@ async fn accounts_that_may_not_log_in() {
             let answer = agent.ctl(&["operate-source", "create", &path]).await;
             answer.expect_refusal(&[&server.port.to_string(), "`user` and `password` of the source's `from`"]);
         }
+        let path = agent.file("source.yaml", &good.replace("dmpw", "4k8KBGQHFKVhYQq1xzB29UB2JgSI"));
+        let no_key = agent.ctl(&["operate-source", "create", &path]).await;
+        no_key.expect_refusal(&["looks like an encrypted one", "`agent.secret-key-path`"]);
         let path = agent.file("source.yaml", &good);
         agent.ctl(&["operate-source", "create", &path]).await.expect_success();
         let task = TaskFile::new("t", kind.flavor(), server.port).yaml();
@@ -166,46 +169,6 @@ async fn accounts_that_may_not_log_in() {
         }
     }
     assert_alive(&agent).await;
-}
-
-/// Start locations that do not exist: inside a transaction, past the end, purged.
-#[tokio::test]
-async fn impossible_start_locations() {
-    let source = Server::start(Kind::MySql, &ServerOptions { gtid: false, ..ServerOptions::default() }).await;
-    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
-    let mut db = source.root().await;
-    db.run_all(["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "FLUSH BINARY LOGS"]).await;
-    let begin = location(&mut db, source.kind).await;
-    db.run("INSERT INTO d.t VALUES (1)").await;
-    let end = location(&mut db, source.kind).await;
-    db.run(&format!("PURGE BINARY LOGS TO '{}'", begin.file)).await;
-    let at = |position| SourceLocation { position, ..begin.clone() };
-    let cases = [
-        ("past the end", at(end.position + 10_000), end.position + 10_000),
-        ("inside an event", at(begin.position + 7), begin.position + 7),
-        ("purged", SourceLocation { file: "mysql-bin.000001".into(), position: 4, gtid: String::new() }, 1),
-    ];
-    for (number, (what, start, word)) in cases.into_iter().enumerate() {
-        let agent = Agent::start(&AgentOptions::default()).await;
-        let file = SourceFile { gtid: false, ..SourceFile::new("s", source.kind, source.port) };
-        let path = agent.file("source.yaml", &file.yaml());
-        agent.ctl(&["operate-source", "create", &path]).await.expect_success();
-        let name = format!("t{number}");
-        let task = TaskFile { schemas: vec!["d".into()], start: Some(start), ..TaskFile::new(&name, "s", target.port) };
-        let path = agent.file("task.yaml", &task.yaml());
-        let answer = agent.ctl(&["start-task", &path]).await;
-        if answer.succeeded() {
-            crate::support::eventually(what, std::time::Duration::from_secs(60), async || {
-                let text = agent.ctl(&["query-status", &name]).await.text();
-                let told = text.contains("\"ErrCode\"") && text.contains(&word.to_string());
-                if told { Ok(()) } else { Err(text) }
-            })
-            .await;
-        } else {
-            answer.expect_refusal(&[&word.to_string()]);
-        }
-        assert_alive(&agent).await;
-    }
 }
 
 /// Rows that the target refuses park the task with the statement's table and the server's own words; repaired, it goes on.

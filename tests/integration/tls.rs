@@ -9,7 +9,7 @@ use crate::support::agent::{Agent, AgentOptions};
 use crate::support::docs::{SourceFile, TaskFile};
 use crate::support::fixture::{Link, LinkOptions};
 use crate::support::process::fresh_folder;
-use crate::support::servers::{Kind, Server, ServerOptions};
+use crate::support::servers::{Kind, Server, ServerOptions, shared};
 
 /// An authority, with its certificate in a file.
 struct Authority {
@@ -126,7 +126,7 @@ async fn mariadb_to_mysql_over_tls() {
     both_ends(Kind::MariaDb, Kind::MySql).await;
 }
 
-/// Each thing that does not fit, for a source and for a downstream: refused at once, with what it is.
+/// Each thing that does not fit, for a source and for a downstream: refused at once, with what it is and what to do.
 async fn what_does_not_fit(kind: Kind) {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let (server, files) = server(kind, &ours).await;
@@ -148,7 +148,18 @@ async fn what_does_not_fit(kind: Kind) {
         ("a name that is not allowed", named("else.example"), ("db.example", 2099), &["name", "cert-allowed-cn"]),
         ("a file that is missing", nowhere, ("127.0.0.1", 2099), &["nowhere.key", "ssl-key"]),
     ];
-    let agent = Agent::start(&AgentOptions::default()).await;
+    let mut agent = Agent::start(&AgentOptions::default()).await;
+    // Tasks that cannot reach their downstream.
+    agent.expect_error("connect to dm@");
+    // A source without TLS, so that a downstream can be spoilt alone.
+    let plain = shared(kind, &ServerOptions::default()).await;
+    let path = agent.file("plain.yaml", &SourceFile::new("plain", kind, plain.port).yaml());
+    agent.ctl(&["operate-source", "create", &path]).await.expect_success();
+    let task_to = |source: &str, port: u16, security: &str| {
+        let target_extra = security.to_owned();
+        let task = TaskFile { schemas: vec!["d".into()], target_extra, ..TaskFile::new("t", source, port) };
+        agent.file("task.yaml", &task.yaml())
+    };
     for (what, security, (name, until), words) in cases {
         if kind == Kind::MySql && until < 2026 {
             // MySQL does not take such a certificate.
@@ -162,16 +173,31 @@ async fn what_does_not_fit(kind: Kind) {
         println!("{what}: {}", answer.text());
         if !words.is_empty() {
             answer.expect_refusal(words);
+            let answer = agent.ctl(&["start-task", &task_to("plain", server.port, &security)]).await;
+            println!("{what}, downstream: {}", answer.text());
+            answer.expect_refusal(words);
+            answer.expect_refusal(&[&server.port.to_string()]);
+            agent.ctl(&["stop-task", "t"]).await;
             continue;
         }
         answer.expect_success();
-        let task =
-            TaskFile { schemas: vec!["d".into()], target_extra: security, ..TaskFile::new("t", "s", server.port) };
-        let path = agent.file("task.yaml", &task.yaml());
-        agent.ctl(&["start-task", &path]).await.expect_success();
+        agent.ctl(&["start-task", &task_to("s", server.port, &security)]).await.expect_success();
         agent.ctl(&["stop-task", "t"]).await.expect_success();
         agent.ctl(&["operate-source", "stop", "-s", "s"]).await.expect_success();
     }
+    // A server that has no TLS (MariaDB), or a certificate without any name (MySQL's own).
+    let words = match kind {
+        Kind::MariaDb => ["server has no TLS", "remove `security`"],
+        Kind::MySql => ["carries no name", "`ssl-ca`"],
+    };
+    let security = match kind {
+        Kind::MariaDb => format!("  security:\n    ssl-ca: {ca}\n"),
+        Kind::MySql => format!("  security:\n    ssl-ca: {}\n", plain.folder.join("data/ca.pem").display()),
+    };
+    agent.ctl(&["start-task", &task_to("plain", plain.port, &security)]).await.expect_refusal(&words);
+    let source = SourceFile { extra: security, ..SourceFile::new("s", kind, plain.port) };
+    let path = agent.file("source.yaml", &source.yaml());
+    agent.ctl(&["operate-source", "create", &path]).await.expect_refusal(&words);
     assert_eq!(agent.get("/healthz").await.status, 200);
     agent.assert_quiet_log();
 }
