@@ -67,6 +67,13 @@ impl Beat {
         Beat { begun: Instant::now(), struck: Arc::default() }
     }
 
+    /// One that struck so long ago and not since.
+    #[cfg(test)]
+    pub fn of_age(age: Duration) -> Self {
+        let begun = Instant::now().checked_sub(age).expect("a clock that has run for longer");
+        Beat { begun, struck: Arc::default() }
+    }
+
     /// The loop goes round.
     pub fn strike(&self) {
         let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

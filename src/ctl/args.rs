@@ -26,9 +26,12 @@ Exit codes:
   2  an answer came, and it was a refusal or a failure of at least one source
      (dmctl exits with 0 here; the JSON on standard output is the same)
 
-Without --master-addr the agent on this machine is asked: over --socket, else over $DM_AGENT_SOCKET, else over the
-first in use of $XDG_RUNTIME_DIR/dm-agent/admin.sock, admin.sock in your state directory
-(~/.local/state/dm-agent), and /run/dm-agent/admin.sock; else over that of the one worker of a cluster that runs here.
+Without --master-addr the agent on this machine is asked: over --socket, else
+over $DM_AGENT_SOCKET, else over the first in use of
+  $XDG_RUNTIME_DIR/dm-agent/admin.sock
+  admin.sock in your state directory (~/.local/state/dm-agent)
+  /run/dm-agent/admin.sock
+  the socket of the one worker of a cluster that runs here
 
 Start with `dm-agentctl status`.";
 

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 
 use self::page::Page;
 pub use self::units::clock;
-use self::units::{ahead, bar, rate, size, span};
+use self::units::{ahead, bar, rate, span};
 use crate::control::proto::agent::{AgainTable, Copy, Location, ReceiveState, Relay, Source, StatusReply, Task};
+use crate::model::ByteSize;
 
 /// What a watch remembers, to tell how much of a catch-up is done: the largest backlog of each task since it last had
 /// none.
@@ -91,7 +92,11 @@ fn put_source(page: &mut Page, source: &Source, now_ms: i64) {
     if let Some(failure) = &source.failure {
         page.failure(failure);
     }
-    page.row("source is at", &place(source.master.as_ref(), "unknown: not reached"));
+    let unasked = match source.receiving() {
+        ReceiveState::Running => "unknown: not asked yet",
+        _ => "unknown: not reached",
+    };
+    page.row("source is at", &place(source.master.as_ref(), unasked));
     let lag = source.receive_lag_ms.map_or(String::new(), |ms| format!(", {} behind the source's clock", span(ms)));
     page.row("received", &(place(source.received.as_ref(), "nothing yet") + &lag));
     page.row("on disk", &place(source.relayed.as_ref(), "nothing yet"));
@@ -105,10 +110,10 @@ const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 
 fn put_relay(page: &mut Page, relay: &Relay, now_ms: i64) {
     let used = match relay.budget_bytes {
-        0 => size(relay.disk_bytes),
+        0 => ByteSize(relay.disk_bytes).to_string(),
         budget => {
             let percent = relay.disk_bytes as f64 / budget as f64 * 100.0;
-            format!("{} of {} used ({percent:.0} %)", size(relay.disk_bytes), size(budget))
+            format!("{} of {} used ({percent:.0} %)", ByteSize(relay.disk_bytes), ByteSize(budget))
         }
     };
     let segments = if relay.segments == 1 { "1 segment".to_owned() } else { format!("{} segments", relay.segments) };
@@ -129,7 +134,8 @@ fn put_relay(page: &mut Page, relay: &Relay, now_ms: i64) {
 
 fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) {
     let stage = if task.stage == "Paused" { "PAUSED" } else { &task.stage };
-    page.plain(&format!("\nTASK {} on {}: {stage}, {}", task.name, task.source_id, task.activity));
+    let doing = if task.activity.is_empty() { String::new() } else { format!(", {}", task.activity) };
+    page.plain(&format!("\nTASK {} on {}: {stage}{doing}", task.name, task.source_id));
     for park in &task.parks {
         let (since, by) = (clock(park.since_ms), &park.by);
         let ago = span(now_ms - park.since_ms);
@@ -155,7 +161,7 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
         page.row("", &format!("inside a large transaction, {} of its rows are applied", row.row));
     }
     page.row("checkpoint", &place(task.flushed.as_ref(), "none yet"));
-    let backlog = task.backlog_bytes.map_or("unknown".to_owned(), size);
+    let backlog = task.backlog_bytes.map_or("unknown".to_owned(), |bytes| ByteSize(bytes).to_string());
     page.row("backlog", &format!("{backlog} received and not applied"));
     let (rows, bytes) = (task.rows_per_second, rate(task.bytes_per_second));
     page.row("speed", &format!("{rows:.0} rows/s, {bytes}; {} rows so far", task.rows_total));
@@ -202,7 +208,7 @@ fn put_copy(page: &mut Page, task: &Task, copy: &Copy) {
     let Copy { tables, tables_done, rows, rows_written, bytes_written, .. } = copy;
     page.row(
         "copied",
-        &format!("{tables_done} of {tables} tables, {rows_written} of about {rows} rows, {}", size(*bytes_written)),
+        &format!("{tables_done} of {tables} tables, {rows_written} of about {rows} rows, {}", ByteSize(*bytes_written)),
     );
     page.row("speed", &format!("{:.0} rows/s, {}", copy.rows_per_second, rate(copy.bytes_per_second)));
     if let Some(from) = &copy.from {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Boundary, Lsn};
 use crate::binlog::FrameError;
 use crate::error::{Code, Failure};
-use crate::model::Location;
+use crate::model::{ByteSize, Location};
 use crate::store::StoreError;
 
 /// Why nothing more is received.
@@ -31,9 +31,11 @@ pub enum FullReason {
 impl fmt::Display for FullReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FullReason::Budget { used, budget } => write!(f, "it takes {used} bytes of its budget of {budget}"),
+            FullReason::Budget { used, budget } => {
+                write!(f, "it takes {} of its budget of {}", ByteSize(*used), ByteSize(*budget))
+            }
             FullReason::FreeFloor { free, floor } => {
-                write!(f, "the disk has {free} bytes free, {floor} must stay free")
+                write!(f, "the disk has {} free, {} must stay free", ByteSize(*free), ByteSize(*floor))
             }
         }
     }
@@ -109,9 +111,15 @@ impl From<&RelayError> for Failure {
             RelayError::Frame(frame) => Failure::new(Code::ParseRelayLog, text).cause(frame.to_string()),
             RelayError::Damaged { .. } => Failure::new(Code::ParseRelayLog, text),
             RelayError::Protected { .. } => Failure::new(Code::PurgeForbidden, text),
-            RelayError::Store(store) => Failure::new(Code::RelayStore, text).cause(store.to_string()),
-            RelayError::Full(_) => Failure::new(Code::RelayStore, text).workaround(
-                "Please resume the parked tasks, or raise the relay budget, or make room on the disk under the state directory.",
+            RelayError::Store(store) => Failure::new(Code::RelayStore, text)
+                .cause(store.to_string())
+                .workaround("Please repair the disk under the state directory, then restart dm-agent."),
+            RelayError::Full(FullReason::Budget { .. }) => Failure::new(Code::RelayStore, text).workaround(
+                "Please resume the parked tasks, or raise `relay-budget`. It goes on by itself when there is room.",
+            ),
+            RelayError::Full(FullReason::FreeFloor { .. }) => Failure::new(Code::RelayStore, text).workaround(
+                "Please make room on the disk under the state directory, or resume the parked tasks, or lower \
+                 `free-disk-floor`. It goes on by itself when there is room.",
             ),
             RelayError::NotStarted
             | RelayError::WriterTaken

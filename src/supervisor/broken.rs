@@ -253,7 +253,7 @@ impl Supervisor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::SourceEntry;
@@ -271,7 +271,7 @@ mod tests {
                         mysql-instances: [{source-id: s}]\n";
 
     /// A supervisor with one source that nobody listens at and one task that an operator has paused.
-    async fn supervisor(dir: &std::path::Path) -> Supervisor {
+    pub async fn supervisor(dir: &std::path::Path) -> Supervisor {
         let db = CheckpointDb::open(dir.join("checkpoint")).await.unwrap();
         let record = SourceRecord {
             form: FORM,

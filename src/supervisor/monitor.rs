@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::source::Source;
 use super::{Inner, Supervisor, TaskEntry, TaskKey, read};
+use crate::model::ByteSize;
 use crate::store::{Namespace, free_bytes};
-use crate::task::{Park, ParkReason, TaskHandle};
+use crate::task::{Park, ParkReason, Stage, TaskHandle};
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -77,11 +78,16 @@ impl Supervisor {
         let now = is_short(free, short);
         let handles: Vec<TaskHandle> = read(&self.inner.tasks).values().map(|entry| entry.handle.clone()).collect();
         for handle in handles {
-            let parked = handle.status().parks.contains_key(&ParkReason::Disk);
+            let status = handle.status();
+            if status.stage == Stage::Stopped {
+                continue;
+            }
+            let parked = status.parks.contains_key(&ParkReason::Disk);
             let changed = match (now, parked) {
                 (true, false) => {
                     let dir = self.inner.options.state_dir.display();
-                    let note = format!("{free} bytes are free under {dir}, {NEEDED} are needed");
+                    let (free, needed) = (ByteSize(free), ByteSize(NEEDED));
+                    let note = format!("{free} are free under {dir}, {needed} are needed");
                     handle.park(ParkReason::Disk, Park::now("dm-agent").note(note)).await
                 }
                 (false, true) => handle.unpark(&[ParkReason::Disk]).await,
@@ -99,6 +105,7 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::{Beat, spawn};
 
     #[test]
     fn room_comes_back_only_when_there_is_more_than_was_missing() {
@@ -106,5 +113,31 @@ mod tests {
         assert!(is_short(NEEDED - 1, false));
         assert!(is_short(ENOUGH - 1, true));
         assert!(!is_short(ENOUGH, true));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_does_not_move_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = crate::supervisor::broken::tests::supervisor(dir.path()).await;
+        assert_eq!(supervisor.stuck(), None, "a parked task moves");
+        let key: TaskKey = ("s".to_owned(), "t".to_owned());
+        let put = |driver| {
+            let mut tasks = crate::supervisor::write(&supervisor.inner.tasks);
+            let entry = tasks.get_mut(&key).unwrap();
+            entry.driver = driver;
+            entry.handle = entry.handle.clone().with_beat(Beat::of_age(STUCK + LOOK));
+        };
+        put(spawn("subtask", std::future::pending()));
+        assert_eq!(supervisor.stuck().as_deref(), Some("task t of source s"));
+        // One that has ended is begun anew, and not waited for.
+        let ended = spawn("subtask", async {});
+        while !ended.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        put(ended);
+        assert_eq!(supervisor.stuck(), None);
+        supervisor.revive_drivers().await;
+        assert_eq!(supervisor.stuck(), None);
+        supervisor.shut_down().await;
     }
 }

@@ -309,7 +309,11 @@ impl Supervisor {
         }
         if let Some(handle) = &handle {
             // A driver that is gone has stopped, perhaps in an earlier try.
-            let gone = handle.stop().await.is_err();
+            let asked = handle.stop().await;
+            let gone = handle.has_ended();
+            if !gone {
+                asked?;
+            }
             let limit = if gone { Duration::ZERO } else { self.inner.options.drain_limit + PATIENCE };
             let status = wait_for(handle, limit, |status| status.stage == Stage::Stopped).await;
             if !gone && status.stage != Stage::Stopped {

@@ -19,7 +19,7 @@ use super::lifecycle::{Effect, Event, step};
 use super::meter::Meter;
 use super::record::{ParkRecord, TableOrder};
 use super::snapshot::{Counts, Parts, first_status, update};
-use super::status::{BegunDdl, ParkReason, Stage, TaskStatus, Unit};
+use super::status::{BegunDdl, Park, ParkReason, Stage, TaskStatus, Unit};
 use crate::error::{Code, Failure};
 use crate::model::{Location, RowMark, SourceTable};
 use crate::pipeline::{Doing, Outcome, Progress, Stop};
@@ -157,60 +157,19 @@ impl Driver {
     }
 
     async fn command(&mut self, command: Command) {
+        // Whoever asked may have gone away meanwhile.
         match command {
-            Command::Park(reason, park, reply) => {
-                self.record.parks.entry(reason).or_insert(park);
-                if reason != ParkReason::Error {
-                    self.resume_at = None;
-                }
-                if reason == ParkReason::Lease {
-                    // Another owner may begin soon. Waiting for the disk must not hold this up, and need not: without a
-                    // lease nothing runs after a restart.
-                    self.event(Event::Park);
-                    self.hurry();
-                }
-                let stored = self.store().await;
-                self.event(Event::Park);
-                let _ = reply.send(stored);
-            }
-            Command::Unpark(reasons, reply) => {
-                let before = (self.record.parks.clone(), self.record.failures.clone(), self.retries, self.resume_at);
-                reasons.iter().for_each(|reason| drop(self.record.parks.remove(reason)));
-                if reasons.contains(&ParkReason::Error) {
-                    self.record.failures.clear();
-                    (self.retries, self.resume_at) = (0, None);
-                } else if self.resume_at.is_none() && self.record.parks.contains_key(&ParkReason::Error) {
-                    // What kept it from trying again by itself may be gone.
-                    self.schedule_resume();
-                }
-                let stored = self.store().await;
-                if stored.is_err() {
-                    // What is refused does not hold: a restart would find the task parked.
-                    let full = self.record.parks.remove(&ParkReason::Disk);
-                    (self.record.parks, self.record.failures, self.retries, self.resume_at) = before;
-                    if let Some(full) = full {
-                        self.record.parks.entry(ParkReason::Disk).or_insert(full);
-                        self.resume_at = None;
-                    }
-                }
-                self.event(Event::Unpark);
-                let _ = reply.send(stored);
-            }
-            Command::ReadAgain(table, reply) => {
-                let _ = reply.send(self.read_again(&table).await);
-            }
+            Command::Park(reason, park, reply) => drop(reply.send(self.park(reason, park).await)),
+            Command::Unpark(reasons, reply) => drop(reply.send(self.unpark(&reasons).await)),
+            Command::ReadAgain(table, reply) => drop(reply.send(self.read_again(&table).await)),
             Command::Renew(reply) => {
                 // The end of one pipeline begins the next, unless the task is to park anyway.
                 if self.stage == Stage::Running {
                     self.drain();
                 }
-                let _ = reply.send(Ok(()));
+                drop(reply.send(Ok(())));
             }
-            Command::Stop(reply) => {
-                self.resume_at = None;
-                self.event(Event::Stop);
-                let _ = reply.send(Ok(()));
-            }
+            Command::Stop(reply) => drop(reply.send(self.stop().await)),
             Command::Shutdown(reply) => {
                 self.resume_at = None;
                 self.shutdown = Some(reply);
@@ -218,6 +177,60 @@ impl Driver {
             }
         }
         self.publish();
+    }
+
+    /// Adds a reason; it holds even where it cannot be stored.
+    async fn park(&mut self, reason: ParkReason, park: Park) -> Result<(), Failure> {
+        self.record.parks.entry(reason).or_insert(park);
+        if reason != ParkReason::Error {
+            self.resume_at = None;
+        }
+        if reason == ParkReason::Lease {
+            // Another owner may begin soon. Waiting for the disk must not hold this up, and need not: without a
+            // lease nothing runs after a restart.
+            self.event(Event::Park);
+            self.hurry();
+        }
+        let stored = self.store().await;
+        self.event(Event::Park);
+        stored
+    }
+
+    /// Takes reasons away. What cannot be stored does not hold: a restart would find the task parked.
+    async fn unpark(&mut self, reasons: &[ParkReason]) -> Result<(), Failure> {
+        let before = (self.record.parks.clone(), self.record.failures.clone(), self.retries, self.resume_at);
+        reasons.iter().for_each(|reason| drop(self.record.parks.remove(reason)));
+        if reasons.contains(&ParkReason::Error) {
+            self.record.failures.clear();
+            (self.retries, self.resume_at) = (0, None);
+        } else if self.resume_at.is_none() && self.record.parks.contains_key(&ParkReason::Error) {
+            // What kept it from trying again by itself may be gone.
+            self.schedule_resume();
+        }
+        let stored = self.store().await;
+        if stored.is_err() {
+            let full = self.record.parks.remove(&ParkReason::Disk);
+            (self.record.parks, self.record.failures, self.retries, self.resume_at) = before;
+            if let Some(full) = full {
+                self.record.parks.entry(ParkReason::Disk).or_insert(full);
+                self.resume_at = None;
+            }
+        }
+        self.event(Event::Unpark);
+        stored
+    }
+
+    /// Ends the task, unless its end could not be stored either: a restart would find it running.
+    async fn stop(&mut self) -> Result<(), Failure> {
+        if let Err(failure) = self.store().await {
+            if !self.record.parks.is_empty() {
+                self.event(Event::Park);
+            }
+            return Err(failure);
+        }
+        self.resume_at = None;
+        self.event(Event::Stop);
+        Ok(())
     }
 
     /// Stores the order, and ends the pipeline at a boundary: the next one takes it in before anything else.

@@ -110,6 +110,12 @@ pub struct TaskHandle {
 }
 
 impl TaskHandle {
+    /// The same with another beat, as of a driver that does not move.
+    #[cfg(test)]
+    pub fn with_beat(self, beat: Beat) -> Self {
+        TaskHandle { beat, ..self }
+    }
+
     /// The status now.
     pub fn status(&self) -> TaskStatus {
         self.status.borrow().clone()
@@ -146,7 +152,12 @@ impl TaskHandle {
         self.beat.age()
     }
 
-    /// Ends it; returns when it begins to.
+    /// Whether its driver is gone.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Ends it; returns when it begins to. Refused, and nothing changes, where the end could not be stored.
     pub async fn stop(&self) -> Result<(), Failure> {
         self.ask(Command::Stop).await
     }

@@ -284,6 +284,9 @@ async fn a_full_disk_parks_and_heals() {
     };
     let task = link.agent.status().await["tasks"][0].clone();
     assert_eq!(reasons(&task), ["operator", "disk"], "{task}");
+    // Neither does a stop: a restart would find the task there.
+    link.agent.ctl(&["stop-task", &link.task]).await.expect_refusal(&["no space is left"]);
+    assert_eq!(link.status().await["stage"], "Paused");
     disk.empty();
     eventually("the operator's reason outlives it", Duration::from_secs(20), async || {
         let task = link.agent.status().await["tasks"][0].clone();

@@ -48,7 +48,11 @@ impl Page {
     }
 
     pub(super) fn failure(&mut self, failure: &Failure) {
-        self.row("FAILURE", &format!("{} ({}, {})", failure.message, failure.code, failure.class));
+        let (place, message) = placed(&failure.message).unwrap_or(("", &failure.message));
+        self.row("FAILURE", &format!("{message} ({}, {})", failure.code, failure.class));
+        if !place.is_empty() {
+            self.row("  at", &place.replace(", ", ":"));
+        }
         if !failure.raw_cause.is_empty() {
             self.row("  cause", &failure.raw_cause);
         }
@@ -56,6 +60,15 @@ impl Page {
             self.row("  remedy", &failure.workaround);
         }
     }
+}
+
+/// A message in front of which stands where the event is, as DM writes it: the event's start, and what there is to say.
+fn placed(message: &str) -> Option<(&str, &str)> {
+    let rest = message.strip_prefix("startLocation: [position: ")?;
+    let (start, rest) = rest.split_once(')')?;
+    // No GTID set has such a bracket.
+    let (_, rest) = rest.split_once("endLocation: [")?.1.split_once(']')?;
+    Some((start.trim_start_matches('('), rest.trim_start_matches([':', ',', ' '])))
 }
 
 /// The first lines, and how many are left out.

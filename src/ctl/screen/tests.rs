@@ -155,7 +155,17 @@ fn a_narrow_window_breaks_lines_between_words_and_loses_nothing() {
 
 #[test]
 fn sizes_and_spans_read_well() {
-    assert_eq!([size(0), size(1536), size(u64::MAX)], ["0 B", "1.5 KiB", "16384.0 PiB"]);
+    assert_eq!([rate(-1.0), rate(1536.4), rate(f64::NAN)], ["0 B/s", "1.5 KiB/s", "0 B/s"]);
     assert_eq!([span(-5), span(900), span(59_000), span(3_600_000)], ["0 ms", "900 ms", "59 s", "1 h 0 min"]);
     assert_eq!(clock(i64::MAX), format!("{} ms", i64::MAX));
+}
+
+#[test]
+fn what_a_failure_says_stands_before_where_it_is() {
+    let message = "startLocation: [position: (mysql-bin.000001, 1042), gtid-set: a-b:1-3], \
+                   endLocation: [position: (mysql-bin.000001, 1084), gtid-set: a-b:1-3], origin SQL: [drop x]: no table";
+    let failure = Failure { message: message.to_owned(), code: 7, class: "c".to_owned(), ..Failure::default() };
+    let screen = render(&status(Task { failures: vec![failure], ..task() }), &mut Progress::default(), Room::default());
+    assert!(screen.contains("FAILURE       origin SQL: [drop x]: no table (7, c)\n"), "{screen}");
+    assert!(screen.contains("    at          mysql-bin.000001:1042\n"), "{screen}");
 }

@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::model::ByteSize;
+
 /// Cells of a progress bar.
 const BAR: usize = 30;
 
@@ -30,23 +32,8 @@ pub(super) fn ahead(ms: i64) -> String {
     if ms > 0 { format!("in {}", span(ms)) } else { "now".to_owned() }
 }
 
-pub(super) fn size(bytes: u64) -> String {
-    scaled(bytes as f64)
-}
-
 pub(super) fn rate(bytes_per_second: f64) -> String {
-    format!("{}/s", scaled(bytes_per_second))
-}
-
-fn scaled(bytes: f64) -> String {
-    let mut value = bytes.max(0.0);
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{value:.0} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} PiB")
+    format!("{}/s", ByteSize(bytes_per_second.max(0.0).round() as u64))
 }
 
 pub(super) fn bar(fraction: f64) -> String {

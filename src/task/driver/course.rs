@@ -96,16 +96,7 @@ impl Driver {
                 applied(mark, self);
                 self.failed(failure, ran);
             }
-            Some(Outcome::Fenced) => {
-                self.record.parks.insert(ParkReason::Lease, Park::now(OURSELVES));
-                let message =
-                    format!("another agent has taken over task {} of source {}", self.spec.name, self.spec.source_id);
-                tracing::error!("{message}");
-                self.record.failures =
-                    vec![Failure::new(Code::NotRunning, message).workaround(
-                        "Please make sure that only one agent runs the task, then resume-task on that one.",
-                    )];
-            }
+            Some(Outcome::Fenced) => self.fenced(),
             Some(Outcome::Finished(mark)) => {
                 if let Some(mark) = &mark {
                     self.record.flushed = Some(mark.into());
@@ -137,6 +128,14 @@ impl Driver {
         }
         self.store_quietly().await;
         self.event(Event::Ended);
+    }
+
+    fn fenced(&mut self) {
+        self.record.parks.insert(ParkReason::Lease, Park::now(OURSELVES));
+        let message = format!("another agent has taken over task {} of source {}", self.spec.name, self.spec.source_id);
+        tracing::error!("{message}");
+        let remedy = "Please make sure that only one agent runs the task, then resume-task on that one.";
+        self.record.failures = vec![Failure::new(Code::NotRunning, message).workaround(remedy)];
     }
 
     pub(super) async fn repaired(&mut self, result: Result<(), Failure>) {
