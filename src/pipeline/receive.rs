@@ -297,6 +297,7 @@ async fn ask(spec: &ReceiveSpec, start: &DumpStart) -> Result<(ServerFacts, Opti
         server_id: spec.server_id,
         enable_gtid: spec.enable_gtid,
         start: Some(start.clone()),
+        start_is_given: false,
     };
     let preflight = Preflight::read(&mut conn, &want).await?;
     let problems = preflight.check(&want);

@@ -104,7 +104,7 @@ impl Supervisor {
         let named = |failure: Failure| failure.at(format!("source {}", config.source_id));
         let from = endpoint(&config.from, self.key().as_ref());
         let mut conn = connect(&from).await.map_err(named)?;
-        let want = Want { flavor: config.flavor, server_id, enable_gtid: config.enable_gtid, start: None };
+        let want = Want { flavor: config.flavor, server_id, enable_gtid: config.enable_gtid, ..Want::default() };
         let preflight = Preflight::read(&mut conn, &want).await.map_err(named)?;
         match failure_of(&preflight.check(&want)) {
             Some(failure) => Err(named(failure)),
@@ -425,8 +425,13 @@ async fn relay_begin(
         true => DumpStart::Gtids(location.gtids.clone()),
         false => DumpStart::Position(location.position.clone()),
     };
-    let want =
-        Want { flavor: Some(flavor), server_id: record.server_id, enable_gtid: config.enable_gtid, start: Some(dump) };
+    let want = Want {
+        flavor: Some(flavor),
+        server_id: record.server_id,
+        enable_gtid: config.enable_gtid,
+        start: Some(dump),
+        start_is_given: true,
+    };
     if let Some(failure) = failure_of(&Preflight::read(conn, &want).await?.check(&want)) {
         return Err(failure);
     }

@@ -97,6 +97,7 @@ impl StartQuestion<'_> {
             server_id: self.source.receive.server_id,
             enable_gtid: self.source.config.enable_gtid,
             start: wanted.as_ref().map(|location| self.dump_start(location)),
+            start_is_given: true,
         };
         let preflight = Preflight::read(&mut conn, &want).await?;
         if let Some(failure) = failure_of(&preflight.check(&want)) {

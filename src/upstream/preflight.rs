@@ -7,6 +7,7 @@ use std::fmt;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
+use uuid::Uuid;
 
 use super::dump::DumpStart;
 use super::facts::{ServerFacts, ServerVersion, query_failure, text_at, timed};
@@ -15,7 +16,7 @@ use crate::model::{BinlogPosition, Flavor, GtidSet};
 use crate::mysql::quote;
 
 /// What is going to be asked of the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Want {
     /// Configured dialect, where one is.
     pub flavor: Option<Flavor>,
@@ -25,6 +26,8 @@ pub struct Want {
     pub enable_gtid: bool,
     /// Where to start, where that is known already.
     pub start: Option<DumpStart>,
+    /// The start is an operator's word, and no place where this source has been followed up to.
+    pub start_is_given: bool,
 }
 
 /// Whether a problem stops replication.
@@ -111,7 +114,7 @@ impl Preflight {
         self.check_rights(&mut problems);
         match &want.start {
             Some(DumpStart::Position(position)) => self.check_position(position, &mut problems),
-            Some(DumpStart::Gtids(set)) => self.check_set(set, &mut problems),
+            Some(DumpStart::Gtids(set)) => self.check_set(set, want.start_is_given, &mut problems),
             None => {}
         }
         problems.0
@@ -278,7 +281,7 @@ impl Preflight {
         }
     }
 
-    fn check_set(&self, set: &GtidSet, problems: &mut Problems) {
+    fn check_set(&self, set: &GtidSet, given: bool, problems: &mut Problems) {
         let facts = &self.facts;
         if set.flavor() != facts.flavor {
             return problems.fatal(
@@ -301,8 +304,19 @@ impl Preflight {
                 "take a new snapshot (task mode `all`), or start from a set that holds all of `gtid_purged`".into(),
             );
         }
-        let ahead = facts.location.as_ref().is_some_and(|now| !now.gtids.contains(set));
-        if ahead && facts.flavor == Flavor::MySql {
+        let Some(now) = facts.location.as_ref().map(|now| &now.gtids) else { return };
+        // What the server refuses: MySQL, transactions that it gave its own name and does not have.
+        let refused = match (set, Uuid::try_parse(&facts.identity)) {
+            (GtidSet::MySql(set), Ok(itself)) => GtidSet::MySql(set.of(itself)),
+            (set, _) => set.clone(),
+        };
+        if given && !now.contains(&refused) {
+            problems.fatal(
+                Code::BinlogPosition,
+                format!("the start set '{set}' is past the end of the binlog, which is at '{now}'"),
+                "start at a place that exists, if the source was restored or its binlogs were reset".into(),
+            );
+        } else if !now.contains(set) && facts.flavor == Flavor::MySql {
             problems.warning(
                 Code::BinlogPosition,
                 format!("the start set '{set}' has transactions that the source does not have"),

@@ -27,7 +27,7 @@ fn healthy() -> Preflight {
 }
 
 fn want(start: Option<DumpStart>) -> Want {
-    Want { flavor: Some(Flavor::MySql), server_id: 42, enable_gtid: true, start }
+    Want { flavor: Some(Flavor::MySql), server_id: 42, enable_gtid: true, start, start_is_given: false }
 }
 
 fn position(file: &str, offset: u64) -> BinlogPosition {
@@ -144,4 +144,17 @@ fn the_flavor_and_its_version_must_fit() {
     assert!(found(&preflight, &want(None)).contains("older than 5.7.0"));
     let other = Want { flavor: Some(Flavor::MariaDb), ..want(None) };
     assert!(found(&healthy(), &other).contains("flavor: mariadb"));
+}
+
+#[test]
+fn a_set_that_an_operator_gives_is_of_the_past() {
+    let given = |text: &str| Want { start_is_given: true, ..want(Some(DumpStart::Gtids(set(text)))) };
+    let other = "11111111-2222-3333-4444-555555555555";
+    assert_eq!(found(&healthy(), &given(&format!("{A}:1-50"))), "");
+    let ahead = found(&healthy(), &given(&format!("{A}:1-51")));
+    assert!(ahead.contains("past the end of the binlog, which is at"), "{ahead}");
+    // One that the source does not have of another server may come, or be one that it never got.
+    assert_eq!(found(&healthy(), &given(&format!("{A}:1-50,{other}:1"))), "");
+    // Where it was followed up to, the source's own word decides.
+    assert_eq!(found(&healthy(), &want(Some(DumpStart::Gtids(set(&format!("{A}:1-51")))))), "");
 }

@@ -88,16 +88,19 @@ pub async fn find_start(
     }
     let file = files.get(low.saturating_sub(1)).ok_or(StartError::NoBinlog)?;
     let mut scan = Scan::open(endpoint, flavor, file).await?;
+    let mut goes_beyond = false;
     while let Some(batch) = scan.batch().await? {
         for event in &batch.events {
             let header = EventHeader::parse(event)?;
+            goes_beyond |= header.timestamp >= since;
             if header.timestamp >= since && scan.begins_transaction(&header) {
                 return Ok(scan.location());
             }
             scan.feed(&header, event)?;
         }
     }
-    Err(StartError::TooLate(label.to_owned()))
+    // A file was begun or ended as late as that, and no transaction came yet: the next one will.
+    if goes_beyond { Ok(scan.location()) } else { Err(StartError::TooLate(label.to_owned())) }
 }
 
 /// All GTIDs up to `position`, which must be the end of a transaction; `purged` (MySQL's `gtid_purged`) is added, since

@@ -52,6 +52,7 @@ mod schema;
 mod selftest;
 mod snapshot;
 mod snapshot_copy;
+mod start;
 mod tls;
 mod torture;
 mod types;
