@@ -138,6 +138,7 @@ start_agent() {
 
 agent_up() {
   kill -0 "$AGENT_PID" 2>/dev/null || failed "the agent ended at its start"
+  # Refused until what is stored is loaded.
   dm-agentctl query-status >/dev/null 2>&1
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::backend::Backend;
 use super::proto::pb;
 use crate::error::{Code, Failure};
-use crate::supervisor::SourceResult;
+use crate::supervisor::{AgentStatus, SourceResult, still_loading};
 
 pub use text::worker_error;
 
@@ -40,7 +40,8 @@ impl MasterApi {
 
     /// get-config.
     pub fn get_config(&self, request: &pb::GetCfgRequest) -> pb::GetCfgResponse {
-        let found = |cfg: Option<String>, kind: &str| cfg.ok_or_else(|| format!("{kind} not found"));
+        let none = |kind: &str| unless_loading(&self.backend.status(), format!("{kind} not found"));
+        let found = |cfg: Option<String>, kind: &str| cfg.ok_or_else(|| none(kind));
         let cfg = match request.r#type() {
             pb::CfgType::TaskType => found(self.backend.task_config(&request.name), "task"),
             pb::CfgType::SourceType => found(self.backend.source_config(&request.name), "source"),
@@ -61,6 +62,10 @@ impl MasterApi {
     /// The tasks' half of `config export`.
     pub fn list_task_configs(&self) -> pb::ListTaskConfigsResponse {
         let status = self.backend.status();
+        if status.loading {
+            let msg = still_loading().to_string();
+            return pb::ListTaskConfigsResponse { msg, ..Default::default() };
+        }
         let config = |name: &String| self.backend.task_config(name).map(|cfg| (name.clone(), cfg));
         let task_configs = status.tasks.iter().filter_map(|t| config(&t.name)).collect();
         pb::ListTaskConfigsResponse { result: true, msg: String::new(), task_configs }
@@ -69,6 +74,10 @@ impl MasterApi {
     /// The sources' half of `config export`.
     pub fn list_source_configs(&self) -> pb::ListSourceConfigsResponse {
         let status = self.backend.status();
+        if status.loading {
+            let msg = still_loading().to_string();
+            return pb::ListSourceConfigsResponse { msg, ..Default::default() };
+        }
         let config = |id: &String| self.backend.source_config(id).map(|cfg| (id.clone(), cfg));
         let source_configs = status.sources.iter().filter_map(|s| config(&s.source_id)).collect();
         pb::ListSourceConfigsResponse { result: true, msg: String::new(), source_configs }
@@ -117,6 +126,11 @@ impl MasterApi {
 /// What an agent says to a command that is about the cluster.
 pub fn needs_master(what: &str) -> String {
     format!("this agent answers for itself and has no say over {what}: ask a dm-master (--master-addr)")
+}
+
+/// What to say of something that is not there: it may be on disk, and not loaded yet.
+fn unless_loading(status: &AgentStatus, not_there: String) -> String {
+    if status.loading { still_loading().to_string() } else { not_there }
 }
 
 /// Puts a limit on a call into the backend.

@@ -21,6 +21,8 @@ pub struct AgentStatus {
     pub worker: String,
     /// Whether a dm-master decides about its sources and tasks.
     pub in_cluster: bool,
+    /// Not everything that is stored is here yet.
+    pub loading: bool,
     /// Sources by id.
     pub sources: Vec<SourceStatus>,
     /// Subtasks by (source, name).

@@ -156,7 +156,9 @@ impl Supervisor {
         sources.sort_by(|a, b| a.source_id.cmp(&b.source_id));
         tasks.extend(broken.tasks.iter().map(|(key, task)| broken::task_status(key, task)));
         tasks.sort_by(|a, b| (&a.source_id, &a.name).cmp(&(&b.source_id, &b.name)));
-        AgentStatus { worker: self.inner.options.worker.clone(), in_cluster: self.inner.options.joined, sources, tasks }
+        let worker = self.inner.options.worker.clone();
+        let loading = self.inner.phase.load(Ordering::Acquire) == Phase::Loading as u8;
+        AgentStatus { worker, in_cluster: self.inner.options.joined, loading, sources, tasks }
     }
 
     /// Takes a new key for encrypted passwords: connections made from now on use it.
@@ -195,9 +197,7 @@ impl Supervisor {
         let refuse = |message: &str, remedy: &str| Err(Failure::new(Code::NotSet, message).workaround(remedy));
         match self.inner.phase.load(Ordering::Acquire) {
             phase if phase == Phase::Open as u8 => Ok(()),
-            phase if phase == Phase::Loading as u8 => {
-                refuse("the agent is still loading its sources and tasks", "Please try again in a moment.")
-            }
+            phase if phase == Phase::Loading as u8 => Err(still_loading()),
             _ => refuse(
                 "the agent is stopping and takes no more changes",
                 "Please start it again first; everything is as it was then.",
@@ -240,6 +240,12 @@ impl Supervisor {
 }
 
 /// A store that cannot be written, as an operator sees it.
+/// Why nothing can be said yet of what is not there.
+pub fn still_loading() -> Failure {
+    Failure::new(Code::NotSet, "the agent is still loading its sources and tasks")
+        .workaround("Please try again in a moment.")
+}
+
 fn store_failure(error: &StoreError, doing: &str) -> Failure {
     Failure::new(Code::RelayStore, doing)
         .cause(error.to_string())

@@ -99,11 +99,21 @@ async fn an_agent_that_loads_is_alive_and_not_ready() {
     *running.double.status.lock().unwrap() = Arc::new(crate::supervisor::AgentStatus {
         worker: String::new(),
         in_cluster: false,
+        loading: true,
         sources: vec![],
         tasks: vec![],
     });
     assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(running.get("/readyz").await.starts_with("HTTP/1.1 503"));
+    // A task that is not there yet is not one that does not exist.
+    let mut master = MasterClient::new(running.channel().await);
+    for name in ["", "t1"] {
+        let request = pb::QueryStatusListRequest { name: name.to_owned(), ..Default::default() };
+        let answer = master.query_status(request).await.unwrap().into_inner();
+        assert!(!answer.result && answer.msg.contains("still loading"), "{answer:?}");
+    }
+    let answer = master.operate_task(pause()).await.unwrap().into_inner();
+    assert!(!answer.result && answer.msg.contains("still loading"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+//! What is planned for each difference between what a master wants and what is here.
+
 use proptest::prelude::*;
 
 use super::*;

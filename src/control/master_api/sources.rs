@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::text::operation_failed;
-use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, needs_master, source_answer};
+use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, needs_master, source_answer, unless_loading};
 use crate::control::backend::RelayOp;
 use crate::control::pb_status::{relay_in_use, relay_sub_dir};
 use crate::control::proto::pb;
@@ -228,7 +228,8 @@ fn known_source(status: &AgentStatus, id: &str) -> Result<(), String> {
     if status.sources.iter().any(|s| s.source_id == id) {
         return Ok(());
     }
-    Err(Failure::new(Code::SourceNotFound, format!("source config with ID {id} not exists")).to_string())
+    let unknown = Failure::new(Code::SourceNotFound, format!("source config with ID {id} not exists")).to_string();
+    Err(unless_loading(status, unknown))
 }
 
 fn no_such_worker(name: &str) -> String {

@@ -1,12 +1,13 @@
 //! The commands about tasks: start, check, pause, resume, stop, query-status.
 
 use super::text::{check_start_time, worker_error};
-use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_answer};
+use super::{COMMAND_LIMIT, MasterApi, PREFLIGHT_LIMIT, bounded, refused, source_answer, unless_loading};
 use crate::control::pb_status::{event_op, relay_in_use, schema_op, source_response};
 use crate::control::proto::pb;
 use crate::error::Failure;
 use crate::supervisor::{
-    Actor, AgentStatus, EventOrder, OperateTask, SchemaOrder, SourceResult, StartTask, TaskOp, worth_an_answer,
+    Actor, AgentStatus, EventOrder, OperateTask, SchemaOrder, SourceResult, StartTask, TaskOp, still_loading,
+    worth_an_answer,
 };
 use crate::task::Stage;
 
@@ -98,12 +99,13 @@ impl MasterApi {
         }
         if sources.is_empty() {
             let task = request.task;
-            return refuse(format!("task {task} has no source or not exist, please check the task name and status"));
+            let none = format!("task {task} has no source or not exist, please check the task name and status");
+            return refuse(unless_loading(&status, none));
         }
         let mut answers = Vec::new();
         for source in sources {
             if !status.sources.iter().any(|known| known.source_id == source) {
-                answers.push(not_handled(source));
+                answers.push(not_handled(&status, source));
                 continue;
             }
             let order = EventOrder {
@@ -133,7 +135,7 @@ impl MasterApi {
         let mut answers = Vec::new();
         for source in request.sources {
             if !status.sources.iter().any(|known| known.source_id == source) {
-                answers.push(not_handled(source));
+                answers.push(not_handled(&status, source));
                 continue;
             }
             let (task, database, table) = (request.task.clone(), request.database.clone(), request.table.clone());
@@ -158,7 +160,10 @@ impl MasterApi {
             .filter(|id| !status.sources.iter().any(|source| source.source_id == *id))
             .collect();
         if !unknown.is_empty() {
-            return refuse(format!("sources [{}] haven't been added", unknown.join(" ")));
+            return refuse(unless_loading(&status, format!("sources [{}] haven't been added", unknown.join(" "))));
+        }
+        if status.loading && request.name.is_empty() {
+            return refuse(still_loading().to_string());
         }
         let has_task = |id: &str| status.tasks.iter().any(|t| t.name == request.name && t.source_id == id);
         let wanted = |id: &String| match (request.sources.is_empty(), request.name.is_empty()) {
@@ -173,7 +178,7 @@ impl MasterApi {
             .map(|source| source_response(&status, source, &request.name, relay_in_use(source)))
             .collect();
         if sources.is_empty() && !request.name.is_empty() {
-            return refuse(format!("task {} has no source or not exist", request.name));
+            return refuse(unless_loading(&status, format!("task {} has no source or not exist", request.name)));
         }
         pb::QueryStatusListResponse { result: true, msg: String::new(), sources }
     }
@@ -201,14 +206,17 @@ fn notes(status: &AgentStatus, task: &str) -> String {
 }
 
 /// A source that is not this agent's.
-fn not_handled(source: String) -> pb::CommonWorkerResponse {
-    let msg = format!("source {source} relevant worker-client not found");
+fn not_handled(status: &AgentStatus, source: String) -> pb::CommonWorkerResponse {
+    let msg = unless_loading(status, format!("source {source} relevant worker-client not found"));
     pb::CommonWorkerResponse { msg, source, ..Default::default() }
 }
 
 /// Whether the task is there, and on each of the sources named; else DM's text for what is not.
 fn known_subtasks(status: &AgentStatus, task: &str, sources: &[String]) -> Result<(), String> {
     let exists = status.tasks.iter().any(|t| t.name == task);
+    if status.loading && !exists {
+        return Err(still_loading().to_string());
+    }
     if sources.is_empty() {
         let msg = || format!("task {task} has no source or not exist, please check the task name and status");
         return if exists { Ok(()) } else { Err(msg()) };

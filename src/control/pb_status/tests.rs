@@ -19,7 +19,7 @@ pub(crate) fn at(file: &str, offset: u64, set: &str) -> Location {
 }
 
 pub(crate) fn agent(sources: Vec<SourceStatus>, tasks: Vec<TaskStatus>) -> AgentStatus {
-    AgentStatus { worker: "worker1".to_owned(), in_cluster: false, sources, tasks }
+    AgentStatus { worker: "worker1".to_owned(), in_cluster: false, loading: false, sources, tasks }
 }
 
 pub(crate) fn source() -> SourceStatus {
