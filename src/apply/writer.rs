@@ -194,7 +194,7 @@ impl Writer {
         loop {
             let info = cursor
                 .next(&mut sql)
-                .map_err(|error| Failure::new(Code::StreamEvent, format!("read a row: {error}")))?;
+                .map_err(|error| Failure::new(Code::ParseRelayLog, format!("read a row: {error}")))?;
             let Some(info) = info else { break };
             if sql.len() > shape.limit {
                 return Err(too_large(sql.len(), shape.limit, &info, &job.gtids).into());

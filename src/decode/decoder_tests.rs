@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::{Retry, retry_of};
 use crate::model::{BinlogPosition, GtidSet, SourceTable};
 use crate::row::{ChangeKind, RowImage, Value};
 
@@ -279,7 +280,8 @@ fn what_may_not_be_skipped_is_an_error() {
     assert_eq!(error(kind::USER_VAR, &[0; 9]).failure().code, 36014);
     let incident = error(kind::INCIDENT, b"\x01\0\x04lost");
     assert!(matches!(&incident, DecodeError::Incident { message, .. } if message == "lost"));
-    assert_eq!(incident.failure().code, 36069);
+    assert_eq!(incident.failure().code, 11038);
+    assert_eq!(retry_of(&incident.failure()), Retry::Never);
     let mut stream = Stream::new(Flavor::MySql);
     let ignorable = raw(99, 23, EventHeader::FLAG_IGNORABLE, b"");
     assert_eq!(stream.decoder.feed(ignorable, &All, &mut stream.out).unwrap(), Progress::Done);

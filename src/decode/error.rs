@@ -126,7 +126,8 @@ impl DecodeError {
         let code = match self {
             DecodeError::StatementFormat { .. } => Code::StatementFormat,
             DecodeError::StatementText { .. } => Code::ParseDdl,
-            _ => Code::StreamEvent,
+            // No code of a stream: the bytes are the same at each try, and trying again heals nothing.
+            _ => Code::ParseRelayLog,
         };
         let failure = Failure::new(code, self.to_string());
         let failure = match std::error::Error::source(self) {
@@ -146,7 +147,10 @@ impl DecodeError {
                 "Please set `binlog_row_image` to FULL, or `binlog_row_value_options` to empty, on the upstream."
             }
             DecodeError::Incident { .. } => "Please compare the tables with the upstream, or copy them again.",
-            DecodeError::UnknownEvent { .. } => "Please use a version that knows this upstream.",
+            DecodeError::UnknownEvent { .. } => {
+                "Please use a version of dm-agent that knows this upstream. Where the event may be left out: stop-task, make by \
+                 hand what else its transaction does, and start-task --remove-meta with `meta` at the transaction's end."
+            }
             DecodeError::NoTableMap { .. } => {
                 "Please check the start position: it must be the start of an event between two transactions."
             }
