@@ -392,6 +392,10 @@ async fn look_at(conn: &mut Conn, position: &BinlogPosition) -> Result<AtStart, 
     let statement = format!("SHOW BINLOG EVENTS IN {file} FROM {} LIMIT 1", position.offset);
     match timed(conn.query::<Row, _>(statement.as_str())).await {
         Ok(rows) => Ok(match rows.first() {
+            // Some servers show the next event where none begins.
+            Some(row) if text_at(row, 1).is_some_and(|at| at != position.offset.to_string()) => {
+                AtStart::Nothing(format!("the next one begins at {}", text_at(row, 1).unwrap_or_default()))
+            }
             Some(row) => {
                 AtStart::Event { kind: text_at(row, 2).unwrap_or_default(), info: text_at(row, 5).unwrap_or_default() }
             }

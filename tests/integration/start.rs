@@ -26,6 +26,8 @@ async fn positions_that_are_none() {
     let at = |position| SourceLocation { position, ..begin.clone() };
     let purged = SourceLocation { file: "mysql-bin.000001".into(), position: 4, gtid: String::new() };
     let none = SourceLocation { file: "mysql-bin.000777".into(), position: 4, gtid: String::new() };
+    // The target is shared, and so are its checkpoints.
+    let name = fresh_schema("position");
     let agent = Agent::start(&AgentOptions::default()).await;
     let file = SourceFile { gtid: false, ..SourceFile::new("s", source.kind, source.port) };
     let path = agent.file("source.yaml", &file.yaml());
@@ -37,7 +39,7 @@ async fn positions_that_are_none() {
         (purged, ["is purged", "mysql-bin.000001"]),
         (none, ["does not exist", "mysql-bin.000777"]),
     ] {
-        let task = TaskFile { schemas: vec!["d".into()], start: Some(start), ..TaskFile::new("t", "s", target.port) };
+        let task = TaskFile { schemas: vec!["d".into()], start: Some(start), ..TaskFile::new(&name, "s", target.port) };
         let path = agent.file("task.yaml", &task.yaml());
         agent.ctl(&["start-task", &path]).await.expect_refusal(&words);
     }
@@ -45,9 +47,9 @@ async fn positions_that_are_none() {
     db.run("FLUSH BINARY LOGS").await;
     let now = location(&mut db, source.kind).await;
     db.run(&format!("PURGE BINARY LOGS TO '{}'", now.file)).await;
-    let path = agent.file("task.yaml", &TaskFile::new("t", "s", target.port).yaml());
+    let path = agent.file("task.yaml", &TaskFile::new(&name, "s", target.port).yaml());
     agent.ctl(&["start-task", &path, "--start-time", "2001-01-01 00:00:00"]).await.expect_success();
-    agent.ctl(&["stop-task", "t"]).await.expect_success();
+    agent.ctl(&["stop-task", &name]).await.expect_success();
     assert_alive(&agent).await;
     agent.assert_quiet_log();
 }
@@ -59,7 +61,8 @@ async fn sets_that_are_none() {
         let (source, target) = shared_pair(kind, other).await;
         let mut db = source.root().await;
         // MariaDB refuses what it has had no transaction of in the domain.
-        db.run(&format!("CREATE DATABASE {}", fresh_schema("set"))).await;
+        let name = fresh_schema("set");
+        db.run(&format!("CREATE DATABASE {name}")).await;
         let (ahead, foreign) = match kind {
             Kind::MySql => (format!("{}:1-999999999", db.text("SELECT @@server_uuid").await), "0-1-5"),
             Kind::MariaDb => {
@@ -76,7 +79,7 @@ async fn sets_that_are_none() {
             ("rubbish", ["binlog-gtid", "rubbish"]),
         ] {
             let start = Some(SourceLocation { file: String::new(), position: 0, gtid: gtid.to_owned() });
-            let task = TaskFile { schemas: vec!["d".into()], start, ..TaskFile::new("t", "s", target.port) };
+            let task = TaskFile { schemas: vec!["d".into()], start, ..TaskFile::new(&name, "s", target.port) };
             let path = agent.file("task.yaml", &task.yaml());
             agent.ctl(&["start-task", &path]).await.expect_refusal(&words);
         }
