@@ -13,10 +13,11 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 
 use super::chunk::{Builder, Chunk, Pace};
 use super::job::Job;
+use super::load::Taken;
 use super::plan::TablePlan;
 use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
 use super::source::{Source, is_of_another};
-use super::spec::{CopyProgress, CopySpec, Phase, TableProgress};
+use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing, Phase, TableProgress};
 use super::state::{TableEnd, TableState, store, stored, to_text};
 use super::writer::Writer;
 use super::{Stopping, structure};
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub downstream: Downstream,
     pub epoch: u64,
     pub pace: Pace,
+    /// How the downstream takes loads; not at all where something else was asked for.
+    pub loads: Taken,
     /// Memory for rows in flight.
     pub budget: Arc<Semaphore>,
     /// Whoever reads rows of megabytes.
@@ -61,7 +64,14 @@ impl Shared {
         *self.halt.borrow()
     }
 
-    pub fn builder(&self, plan: &TablePlan) -> Builder {
+    /// For the rows of a table: lines where its target takes them.
+    pub fn builder(&self, job: &Job) -> Builder {
+        let loads = self.loads != Taken::Not && job.plan.loadable && !job.as_statements.load(Ordering::Relaxed);
+        if loads { Builder::of_lines() } else { self.statements(&job.plan) }
+    }
+
+    /// For the rows of a table, as statements.
+    pub fn statements(&self, plan: &TablePlan) -> Builder {
         let options = &self.spec.options;
         Builder::new(plan.insert(options.existing), options.statement_bytes, self.downstream.max_statement())
     }
@@ -141,6 +151,8 @@ pub(super) struct Parts {
     pub downstream: Downstream,
     pub epoch: u64,
     pub conn: Conn,
+    /// How it takes loads.
+    pub loads: Taken,
     pub progress: watch::Sender<CopyProgress>,
     /// Tables to copy, with the marks that are stored.
     pub jobs: Vec<(Job, Vec<ChunkMark>)>,
@@ -155,6 +167,7 @@ impl Engine {
         let options = &parts.spec.options;
         let shared = Arc::new(Shared {
             pace: Pace::new(options.chunk_rows, options.chunk_bytes),
+            loads: if loads_suit(options) { parts.loads } else { Taken::Not },
             spec: parts.spec.clone(),
             source: parts.source,
             downstream: parts.downstream,
@@ -531,6 +544,11 @@ impl Tasks {
         let unread = open.values().any(|open| open.read.is_none());
         self.writers.iter().any(Owned::is_finished) || (unread && self.readers.iter().all(Owned::is_finished))
     }
+}
+
+/// A load has no statements whose size could be given, and can leave rows that are there only by hiding other errors.
+fn loads_suit(options: &CopyOptions) -> bool {
+    options.statement_bytes.is_none() && options.existing != Existing::Keep
 }
 
 fn stuck() -> Failure {

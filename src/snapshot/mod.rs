@@ -22,6 +22,7 @@ mod chunk;
 mod engine;
 mod job;
 mod keyless;
+mod load;
 mod look;
 mod make;
 mod order;
