@@ -12,6 +12,7 @@ use mysql_async::{Conn, Row};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 
 use super::chunk::{Builder, Chunk, Pace};
+use super::crew::Crew;
 use super::job::Job;
 use super::load::Taken;
 use super::plan::TablePlan;
@@ -37,6 +38,10 @@ const BATCH: usize = 100;
 const MARKS: usize = 256;
 /// Ticks without anything to do after which a part that is gone is missed.
 const STUCK: u32 = 20;
+/// Chunks that may wait for a writer.
+const WAITING: usize = 2;
+/// What a row counts in bytes, where writers are compared.
+const ROW: u64 = 100;
 /// Events that may wait for the books.
 const EVENTS: usize = 1024;
 
@@ -55,6 +60,8 @@ pub(super) struct Shared {
     pub large: Arc<Semaphore>,
     pub events: mpsc::Sender<Event>,
     pub halt: watch::Receiver<bool>,
+    /// Writers that may work: those with lower numbers.
+    pub at_work: watch::Receiver<usize>,
     pub read_rows: AtomicU64,
     pub read_bytes: AtomicU64,
 }
@@ -134,6 +141,8 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     events: mpsc::Receiver<Event>,
     halt: watch::Sender<bool>,
+    at_work: watch::Sender<usize>,
+    crew: Crew,
     conn: Conn,
     /// For questions about structures; made when needed.
     asking: Option<Conn>,
@@ -164,6 +173,8 @@ impl Engine {
     pub fn new(parts: Parts) -> (Self, Vec<Arc<Job>>) {
         let (sender, events) = mpsc::channel(EVENTS);
         let (halt, halted) = watch::channel(false);
+        let crew = Crew::new(parts.spec.options.writers, 0);
+        let (at_work, may_work) = watch::channel(crew.at_work());
         let options = &parts.spec.options;
         let shared = Arc::new(Shared {
             pace: Pace::new(options.chunk_rows, options.chunk_bytes),
@@ -176,6 +187,7 @@ impl Engine {
             large: Arc::new(Semaphore::new(1)),
             events: sender,
             halt: halted,
+            at_work: may_work,
             read_rows: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
         });
@@ -192,6 +204,8 @@ impl Engine {
             shared,
             events,
             halt,
+            at_work,
+            crew,
             conn: parts.conn,
             asking: None,
             progress: parts.progress,
@@ -236,6 +250,8 @@ impl Engine {
             }
         };
         let _ = self.halt.send(true);
+        // Those that wait see that it is over.
+        self.at_work.send_replace(usize::MAX);
         if matches!(ended, Ended::Stopped) {
             self.let_finish(tasks).await;
         }
@@ -248,7 +264,7 @@ impl Engine {
         let readers = options.readers.max(1).min(queue.len());
         let queue = Arc::new(Mutex::new(VecDeque::from(queue)));
         // Readers are faster: what waits here a kill throws away.
-        let (sender, chunks) = mpsc::channel::<Chunk>((options.writers / 4).max(2));
+        let (sender, chunks) = mpsc::channel::<Chunk>(WAITING);
         let chunks = Arc::new(AsyncMutex::new(chunks));
         let reader = |_| {
             let reader = Reader { shared: Arc::clone(&self.shared), chunks: sender.clone(), conn: None };
@@ -388,6 +404,9 @@ impl Engine {
 
     async fn tick(&mut self) -> Result<Option<Ended>, Failure> {
         self.tell();
+        let (rows, bytes) = self.written();
+        self.crew.look(rows * ROW + bytes);
+        self.at_work.send_if_modified(|at_work| std::mem::replace(at_work, self.crew.at_work()) != self.crew.at_work());
         if !self.store_closed().await? || !self.join_marks().await? {
             return Ok(Some(Ended::Fenced));
         }
@@ -482,7 +501,7 @@ impl Engine {
         }
     }
 
-    fn begin(&self) {
+    fn begin(&mut self) {
         let closed_rows: (u64, u64) =
             self.closed.iter().fold((0, 0), |sum, closed| (sum.0 + closed.state.rows, sum.1 + closed.state.bytes));
         let estimate = self.open.values().fold(closed_rows, |sum, open| {
@@ -497,6 +516,7 @@ impl Engine {
             progress.chunks_written = 0;
         });
         let (rows, bytes) = self.written();
+        self.crew = Crew::new(self.shared.spec.options.writers, rows * ROW + bytes);
         // What was written before counts as read.
         self.shared.read_rows.store(rows, Ordering::Relaxed);
         self.shared.read_bytes.store(bytes, Ordering::Relaxed);

@@ -19,6 +19,7 @@
 mod again;
 mod check;
 mod chunk;
+mod crew;
 mod engine;
 mod job;
 mod keyless;

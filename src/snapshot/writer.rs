@@ -48,7 +48,12 @@ impl From<Failure> for Unwritten {
 impl Writer {
     /// Writes chunks until there are none.
     pub async fn run(mut self, chunks: Arc<Chunks>) {
+        let mut at_work = self.shared.at_work.clone();
+        let number = usize::try_from(self.slot).unwrap_or_default();
         loop {
+            if at_work.wait_for(|at_work| number < *at_work).await.is_err() {
+                return;
+            }
             let next = chunks.lock().await.recv().await;
             let Some(chunk) = next else { return };
             if self.shared.halted() {
