@@ -52,6 +52,8 @@ pub(super) struct TablePlan {
     pub transactional: bool,
     /// One value may be large.
     pub long: bool,
+    /// One value may have megabytes.
+    pub huge: bool,
     /// Rows may be sent as lines of [`load`].
     pub loadable: bool,
     /// The target has an AUTO_INCREMENT column.
@@ -113,6 +115,7 @@ impl TablePlan {
             loadable: loadable && written > 0 && identity.is_some(),
             counts: there.counts,
             long: here.columns.iter().any(Kind::is_long),
+            huge: here.columns.iter().any(Kind::is_huge),
             sorts_alike,
             condition: None,
         })

@@ -29,6 +29,8 @@ pub(super) const LARGE: u64 = 1 << 20;
 /// Rows from this size on are read one after the other: the next one when the one before is written. On its way a row is there
 /// several times: as it is received, as a packet, as a value, as a line or statement.
 const HUGE: u64 = 8 << 20;
+/// How many rows show how large the rows of a table are: what the source estimates may be of a time when it was empty.
+const FIRST: u64 = 100;
 /// How often a lost connection is made anew, and the longest pause between.
 const ATTEMPTS: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -114,7 +116,7 @@ impl Reader {
     }
 
     async fn read_gap(&mut self, job: &Arc<Job>, gap: &Gap, sent: &mut u64) -> Result<(), Left> {
-        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated() };
+        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated(), seen: false };
         let mut attempt = 0;
         loop {
             let before = cursor.seq;
@@ -144,9 +146,10 @@ impl Reader {
         sent: &mut u64,
     ) -> Result<bool, Left> {
         let shared = Arc::clone(&self.shared);
-        let alone =
-            if job.plan.long && cursor.largest >= LARGE { Some(acquire(&shared.large, 1).await?) } else { None };
-        let limit = shared.pace.rows();
+        let unknown = job.plan.huge && !cursor.seen;
+        let large = job.plan.long && cursor.largest >= LARGE;
+        let alone = if large || unknown { Some(acquire(&shared.large, 1).await?) } else { None };
+        let limit = if unknown { shared.pace.rows().min(FIRST) } else { shared.pace.rows() };
         let sql = job.plan.select_range(cursor.low.as_ref(), gap.high.as_ref(), limit);
         let chunks = self.chunks.clone();
         let doing = || format!("read rows of {}{}", job.plan.source, behind(cursor.low.as_ref()));
@@ -160,6 +163,7 @@ impl Reader {
         let mut last: Option<Bound> = None;
         while let Some(row) = next(&mut result, patience, &what).await? {
             count += 1;
+            cursor.seen = true;
             cursor.largest = cursor.largest.max(shared.add(&mut builder, job, &row));
             let full = builder.bytes >= shared.pace.bytes();
             if full || count == limit {
@@ -185,7 +189,7 @@ impl Reader {
             }
         }
         drop(result);
-        if alone.is_some() {
+        if alone.is_some() && cursor.largest >= LARGE {
             // Its buffers have grown to the size of such rows, and stay so.
             self.conn = None;
         }
@@ -205,8 +209,9 @@ impl Reader {
     async fn read_whole(&mut self, job: &Arc<Job>, mut hold: Hold, sent: &mut u64) -> Result<(), Left> {
         let shared = Arc::clone(&self.shared);
         let doing = format!("read all rows of {}", job.plan.source);
-        let large = job.plan.long && job.row_estimated() >= LARGE;
-        let _alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
+        let large = job.plan.huge || (job.plan.long && job.row_estimated() >= LARGE);
+        let mut alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
+        let (mut count, mut largest) = (0, job.row_estimated());
         let mut builder = shared.builder(job);
         let mut seq = 1;
         let patience = job.plan.patience();
@@ -215,6 +220,10 @@ impl Reader {
         while let Some(row) = next(&mut result, patience, &doing).await? {
             let size = shared.add(&mut builder, job, &row);
             drop(row);
+            (count, largest) = (count + 1, largest.max(size));
+            if count >= FIRST && largest < LARGE {
+                alone = None;
+            }
             if builder.bytes >= shared.pace.bytes() || builder.rows >= shared.pace.rows() {
                 let chunk = builder.take(job, seq, None, None, true);
                 hand_over(&shared, &self.chunks, chunk).await?;
@@ -226,6 +235,7 @@ impl Reader {
             }
         }
         drop(result);
+        drop(alone);
         let chunk = builder.take(job, seq, None, None, false);
         hand_over(&shared, &self.chunks, chunk).await?;
         *sent += 1;
@@ -248,6 +258,8 @@ struct Cursor {
     seq: u64,
     /// Bytes of the largest row so far.
     largest: u64,
+    /// A row was read, and not only estimated.
+    seen: bool,
 }
 
 /// For messages: which rows.

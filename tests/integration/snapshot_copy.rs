@@ -602,10 +602,8 @@ async fn what_a_load_does_not_take_as_it_is_comes_by_statements() {
         bench
             .source
             .run(
-                r"INSERT INTO t VALUES (1, 'a\	b', x'00095C0A1A27', -1.5), (2, '\N', '\', NULL), (3, NULL, '', 0),
-                (4, 'blan                 ', NULL, 7), (5, '', '
-', 8), (6, '	
-\'', '\n', 9)",
+                r"INSERT INTO t VALUES (1, 'a\\\tb', x'00095C0A1A27', -1.5), (2, '\\N', '\\', NULL), (3, NULL, '', 0),
+                (4, 'blan                 ', NULL, 7), (5, '', '\n', 8), (6, '\t\n\\\'', '\\n', 9)",
             )
             .await;
         bench.copied().await;
