@@ -421,7 +421,7 @@ pub(super) const DUMP: Keys = &[
 
 /// An entry of `loaders`.
 pub(super) const LOAD: Keys = &[
-    acts("pool-size", Int(16), "connections that write"),
+    acts("pool-size", Int(16), "connections that write, at most; how many are used is learned"),
     noted("dir", Text("./dumped_data"), NO_DUMP),
     noted("sorting-dir-physical", Text(""), PHYSICAL),
     noted("import-mode", Text("logical"), PHYSICAL),

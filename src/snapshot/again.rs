@@ -134,16 +134,7 @@ async fn read_table(
             .workaround("Please give both a primary key, or repair the table by hand.")
             .into());
     }
-    let job = Job {
-        number: 0,
-        rows_estimated,
-        bytes_estimated,
-        fingerprint: here.fingerprint(),
-        gaps: Vec::new(),
-        written: Default::default(),
-        left: Default::default(),
-        plan,
-    };
+    let job = Job::new(0, plan, (rows_estimated, bytes_estimated), here.fingerprint());
     let fence = how.fence.as_deref();
     let mut again = Again { spec, source, downstream, fence, progress, job: Arc::new(job), to: Some(to), rows: 0 };
     again.tell();

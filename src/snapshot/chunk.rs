@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use mysql_async::{Row, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::job::Job;
+use super::load::{self, Lines};
 use super::plan::{Bound, TablePlan, bound_text};
 use crate::meta::ChunkMark;
 
@@ -75,22 +77,39 @@ pub(super) struct Chunk {
     pub job: Arc<Job>,
     pub mark: ChunkMark,
     pub statements: Vec<Statement>,
+    /// Instead of statements: lines to be loaded, in blocks.
+    pub lines: Vec<Bytes>,
     /// It reached a limit, so that how long it takes says something.
     pub full: bool,
     /// Its share of the memory for rows in flight; given back when it is written.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// Its turn to be loaded, where they are taken in turn.
+    pub turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Chunk {
-    /// Bytes of all its statements.
-    pub fn sql_bytes(&self) -> usize {
-        self.statements.iter().map(|statement| statement.sql.len()).sum()
+    /// Memory that it takes until it is written: once as it is, and what is on its way out at a time once more.
+    pub fn memory(&self) -> usize {
+        let sizes = || self.statements.iter().map(|statement| statement.sql.len());
+        let lines: usize = self.lines.iter().map(Bytes::len).sum();
+        let sent = if self.lines.is_empty() { sizes().max().unwrap_or_default() } else { load::BLOCK };
+        sizes().sum::<usize>() + lines + sent
+    }
+
+    /// The same rows as statements, for a server that did not take them as they are.
+    pub fn as_statements(&self, mut builder: Builder) -> Vec<Statement> {
+        for row in self.lines.iter().flat_map(|block| load::rows(block)) {
+            builder.add_values(&self.job.plan, |at| row.get(at).and_then(Option::as_deref));
+        }
+        builder.statements()
     }
 }
 
-/// Makes statements out of rows.
+/// Makes statements or lines out of rows.
 #[derive(Debug)]
 pub(super) struct Builder {
+    /// Rows become lines.
+    lines: Option<Lines>,
     head: Vec<u8>,
     tail: Vec<u8>,
     limit: usize,
@@ -119,6 +138,7 @@ impl Builder {
     /// `head` and `tail` stand around the rows; `limit` is that of one statement in bytes.
     pub fn new((head, tail): (String, String), wanted: Option<usize>, server: usize) -> Self {
         Builder {
+            lines: None,
             head: head.into_bytes(),
             tail: tail.into_bytes(),
             limit: wanted.unwrap_or(STATEMENT).min(server),
@@ -131,10 +151,30 @@ impl Builder {
         }
     }
 
+    /// One whose rows become lines.
+    pub fn of_lines() -> Self {
+        Builder { lines: Some(Lines::default()), ..Builder::new(Default::default(), None, 0) }
+    }
+
     /// Adds a row. Gives its bytes, as the source sent them.
     pub fn add(&mut self, plan: &TablePlan, row: &Row) -> u64 {
-        let sizes = (0..plan.written).map(|at| answer(row, at).map_or(0, <[u8]>::len));
+        self.add_values(plan, |at| answer(row, at))
+    }
+
+    fn add_values<'a>(&mut self, plan: &TablePlan, value: impl Fn(usize) -> Option<&'a [u8]>) -> u64 {
+        let sizes = (0..plan.written).map(|at| value(at).map_or(0, <[u8]>::len));
         let bytes: usize = sizes.sum();
+        match &mut self.lines {
+            Some(lines) => lines.add(plan, bytes, value),
+            None => self.add_literals(plan, bytes, value),
+        }
+        let bytes = bytes as u64;
+        self.rows += 1;
+        self.bytes += bytes;
+        bytes
+    }
+
+    fn add_literals<'a>(&mut self, plan: &TablePlan, bytes: usize, value: impl Fn(usize) -> Option<&'a [u8]>) {
         let mut relaxed = false;
         self.row.clear();
         // Once, and with room for what is escaped: growing would take twice as much for a moment.
@@ -145,7 +185,7 @@ impl Builder {
             if at > 0 {
                 self.row.push(b',');
             }
-            relaxed |= column.kind.write(&mut self.row, answer(row, at));
+            relaxed |= column.kind.write(&mut self.row, value(at));
         }
         self.row.push(b')');
         let values = self.head.len();
@@ -165,10 +205,11 @@ impl Builder {
             self.current.push(b',');
             self.current.extend_from_slice(&self.row[values..]);
         }
-        let bytes = bytes as u64;
-        self.rows += 1;
-        self.bytes += bytes;
-        bytes
+    }
+
+    fn statements(&mut self) -> Vec<Statement> {
+        self.close();
+        std::mem::take(&mut self.statements)
     }
 
     fn close(&mut self) {
@@ -182,7 +223,6 @@ impl Builder {
 
     /// The chunk of all rows since the last one.
     pub fn take(&mut self, job: &Arc<Job>, seq: u64, low: Option<&Bound>, high: Option<&Bound>, full: bool) -> Chunk {
-        self.close();
         let mark = ChunkMark {
             seq,
             low: low.map(bound_text),
@@ -190,8 +230,8 @@ impl Builder {
             rows: std::mem::take(&mut self.rows),
             bytes: std::mem::take(&mut self.bytes),
         };
-        let statements = std::mem::take(&mut self.statements);
-        Chunk { job: Arc::clone(job), mark, statements, full, permit: None }
+        let lines = self.lines.as_mut().map(Lines::take).unwrap_or_default();
+        Chunk { job: Arc::clone(job), mark, statements: self.statements(), lines, full, permit: None, turn: None }
     }
 }
 

@@ -12,11 +12,13 @@ use mysql_async::{Conn, Row};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 
 use super::chunk::{Builder, Chunk, Pace};
+use super::crew::Crew;
 use super::job::Job;
+use super::load::Taken;
 use super::plan::TablePlan;
 use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
 use super::source::{Source, is_of_another};
-use super::spec::{CopyProgress, CopySpec, Phase, TableProgress};
+use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing, Phase, TableProgress};
 use super::state::{TableEnd, TableState, store, stored, to_text};
 use super::writer::Writer;
 use super::{Stopping, structure};
@@ -36,6 +38,10 @@ const BATCH: usize = 100;
 const MARKS: usize = 256;
 /// Ticks without anything to do after which a part that is gone is missed.
 const STUCK: u32 = 20;
+/// Chunks that may wait for a writer.
+const WAITING: usize = 2;
+/// What a row counts in bytes, where writers are compared.
+const ROW: u64 = 100;
 /// Events that may wait for the books.
 const EVENTS: usize = 1024;
 
@@ -46,12 +52,16 @@ pub(super) struct Shared {
     pub downstream: Downstream,
     pub epoch: u64,
     pub pace: Pace,
+    /// How the downstream takes loads; not at all where something else was asked for.
+    pub loads: Taken,
     /// Memory for rows in flight.
     pub budget: Arc<Semaphore>,
     /// Whoever reads rows of megabytes.
     pub large: Arc<Semaphore>,
     pub events: mpsc::Sender<Event>,
     pub halt: watch::Receiver<bool>,
+    /// Writers that may work: those with lower numbers.
+    pub at_work: watch::Receiver<usize>,
     pub read_rows: AtomicU64,
     pub read_bytes: AtomicU64,
 }
@@ -61,7 +71,14 @@ impl Shared {
         *self.halt.borrow()
     }
 
-    pub fn builder(&self, plan: &TablePlan) -> Builder {
+    /// For the rows of a table: lines where its target takes them.
+    pub fn builder(&self, job: &Job) -> Builder {
+        let loads = self.loads != Taken::Not && job.plan.loadable && !job.as_statements.load(Ordering::Relaxed);
+        if loads { Builder::of_lines() } else { self.statements(&job.plan) }
+    }
+
+    /// For the rows of a table, as statements.
+    pub fn statements(&self, plan: &TablePlan) -> Builder {
         let options = &self.spec.options;
         Builder::new(plan.insert(options.existing), options.statement_bytes, self.downstream.max_statement())
     }
@@ -124,6 +141,8 @@ pub(super) struct Engine {
     shared: Arc<Shared>,
     events: mpsc::Receiver<Event>,
     halt: watch::Sender<bool>,
+    at_work: watch::Sender<usize>,
+    crew: Crew,
     conn: Conn,
     /// For questions about structures; made when needed.
     asking: Option<Conn>,
@@ -141,6 +160,8 @@ pub(super) struct Parts {
     pub downstream: Downstream,
     pub epoch: u64,
     pub conn: Conn,
+    /// How it takes loads.
+    pub loads: Taken,
     pub progress: watch::Sender<CopyProgress>,
     /// Tables to copy, with the marks that are stored.
     pub jobs: Vec<(Job, Vec<ChunkMark>)>,
@@ -152,9 +173,12 @@ impl Engine {
     pub fn new(parts: Parts) -> (Self, Vec<Arc<Job>>) {
         let (sender, events) = mpsc::channel(EVENTS);
         let (halt, halted) = watch::channel(false);
+        let crew = Crew::new(parts.spec.options.writers, 0);
+        let (at_work, may_work) = watch::channel(crew.at_work());
         let options = &parts.spec.options;
         let shared = Arc::new(Shared {
             pace: Pace::new(options.chunk_rows, options.chunk_bytes),
+            loads: if loads_suit(options) { parts.loads } else { Taken::Not },
             spec: parts.spec.clone(),
             source: parts.source,
             downstream: parts.downstream,
@@ -163,6 +187,7 @@ impl Engine {
             large: Arc::new(Semaphore::new(1)),
             events: sender,
             halt: halted,
+            at_work: may_work,
             read_rows: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
         });
@@ -179,6 +204,8 @@ impl Engine {
             shared,
             events,
             halt,
+            at_work,
+            crew,
             conn: parts.conn,
             asking: None,
             progress: parts.progress,
@@ -223,6 +250,8 @@ impl Engine {
             }
         };
         let _ = self.halt.send(true);
+        // Those that wait see that it is over.
+        self.at_work.send_replace(usize::MAX);
         if matches!(ended, Ended::Stopped) {
             self.let_finish(tasks).await;
         }
@@ -235,7 +264,7 @@ impl Engine {
         let readers = options.readers.max(1).min(queue.len());
         let queue = Arc::new(Mutex::new(VecDeque::from(queue)));
         // Readers are faster: what waits here a kill throws away.
-        let (sender, chunks) = mpsc::channel::<Chunk>((options.writers / 4).max(2));
+        let (sender, chunks) = mpsc::channel::<Chunk>(WAITING);
         let chunks = Arc::new(AsyncMutex::new(chunks));
         let reader = |_| {
             let reader = Reader { shared: Arc::clone(&self.shared), chunks: sender.clone(), conn: None };
@@ -375,6 +404,9 @@ impl Engine {
 
     async fn tick(&mut self) -> Result<Option<Ended>, Failure> {
         self.tell();
+        let (rows, bytes) = self.written();
+        self.crew.look(rows * ROW + bytes);
+        self.at_work.send_if_modified(|at_work| std::mem::replace(at_work, self.crew.at_work()) != self.crew.at_work());
         if !self.store_closed().await? || !self.join_marks().await? {
             return Ok(Some(Ended::Fenced));
         }
@@ -469,7 +501,7 @@ impl Engine {
         }
     }
 
-    fn begin(&self) {
+    fn begin(&mut self) {
         let closed_rows: (u64, u64) =
             self.closed.iter().fold((0, 0), |sum, closed| (sum.0 + closed.state.rows, sum.1 + closed.state.bytes));
         let estimate = self.open.values().fold(closed_rows, |sum, open| {
@@ -484,6 +516,7 @@ impl Engine {
             progress.chunks_written = 0;
         });
         let (rows, bytes) = self.written();
+        self.crew = Crew::new(self.shared.spec.options.writers, rows * ROW + bytes);
         // What was written before counts as read.
         self.shared.read_rows.store(rows, Ordering::Relaxed);
         self.shared.read_bytes.store(bytes, Ordering::Relaxed);
@@ -531,6 +564,11 @@ impl Tasks {
         let unread = open.values().any(|open| open.read.is_none());
         self.writers.iter().any(Owned::is_finished) || (unread && self.readers.iter().all(Owned::is_finished))
     }
+}
+
+/// A load has no statements whose size could be given, and can leave rows that are there only by hiding other errors.
+fn loads_suit(options: &CopyOptions) -> bool {
+    options.statement_bytes.is_none() && options.existing != Existing::Keep
 }
 
 fn stuck() -> Failure {

@@ -1,10 +1,15 @@
 //! One table's part of the work: its plan, what of it is not read yet, how far it is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Semaphore;
 
 use super::plan::{Bound, TablePlan, bound_of};
 use crate::meta::ChunkMark;
 
+/// How many loads of one table are on their way, where the target takes them in turn.
+const TURNS: usize = 2;
 /// Numbers between two intervals that a claim leaves for chunks in between.
 const SPACING: u64 = 1 << 32;
 
@@ -30,11 +35,32 @@ pub(super) struct Job {
     /// In the order of keys.
     pub gaps: Vec<Gap>,
     pub written: AtomicU64,
+    /// The target did not take a load as it was: the rest goes as statements.
+    pub as_statements: AtomicBool,
+    /// Loads on their way, where the target takes one after the other: one that it works on, and one that begins or ends.
+    pub turns: Arc<Semaphore>,
     /// It is left as it is: nothing of it is written any more.
     pub left: AtomicBool,
 }
 
 impl Job {
+    /// All of a table, of which nothing is there. `estimated`: its rows and bytes, as the source says.
+    pub fn new(number: u32, plan: TablePlan, estimated: (u64, u64), fingerprint: u64) -> Self {
+        let (rows_estimated, bytes_estimated) = estimated;
+        Job {
+            number,
+            plan,
+            rows_estimated,
+            bytes_estimated,
+            fingerprint,
+            gaps: vec![Gap { low: None, high: None, seq: 1 }],
+            written: AtomicU64::new(0),
+            as_statements: AtomicBool::new(false),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            left: AtomicBool::new(false),
+        }
+    }
+
     /// Whether it was given up.
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)

@@ -19,9 +19,11 @@
 mod again;
 mod check;
 mod chunk;
+mod crew;
 mod engine;
 mod job;
 mod keyless;
+mod load;
 mod look;
 mod make;
 mod order;

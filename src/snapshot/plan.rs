@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::load;
 use super::spec::Existing;
 use super::structure::{Column, Key, Structure};
 use super::value::Kind;
@@ -51,6 +52,12 @@ pub(super) struct TablePlan {
     pub transactional: bool,
     /// One value may be large.
     pub long: bool,
+    /// One value may have megabytes.
+    pub huge: bool,
+    /// Rows may be sent as lines of [`load`].
+    pub loadable: bool,
+    /// The target has an AUTO_INCREMENT column.
+    pub counts: bool,
     /// The key's columns sort alike on both sides, so that a range there is the same range here.
     pub sorts_alike: bool,
     /// Rows that are wanted.
@@ -71,12 +78,13 @@ impl TablePlan {
     ) -> Result<TablePlan, Vec<String>> {
         let mut missing = Vec::new();
         let mut columns: Vec<ReadColumn> = Vec::new();
+        let mut loadable = true;
         let mut places = vec![None; here.columns.len()];
         for (at, column) in here.columns.iter().enumerate() {
             match there.column(&column.name) {
                 // It computes them itself.
                 Some(twin) if twin.generated => continue,
-                Some(_) => {}
+                Some(twin) => loadable &= load::fits(column, twin),
                 None if column.generated => continue,
                 None => {
                     missing.push(column.name.clone());
@@ -103,7 +111,11 @@ impl TablePlan {
             index: identity.map(|key| key.name.clone()).unwrap_or_default(),
             shared: false,
             transactional: true,
+            // Without a key nothing is replaced, and a load would leave out what is there twice.
+            loadable: loadable && written > 0 && identity.is_some(),
+            counts: there.counts,
             long: here.columns.iter().any(Kind::is_long),
+            huge: here.columns.iter().any(Kind::is_huge),
             sorts_alike,
             condition: None,
         })
@@ -275,7 +287,7 @@ mod tests {
         } else {
             vec![Key { name: "PRIMARY".into(), columns: key.iter().map(|at| Some(*at)).collect() }]
         };
-        Structure { columns, keys }
+        Structure { columns, keys, counts: false }
     }
 
     fn plan(here: &Structure, there: &Structure) -> Result<TablePlan, Vec<String>> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::job::{Job, gaps};
+use super::job::Job;
 use super::look::{Look, Wanted, loose_tables, of_source, of_target, structure_of, structures};
 use super::make::Maker;
 use super::plan::{TablePlan, narrower_keys};
@@ -144,16 +144,8 @@ impl Preparing<'_> {
     fn job(&self, number: usize, wanted: &Wanted, from: &Structure, plan: TablePlan) -> Job {
         let plan =
             TablePlan { transactional: wanted.transactional, condition: self.spec.options.condition.clone(), ..plan };
-        Job {
-            number: u32::try_from(number).unwrap_or(u32::MAX),
-            plan,
-            rows_estimated: wanted.rows,
-            bytes_estimated: wanted.bytes,
-            fingerprint: from.fingerprint(),
-            gaps: gaps(&[]).unwrap_or_default(),
-            written: Default::default(),
-            left: Default::default(),
-        }
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Job::new(number, plan, (wanted.rows, wanted.bytes), from.fingerprint())
     }
 }
 

@@ -15,6 +15,7 @@ use super::chunk::{Chunk, bound_of_row};
 use super::engine::{Event, Shared};
 use super::job::{Gap, Job};
 use super::keyless::Hold;
+use super::load::Taken;
 use super::plan::Bound;
 use super::source::query_failed;
 use crate::error::{Code, Failure, Retry, retry_of};
@@ -25,6 +26,11 @@ pub(super) const BUDGET: usize = 48 << 10;
 const UNIT: usize = 1 << 10;
 /// Rows from this size on are read by one reader at a time.
 pub(super) const LARGE: u64 = 1 << 20;
+/// Rows from this size on are read one after the other: the next one when the one before is written. On its way a row is there
+/// several times: as it is received, as a packet, as a value, as a line or statement.
+const HUGE: u64 = 8 << 20;
+/// How many rows show how large the rows of a table are: what the source estimates may be of a time when it was empty.
+const FIRST: u64 = 100;
 /// How often a lost connection is made anew, and the longest pause between.
 const ATTEMPTS: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -110,7 +116,7 @@ impl Reader {
     }
 
     async fn read_gap(&mut self, job: &Arc<Job>, gap: &Gap, sent: &mut u64) -> Result<(), Left> {
-        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated() };
+        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated(), seen: false };
         let mut attempt = 0;
         loop {
             let before = cursor.seq;
@@ -140,14 +146,15 @@ impl Reader {
         sent: &mut u64,
     ) -> Result<bool, Left> {
         let shared = Arc::clone(&self.shared);
-        let alone =
-            if job.plan.long && cursor.largest >= LARGE { Some(acquire(&shared.large, 1).await?) } else { None };
-        let limit = shared.pace.rows();
+        let unknown = job.plan.huge && !cursor.seen;
+        let large = job.plan.long && cursor.largest >= LARGE;
+        let alone = if large || unknown { Some(acquire(&shared.large, 1).await?) } else { None };
+        let limit = if unknown { shared.pace.rows().min(FIRST) } else { shared.pace.rows() };
         let sql = job.plan.select_range(cursor.low.as_ref(), gap.high.as_ref(), limit);
         let chunks = self.chunks.clone();
         let doing = || format!("read rows of {}{}", job.plan.source, behind(cursor.low.as_ref()));
         let conn = self.connected().await?;
-        let mut builder = shared.builder(&job.plan);
+        let mut builder = shared.builder(job);
         let what = doing();
         let patience = job.plan.patience();
         let asked = within(patience, conn.query_iter(sql)).await;
@@ -156,6 +163,7 @@ impl Reader {
         let mut last: Option<Bound> = None;
         while let Some(row) = next(&mut result, patience, &what).await? {
             count += 1;
+            cursor.seen = true;
             cursor.largest = cursor.largest.max(shared.add(&mut builder, job, &row));
             let full = builder.bytes >= shared.pace.bytes();
             if full || count == limit {
@@ -167,6 +175,9 @@ impl Reader {
                 cursor.seq += 1;
                 cursor.low = Some(high);
                 last = None;
+                if cursor.largest >= HUGE {
+                    all_written(&shared).await?;
+                }
                 if cursor.largest >= LARGE && job.plan.long && alone.is_none() {
                     // The rest of the answer is asked for again, when no other reader has rows of that size.
                     drop(result);
@@ -178,7 +189,7 @@ impl Reader {
             }
         }
         drop(result);
-        if alone.is_some() {
+        if alone.is_some() && cursor.largest >= LARGE {
             // Its buffers have grown to the size of such rows, and stay so.
             self.conn = None;
         }
@@ -198,24 +209,33 @@ impl Reader {
     async fn read_whole(&mut self, job: &Arc<Job>, mut hold: Hold, sent: &mut u64) -> Result<(), Left> {
         let shared = Arc::clone(&self.shared);
         let doing = format!("read all rows of {}", job.plan.source);
-        let large = job.plan.long && job.row_estimated() >= LARGE;
-        let _alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
-        let mut builder = shared.builder(&job.plan);
+        let large = job.plan.huge || (job.plan.long && job.row_estimated() >= LARGE);
+        let mut alone = if large { Some(acquire(&shared.large, 1).await?) } else { None };
+        let (mut count, mut largest) = (0, job.row_estimated());
+        let mut builder = shared.builder(job);
         let mut seq = 1;
         let patience = job.plan.patience();
         let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
         let mut result = asked.map_err(|error| query_failed(&error, &doing))?;
         while let Some(row) = next(&mut result, patience, &doing).await? {
-            shared.add(&mut builder, job, &row);
+            let size = shared.add(&mut builder, job, &row);
             drop(row);
+            (count, largest) = (count + 1, largest.max(size));
+            if count >= FIRST && largest < LARGE {
+                alone = None;
+            }
             if builder.bytes >= shared.pace.bytes() || builder.rows >= shared.pace.rows() {
                 let chunk = builder.take(job, seq, None, None, true);
                 hand_over(&shared, &self.chunks, chunk).await?;
                 seq += 1;
                 *sent += 1;
+                if size >= HUGE {
+                    all_written(&shared).await?;
+                }
             }
         }
         drop(result);
+        drop(alone);
         let chunk = builder.take(job, seq, None, None, false);
         hand_over(&shared, &self.chunks, chunk).await?;
         *sent += 1;
@@ -238,6 +258,8 @@ struct Cursor {
     seq: u64,
     /// Bytes of the largest row so far.
     largest: u64,
+    /// A row was read, and not only estimated.
+    seen: bool,
 }
 
 /// For messages: which rows.
@@ -279,6 +301,11 @@ async fn acquire(semaphore: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphor
     Arc::clone(semaphore).acquire_many_owned(units).await.map_err(|_| Left::Gone)
 }
 
+/// Waits until nothing is on its way.
+async fn all_written(shared: &Shared) -> Result<(), Left> {
+    acquire(&shared.budget, u32::try_from(BUDGET).unwrap_or(u32::MAX)).await.map(drop)
+}
+
 /// Waits until there is room for a chunk, in bytes, and hands it over.
 async fn hand_over(shared: &Shared, chunks: &mpsc::Sender<Chunk>, mut chunk: Chunk) -> Result<(), Left> {
     if shared.halted() {
@@ -287,9 +314,11 @@ async fn hand_over(shared: &Shared, chunks: &mpsc::Sender<Chunk>, mut chunk: Chu
     if chunk.job.is_left() {
         return Err(Left::Dropped);
     }
-    // Once as it is, and the largest statement once more on its way out.
-    let largest = chunk.statements.iter().map(|statement| statement.sql.len()).max().unwrap_or_default();
-    let units = (chunk.sql_bytes() + largest).div_ceil(UNIT).clamp(1, BUDGET);
+    if !chunk.lines.is_empty() && shared.loads == Taken::InTurn && chunk.job.plan.counts {
+        // Writers that waited for each other would have none left for other tables.
+        chunk.turn = Some(acquire(&chunk.job.turns, 1).await?);
+    }
+    let units = chunk.memory().div_ceil(UNIT).clamp(1, BUDGET);
     chunk.permit = Some(acquire(&shared.budget, u32::try_from(units).unwrap_or(u32::MAX)).await?);
     chunks.send(chunk).await.map_err(|_| Left::Gone)
 }

@@ -131,7 +131,8 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
     let hand_over =
         HandOver { spec: spec.clone(), source: source.clone(), state, from, structures_at, epoch, conn: None };
     let progress = progress.clone();
-    let parts = Parts { spec: spec.clone(), source, downstream, epoch, conn, progress, jobs, closed };
+    let loads = super::load::taken(&mut conn, downstream.dialect).await;
+    let parts = Parts { spec: spec.clone(), source, downstream, epoch, conn, loads, progress, jobs, closed };
     Ok(Begun::Ready(Box::new(Ready { parts, hand_over })))
 }
 

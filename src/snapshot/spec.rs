@@ -58,7 +58,7 @@ pub struct Definition {
 pub struct CopyOptions {
     /// Connections that read, each one table at a time (`mydumpers.threads`).
     pub readers: usize,
-    /// Connections that write (`loaders.pool-size`).
+    /// Connections that write, at most (`loaders.pool-size`).
     pub writers: usize,
     /// What becomes of rows that are there before the copy (`loaders.on-duplicate-logical`).
     pub existing: Existing,

@@ -39,6 +39,8 @@ pub(super) struct Structure {
     pub columns: Vec<Column>,
     /// Primary key first.
     pub keys: Vec<Key>,
+    /// It has an AUTO_INCREMENT column.
+    pub counts: bool,
 }
 
 impl Structure {
@@ -97,7 +99,9 @@ pub(super) async fn read(
             // `default_generated` is only a default.
             generated: ["virtual", "stored generated", "persistent"].iter().any(|word| extra.contains(word)),
         };
-        tables.entry(text(0).unwrap_or_default()).or_default().columns.push(column);
+        let table = tables.entry(text(0).unwrap_or_default()).or_default();
+        table.columns.push(column);
+        table.counts |= extra.contains("auto_increment");
     }
     let parts: Vec<Row> = answered(conn.query(format!(
         "SELECT table_name, index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND \
@@ -156,7 +160,7 @@ mod tests {
     fn rows_are_known_by_whole_columns_without_null() {
         let columns = vec![column("a", false), column("b", true), column("c", false)];
         let of = |keys: Vec<Key>| {
-            let structure = Structure { columns: columns.clone(), keys };
+            let structure = Structure { columns: columns.clone(), keys, counts: false };
             structure.identity().map(|key| key.name.clone())
         };
         assert_eq!(of(vec![key("PRIMARY", &[Some(0)]), key("u", &[Some(2)])]).as_deref(), Some("PRIMARY"));

@@ -66,6 +66,11 @@ impl Kind {
         )
     }
 
+    /// Whether one value may have megabytes.
+    pub fn is_huge(column: &Column) -> bool {
+        Kind::is_long(column) && !matches!(column.data_type.as_str(), "blob" | "text" | "vector")
+    }
+
     /// Appends the literal of an answer. True for a value that strict modes refuse although the source holds it.
     pub fn write(&self, out: &mut Vec<u8>, answer: Option<&[u8]>) -> bool {
         let Some(bytes) = answer else {

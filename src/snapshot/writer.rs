@@ -4,6 +4,7 @@
 //! before the chunk is sent again: the slot's lock has then waited for whatever the former connection was doing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
@@ -12,8 +13,9 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::chunk::{Chunk, Statement};
 use super::engine::{Event, Shared};
+use super::load;
 use super::plan::bound_of;
-use super::reader::{LARGE, behind, pause, worth_another};
+use super::reader::{LARGE, behind, is_passing, pause, worth_another};
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
 
@@ -32,6 +34,8 @@ pub(super) struct Writer {
 /// Why a chunk was not written.
 enum Unwritten {
     Fenced,
+    /// The server did not take its lines as they are.
+    NotLoaded,
     Failed(Failure),
 }
 
@@ -44,7 +48,12 @@ impl From<Failure> for Unwritten {
 impl Writer {
     /// Writes chunks until there are none.
     pub async fn run(mut self, chunks: Arc<Chunks>) {
+        let mut at_work = self.shared.at_work.clone();
+        let number = usize::try_from(self.slot).unwrap_or_default();
         loop {
+            if at_work.wait_for(|at_work| number < *at_work).await.is_err() {
+                return;
+            }
             let next = chunks.lock().await.recv().await;
             let Some(chunk) = next else { return };
             if self.shared.halted() {
@@ -63,11 +72,14 @@ impl Writer {
     async fn write_whole(&mut self, chunk: &Chunk) -> Event {
         let number = chunk.job.number;
         let mut attempt = 0;
+        // Made of lines that were not taken.
+        let mut instead: Option<Vec<Statement>> = None;
         loop {
             let begun = Instant::now();
-            match self.write(chunk, attempt > 0).await {
+            match self.write(chunk, instead.as_deref(), attempt > 0).await {
                 Ok(()) => {
-                    if chunk.statements.iter().any(|statement: &Statement| statement.sql.len() as u64 >= 2 * LARGE)
+                    let mut statements = instead.iter().flatten().chain(&chunk.statements);
+                    if statements.any(|statement| statement.sql.len() as u64 >= 2 * LARGE)
                         && let Some(conn) = self.conn.take()
                     {
                         // Its buffers have grown to the size of the statement, and stay so.
@@ -79,6 +91,10 @@ impl Writer {
                     return Event::Written { number, mark: chunk.mark.clone() };
                 }
                 Err(Unwritten::Fenced) => return Event::Fenced,
+                Err(Unwritten::NotLoaded) => {
+                    chunk.job.as_statements.store(true, Ordering::Relaxed);
+                    instead = Some(chunk.as_statements(self.shared.statements(&chunk.job.plan)));
+                }
                 Err(Unwritten::Failed(failure)) => {
                     attempt += 1;
                     // The transaction goes with the connection.
@@ -93,8 +109,9 @@ impl Writer {
         }
     }
 
-    /// One transaction. `again`: it was sent before, and its end is not known.
-    async fn write(&mut self, chunk: &Chunk, again: bool) -> Result<(), Unwritten> {
+    /// One transaction; with other statements instead of the chunk's lines. `again`: it was sent before, and its end is not
+    /// known.
+    async fn write(&mut self, chunk: &Chunk, instead: Option<&[Statement]>, again: bool) -> Result<(), Unwritten> {
         let shared = Arc::clone(&self.shared);
         if self.conn.is_none() {
             self.conn = Some(shared.downstream.connect().await?);
@@ -128,7 +145,11 @@ impl Writer {
                 return Ok(());
             }
         }
-        for statement in &chunk.statements {
+        if instead.is_none() && !chunk.lines.is_empty() && !load(conn, chunk).await.map_err(failed)? {
+            limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
+            return Err(Unwritten::NotLoaded);
+        }
+        for statement in instead.unwrap_or(&chunk.statements) {
             if statement.sql.len() > shared.downstream.max_statement() {
                 return Err(too_large(chunk, statement.sql.len(), shared.downstream.max_statement()).into());
             }
@@ -145,6 +166,27 @@ impl Writer {
         limited(conn.query_drop("COMMIT")).await.map_err(failed)?;
         Ok(())
     }
+}
+
+/// Loads a chunk's lines. False where the server does not do that, or not with every value as it is.
+async fn load(conn: &mut Conn, chunk: &Chunk) -> Result<bool, mysql_async::Error> {
+    let plan = &chunk.job.plan;
+    match load::send(conn, &load::statement(plan), &chunk.lines, chunk.mark.rows).await {
+        Err(error) if server_error_code(&error).is_some() && !is_busy(&error) => {
+            tracing::info!(table = %plan.target, %error, "rows are not loaded, but written as statements");
+            Ok(false)
+        }
+        Ok(false) => {
+            tracing::info!(table = %plan.target, "rows are loaded with warnings, and are written as statements instead");
+            Ok(false)
+        }
+        loaded => loaded,
+    }
+}
+
+/// Whether it is the moment that the server refuses, and not what it was sent.
+fn is_busy(error: &mysql_async::Error) -> bool {
+    is_passing(&driver_failure(error, Code::ExecuteFailed, Scope::Downstream, "load rows"))
 }
 
 fn too_large(chunk: &Chunk, size: usize, limit: usize) -> Failure {

@@ -56,6 +56,33 @@ async fn one_huge_transaction_stays_below_the_limit() {
     link.wait_equal().await;
 }
 
+/// Rows of 16 MB are copied in the memory of any other load, loaded or as statements.
+#[tokio::test]
+async fn rows_of_many_megabytes_are_copied_below_the_limit() {
+    for (from, to) in [(Kind::MySql, Kind::MariaDb), (Kind::MariaDb, Kind::MySql)] {
+        let (source, target) = shared_pair(from, to).await;
+        let mut link = Link::with_mode("all", "large_rows", &source, &target, &LinkOptions::default()).await;
+        // Other tests receive the same binlog.
+        link.source.run("SET SESSION sql_log_bin = 0").await;
+        for table in ["t", "u", "v"] {
+            link.source.run(&format!("CREATE TABLE {table} (id INT PRIMARY KEY, b LONGBLOB)")).await;
+            for id in 0..2 {
+                let sql = format!("INSERT INTO {table} VALUES ({id}, REPEAT(CHAR({}), {}))", 33 + id, 16 << 20);
+                link.source.run(&sql).await;
+            }
+        }
+        let began = Instant::now();
+        link.start_task().await.expect_success();
+        link.wait_equal().await;
+        let peak = link.agent.peak_rss_kb();
+        println!("{from:?} to {to:?}: 6 rows of 16 MB in {:?}, peak {peak} KiB", began.elapsed());
+        assert!(peak < LIMIT_KB, "peak {peak} KiB");
+        for table in ["t", "u", "v"] {
+            link.source.run(&format!("DROP TABLE {table}")).await;
+        }
+    }
+}
+
 /// Where the task stands inside a transaction; `None` at the end of one.
 async fn rows_inside(link: &Link) -> Option<u64> {
     let status = link.agent.status().await;

@@ -564,15 +564,53 @@ async fn every_type_is_copied() {
     ] {
         let source = shared(from, &ServerOptions::default()).await;
         // Never the source itself: the schema has the same name on both sides.
-        let args = vec!["--log-bin-trust-function-creators=1".into()];
+        let args = vec!["--log-bin-trust-function-creators=1".into(), "--local-infile=ON".into()];
         let target = shared(to, &ServerOptions { args, ..ServerOptions::default() }).await;
         let mut bench = Bench::new("st", &source, &target).await;
         let stored = write_types(&mut bench, to, twins).await;
         println!("{from:?} to {to:?}: {stored} values");
         assert!(stored >= at_least, "only {stored} values of the file were stored by the source");
         bench.source.run("SET SESSION time_zone = '+00:00'").await;
+        let before = loads(&mut bench).await;
         bench.copied().await;
         bench.equal().await;
+        assert!(loads(&mut bench).await > before + 20, "most types can be loaded");
+    }
+}
+
+/// `LOAD DATA` statements that the target has run.
+async fn loads(bench: &mut Bench) -> u64 {
+    let row = bench.target.rows("SHOW GLOBAL STATUS LIKE 'Com_load'").await.remove(0);
+    String::from_utf8_lossy(row[1].as_deref().expect("a value")).parse().expect("a number")
+}
+
+/// What a load would take in another way than an INSERT is written by INSERTs, and so are the rows behind it.
+#[tokio::test]
+async fn what_a_load_does_not_take_as_it_is_comes_by_statements() {
+    let source = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    for (kind, infile) in [(Kind::MySql, "ON"), (Kind::MySql, "OFF"), (Kind::MariaDb, "ON")] {
+        let args = vec![format!("--local-infile={infile}")];
+        let target = shared(kind, &ServerOptions { args, ..ServerOptions::default() }).await;
+        let mut bench = Bench::new("sl", &source, &target).await;
+        bench.spec.options.chunk_rows = Some(2);
+        let schema = bench.schema.clone();
+        // What is too long by blanks only is cut, with a note.
+        bench.source.run("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40), b VARBINARY(40), n DECIMAL(20, 5))").await;
+        bench.target.run(&format!("CREATE DATABASE {schema}")).await;
+        let twin = "(id INT PRIMARY KEY, v VARCHAR(4), b VARBINARY(40), n DECIMAL(20, 5))";
+        bench.target.run(&format!("CREATE TABLE {schema}.t {twin}")).await;
+        bench
+            .source
+            .run(
+                r"INSERT INTO t VALUES (1, 'a\\\tb', x'00095C0A1A27', -1.5), (2, '\\N', '\\', NULL), (3, NULL, '', 0),
+                (4, 'blan                 ', NULL, 7), (5, '', '\n', 8), (6, '\t\n\\\'', '\\n', 9)",
+            )
+            .await;
+        bench.copied().await;
+        let rows = "SELECT id, TRIM(v), HEX(b), n FROM t ORDER BY id";
+        let wanted = bench.source.texts(rows).await;
+        bench.target.run(&format!("USE {schema}")).await;
+        assert_eq!(bench.target.texts(rows).await, wanted, "{kind:?} {infile}");
     }
 }
 

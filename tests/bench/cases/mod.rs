@@ -2,6 +2,7 @@
 
 mod apply;
 mod catch_up;
+mod copy_agent;
 mod decode;
 mod ingest;
 mod park;

@@ -1,7 +1,7 @@
 //! Existing rows into an empty target, against what people use for that: mysqldump piped into mysql, mydumper and myloader.
 //!
 //! Ours is the copy itself, from nothing to DM's row: structures, tables, rows, marks. What stands behind it, the replay of
-//! what was logged meanwhile, is none here: nothing writes to the source.
+//! what was logged meanwhile, is none here: nothing writes to the source. With writers on, and killed, it is a whole agent's.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use dm_agent::snapshot::{CopyOptions, CopyOutcome, CopyProgress, CopySpec, copy}
 use dm_agent::transform::{BlockAllowRules, Rules, Transform};
 use tokio::sync::watch;
 
+use super::copy_agent;
 use crate::bed::{Bed, source};
 use crate::meter::{own_cpu, reset_peak};
 use crate::outcome::{Goal, Measure, Row, Series};
@@ -25,9 +26,12 @@ use crate::support::servers::{Kind, Server};
 use crate::support::sysbench::Sysbench;
 use crate::table::number;
 
-const TABLES: u32 = 4;
-const ROWS: u32 = 500_000;
-const SCHEMA: &str = "bench_copy";
+/// Tables.
+pub const TABLES: u32 = 4;
+/// Rows of each.
+pub const ROWS: u32 = 500_000;
+/// Where they are.
+pub const SCHEMA: &str = "bench_copy";
 /// Nothing that is measured takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
 /// Rows of a table of large ones, and megabytes of each: a gigabyte in all.
@@ -68,10 +72,11 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
     }
     let pause = pauses(&source, maria).await;
     clear(&mut to).await;
+    let by_agent = copy_agent::run(&source, &mut from).await;
     let memory = memory(&source, maria, &mut from).await;
     check_large(&mut from, &mut to).await;
     clear(&mut to).await;
-    vec![dump, loader, pause, memory]
+    [vec![dump, loader, pause], by_agent, vec![memory]].concat()
 }
 
 /// What this process takes at most while rows of many megabytes are copied.
@@ -230,7 +235,7 @@ async fn clear(target: &mut Db) {
 }
 
 /// Speed counts only where the result is right.
-async fn check_equal(source: &mut Db, target: &mut Db) {
+pub async fn check_equal(source: &mut Db, target: &mut Db) {
     for table in 1..=TABLES {
         let sql = format!("SELECT COUNT(*), SUM(CRC32(CONCAT_WS('#', id, k, c, pad))) FROM {SCHEMA}.sbtest{table}");
         assert_eq!(target.texts(&sql).await, source.texts(&sql).await, "sbtest{table} differs from the source");

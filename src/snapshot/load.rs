@@ -1,0 +1,309 @@
+//! Rows as lines of `LOAD DATA LOCAL`, which costs the target about two thirds of what the same rows cost as literals.
+//!
+//! Invariant: what is loaded is what the INSERT would have written. So only columns go this way whose text is read as the same
+//! value by both, of one type and character set on both sides; `REPLACE` keeps the strict mode, which `LOCAL` alone would
+//! leave; and where the server has as much as a warning, the chunk is rolled back and written as statements, made from the
+//! same lines. A server that does not take `LOCAL` gets statements from the first chunk on.
+
+use bytes::Bytes;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, InfileData};
+
+use super::plan::{TablePlan, ident};
+use super::structure::Column;
+use super::value::Kind;
+use crate::downstream::limited;
+use crate::schema::Dialect;
+
+/// Bytes that are sent at once, and of a block of lines unless one line has more.
+pub(super) const BLOCK: usize = 256 << 10;
+/// Types whose text a load reads as an INSERT does. Not here: BIT, ENUM, SET and YEAR, of which it has numbers as texts that mean
+/// something else; JSON and GEOMETRY, which want a function; UUID and addresses, which may be text or bytes.
+const TYPES: [&str; 27] = [
+    "tinyint",
+    "smallint",
+    "mediumint",
+    "int",
+    "integer",
+    "bigint",
+    "decimal",
+    "numeric",
+    "float",
+    "double",
+    "real",
+    "date",
+    "time",
+    "datetime",
+    "timestamp",
+    "char",
+    "varchar",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "binary",
+    "varbinary",
+    "tinyblob",
+    "blob",
+    "mediumblob",
+    "longblob",
+];
+/// Character sets whose bytes cannot be taken as they are: a load reads them in units.
+const WIDE: [&str; 4] = ["ucs2", "utf16", "utf16le", "utf32"];
+
+/// Whether values of a column can be loaded.
+pub(super) fn fits(column: &Column, twin: &Column) -> bool {
+    let charset = column.charset.as_deref().unwrap_or_default();
+    column.data_type == twin.data_type
+        && column.charset == twin.charset
+        && TYPES.contains(&&*column.data_type)
+        && !WIDE.contains(&charset)
+}
+
+/// What a server makes of loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It does not take them.
+    Not,
+    /// One after the other, where a table has an AUTO_INCREMENT column: each locks that to its end.
+    InTurn,
+    /// However many at once.
+    Freely,
+}
+
+/// How a server takes loads. One that writes statements to its binlog does not count, nor a cluster, which may cut a load into
+/// transactions.
+pub(super) async fn taken(conn: &mut Conn, dialect: Dialect) -> Taken {
+    match dialect {
+        Dialect::MySql | Dialect::MariaDb if is_taken(conn).await => {
+            let mode = limited(conn.query_first::<u8, _>("SELECT @@innodb_autoinc_lock_mode")).await;
+            if matches!(mode, Ok(Some(2))) { Taken::Freely } else { Taken::InTurn }
+        }
+        Dialect::MySql | Dialect::MariaDb | Dialect::TiDb => Taken::Not,
+    }
+}
+
+async fn is_taken(conn: &mut Conn) -> bool {
+    let asked =
+        limited(conn.query_first::<(u8, u8, String), _>("SELECT @@local_infile, @@log_bin, @@binlog_format")).await;
+    let Ok(Some((1, log, format))) = asked else { return false };
+    let cluster = limited(conn.query_first::<(String, String), _>("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")).await;
+    let alone = match cluster {
+        Ok(Some((_, on))) => !on.eq_ignore_ascii_case("on"),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    alone && (log == 0 || format == "ROW")
+}
+
+/// The statement that loads lines.
+pub(super) fn statement(plan: &TablePlan) -> String {
+    let names: Vec<String> = plan.columns[..plan.written].iter().map(|column| ident(&column.name)).collect();
+    format!(
+        "LOAD DATA LOCAL INFILE 'rows' REPLACE INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY \
+         '\\\\' LINES TERMINATED BY '\\n' ({})",
+        plan.target,
+        names.join(",")
+    )
+}
+
+/// Sends lines of so many rows. True where the server took each of them, and every value as it is.
+pub(super) async fn send(
+    conn: &mut Conn,
+    statement: &str,
+    lines: &[Bytes],
+    rows: u64,
+) -> Result<bool, mysql_async::Error> {
+    offer(conn, lines.iter().flat_map(slices).collect());
+    let answer = limited(conn.query_drop(statement)).await;
+    // Where it did not ask for them.
+    offer(conn, Vec::new());
+    answer?;
+    // A row that was replaced counts twice.
+    Ok(conn.affected_rows() >= rows && conn.last_ok_packet().is_some_and(|answer| answer.warnings() == 0))
+}
+
+/// What the server gets when it next asks for a file.
+fn offer(conn: &mut Conn, blocks: Vec<Bytes>) {
+    conn.set_infile_handler(async move {
+        let stream: InfileData = Box::pin(tokio_stream::iter(blocks.into_iter().map(Ok)));
+        Ok(stream)
+    });
+}
+
+/// Parts of a block, none larger than [`BLOCK`], without a copy.
+fn slices(block: &Bytes) -> Vec<Bytes> {
+    (0..block.len()).step_by(BLOCK).map(|at| block.slice(at..block.len().min(at + BLOCK))).collect()
+}
+
+/// Makes lines out of rows.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    blocks: Vec<Bytes>,
+    current: Vec<u8>,
+}
+
+impl Lines {
+    /// Adds a row of about `bytes`.
+    pub fn add<'a>(&mut self, plan: &TablePlan, bytes: usize, value: impl Fn(usize) -> Option<&'a [u8]>) {
+        let room = bytes + bytes / 16 + 2 * plan.written + 16;
+        if !self.current.is_empty() && self.current.len() + room > BLOCK {
+            self.close();
+        }
+        if self.current.is_empty() {
+            // Once: a large row that grew would be there twice for a moment.
+            self.current.reserve(room.max(if bytes < BLOCK / 16 { BLOCK } else { 0 }));
+        }
+        for (at, column) in plan.columns[..plan.written].iter().enumerate() {
+            if at > 0 {
+                self.current.push(b'\t');
+            }
+            match (value(at), &column.kind) {
+                (None, _) => self.current.extend(b"\\N"),
+                (Some(bytes), Kind::Number | Kind::Double | Kind::Quoted) => self.current.extend_from_slice(bytes),
+                (Some(bytes), _) => escape_into(&mut self.current, bytes),
+            }
+        }
+        self.current.push(b'\n');
+    }
+
+    fn close(&mut self) {
+        self.blocks.push(Bytes::from(std::mem::take(&mut self.current)));
+    }
+
+    /// The lines since the last time.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        if !self.current.is_empty() {
+            self.close();
+        }
+        std::mem::take(&mut self.blocks)
+    }
+}
+
+/// Escapes what ends a field or a line.
+fn escape_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    // As for literals: most blocks have nothing to escape.
+    for block in bytes.chunks(64) {
+        let any = block.iter().fold(false, |any, &byte| any | matches!(byte, b'\\' | b'\t' | b'\n'));
+        if !any {
+            out.extend_from_slice(block);
+            continue;
+        }
+        for &byte in block {
+            match byte {
+                b'\\' => out.extend(b"\\\\"),
+                b'\t' => out.extend(b"\\t"),
+                b'\n' => out.extend(b"\\n"),
+                _ => out.push(byte),
+            }
+        }
+    }
+}
+
+/// The rows of a block of lines as they were added.
+pub(super) fn rows(block: &[u8]) -> impl Iterator<Item = Vec<Option<Vec<u8>>>> + '_ {
+    // Bytes that end lines and fields are escaped inside values, so that no other of them is left.
+    let lines = block.strip_suffix(b"\n").into_iter().flat_map(|lines| lines.split(|byte| *byte == b'\n'));
+    lines.map(|line| line.split(|byte| *byte == b'\t').map(unescaped).collect())
+}
+
+fn unescaped(field: &[u8]) -> Option<Vec<u8>> {
+    if field == b"\\N" {
+        return None;
+    }
+    let mut out = Vec::with_capacity(field.len());
+    let mut bytes = field.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'\\' => out.extend(bytes.next().map(|byte| match byte {
+                b't' => b'\t',
+                b'n' => b'\n',
+                other => *other,
+            })),
+            _ => out.push(byte),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::structure::{Key, Structure};
+    use super::*;
+    use crate::model::{SourceTable, TableName, TargetTable};
+
+    fn column(name: &str, data_type: &str, charset: Option<&str>) -> Column {
+        Column {
+            name: name.into(),
+            data_type: data_type.into(),
+            column_type: data_type.into(),
+            nullable: true,
+            charset: charset.map(str::to_owned),
+            collation: None,
+            generated: false,
+        }
+    }
+
+    fn plan(columns: Vec<Column>) -> TablePlan {
+        let table =
+            Structure { columns, keys: vec![Key { name: "PRIMARY".into(), columns: vec![Some(0)] }], counts: false };
+        let name = || TableName::new("a", "t");
+        TablePlan::new(SourceTable(name()), TargetTable(name()), &table, &table).unwrap()
+    }
+
+    #[test]
+    fn only_columns_that_both_sides_read_alike_are_loaded() {
+        let text = |charset| column("c", "varchar", Some(charset));
+        assert!(fits(&text("gbk"), &text("gbk")) && fits(&column("a", "int", None), &column("a", "int", None)));
+        assert!(!fits(&text("latin1"), &text("utf8mb4")) && !fits(&text("utf16"), &text("utf16")));
+        assert!(!fits(&column("a", "double", None), &column("a", "decimal", None)));
+        for other in ["bit", "enum", "set", "json", "geometry", "point", "uuid", "inet6", "vector"] {
+            assert!(!fits(&column("a", other, None), &column("a", other, None)), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_statement_says_how_lines_are_made() {
+        assert_eq!(
+            statement(&plan(vec![column("a", "int", None), column("b`", "blob", None)])),
+            r"LOAD DATA LOCAL INFILE 'rows' REPLACE INTO TABLE `a`.`t` CHARACTER SET binary FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n' (`a`,`b```)"
+        );
+    }
+
+    #[test]
+    fn blocks_are_cut_and_nothing_is_copied() {
+        let block = Bytes::from(vec![b'x'; 2 * BLOCK + 1]);
+        let parts = slices(&block);
+        assert_eq!(parts.iter().map(Bytes::len).collect::<Vec<_>>(), [BLOCK, BLOCK, 1]);
+        assert_eq!(parts[1].as_ptr(), block[BLOCK..].as_ptr());
+        assert!(slices(&Bytes::new()).is_empty());
+    }
+
+    proptest! {
+        /// Lines have as many ends as rows, and give back what was put in, whatever it was.
+        #[test]
+        fn lines_give_rows_back(
+            given in prop::collection::vec(
+                prop::collection::vec(
+                    prop::option::of(prop::collection::vec(prop::sample::select(&b"\\\t\nNnt0\0ab\xff'"[..]), 0..200)), 2,
+                ),
+                1..20,
+            ),
+        ) {
+            let plan = plan(vec![column("a", "blob", None), column("b", "blob", None)]);
+            let mut lines = Lines::default();
+            for row in &given {
+                let bytes = row.iter().flatten().map(Vec::len).sum();
+                lines.add(&plan, bytes, |at| row[at].as_deref());
+            }
+            let blocks = lines.take();
+            let ends = blocks.iter().flatten().filter(|byte| **byte == b'\n').count();
+            prop_assert_eq!(ends, given.len());
+            let back: Vec<_> = blocks.iter().flat_map(|block| rows(block)).collect();
+            prop_assert_eq!(back, given);
+            prop_assert!(lines.take().is_empty());
+        }
+    }
+}
