@@ -125,8 +125,9 @@ async fn all_that_was_acknowledged_or_a_refusal_that_says_what_to_do() {
         assert!(copied.success());
         let files = files_below(&folder);
         // One that must open, one that must not; then whatever comes.
-        let known =
-            |part: &str| files.iter().filter(|file| file.display().to_string().contains(part)).cloned().collect();
+        let known = |part: &str| -> Vec<PathBuf> {
+            files.iter().filter(|file| file.display().to_string().contains(part)).cloned().collect()
+        };
         let what = match round {
             0 => damage_as(&known("checkpoint.tally"), Kind::Removed, &mut state),
             1 => damage_as(&known("/metadata/"), Kind::Emptied, &mut state),
