@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dm_agent::binlog::EventRun;
 use dm_agent::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use dm_agent::relay::{ReadItem, Relay, RelayConfig};
 
@@ -61,7 +62,7 @@ async fn write(dir: PathBuf) {
                 event
             })
             .collect();
-        writer.append(events).await.unwrap();
+        writer.append(EventRun::join(&events).unwrap()).await.unwrap();
         let relayed = relay.state().relayed.unwrap().0.position.offset;
         if relayed != said {
             said = relayed;

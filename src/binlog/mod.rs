@@ -5,7 +5,9 @@
 //! version 4 format (MySQL 5.0 and later, MariaDB 5.3 and later).
 
 mod frame;
+mod run;
 mod tracker;
 
 pub use frame::{CHECKSUM_LEN, EventHeader, FrameError, HEADER_LEN, QueryBody, body, kind, verify_checksum};
+pub use run::EventRun;
 pub use tracker::{OpenTransaction, StreamTracker, Tracked};

@@ -6,11 +6,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use mysql_async::Conn;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::binlog::EventRun;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, Location};
 use crate::mysql::{Connector, Endpoint};
@@ -248,7 +248,7 @@ async fn connect_and_receive(
     }
 }
 
-async fn store(writer: &mut RelayWriter, events: Vec<Bytes>) -> Result<(), RelayError> {
+async fn store(writer: &mut RelayWriter, events: EventRun) -> Result<(), RelayError> {
     if events.is_empty() { Ok(()) } else { writer.append(events).await }
 }
 

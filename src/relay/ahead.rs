@@ -15,8 +15,9 @@ pub(super) fn spawn(core: Arc<Core>) -> io::Result<JoinHandle<()>> {
     let mut encoder = Encoder::new()?;
     std::thread::Builder::new().name("relay-encode".to_owned()).spawn(move || {
         while let Some(chunk) = core.gate.borrow() {
-            let value = encoder.encode(&chunk);
-            core.gate.bring_back(chunk.header.start, value.ok());
+            let mut value = core.gate.memory();
+            let encoded = encoder.encode(&chunk, &mut value);
+            core.gate.bring_back(chunk.header.start, encoded.ok().map(|()| value));
         }
     })
 }

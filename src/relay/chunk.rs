@@ -8,6 +8,7 @@
 //! boundary: lsn u64 | file | offset u64 | GTID set      texts: length u32, bytes
 //! ```
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,11 +60,18 @@ impl Header {
     }
 }
 
-/// A chunk in memory.
+/// A chunk that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub header: Header,
     pub raw: Bytes,
+}
+
+/// A chunk to be stored: pieces of the runs that came, which the newest events' readers share.
+#[derive(Debug, Clone)]
+pub(super) struct Unstored {
+    pub header: Header,
+    pub pieces: Vec<Bytes>,
 }
 
 /// Why bytes are no chunk.
@@ -74,24 +82,38 @@ pub(super) struct ChunkError(pub &'static str);
 /// Writes chunks as they are stored; keeps what the compression works with.
 pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    /// The pieces of a chunk, together.
+    joined: Vec<u8>,
 }
 
 impl Encoder {
     pub(super) fn new() -> std::io::Result<Encoder> {
         let mut zstd = zstd::bulk::Compressor::new(LEVEL)?;
         zstd.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
-        Ok(Encoder { zstd })
+        Ok(Encoder { zstd, joined: Vec::new() })
     }
 
-    /// The bytes to store.
-    pub(super) fn encode(&mut self, chunk: &Chunk) -> std::io::Result<Vec<u8>> {
-        let body = self.zstd.compress(&chunk.raw)?;
-        let mut out = Vec::with_capacity(body.len() + 512);
-        put_header(&mut out, &chunk.header);
-        out.extend_from_slice(&body);
+    /// The bytes to store, written over what `out` held.
+    pub(super) fn encode(&mut self, chunk: &Unstored, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let Encoder { zstd, joined } = self;
+        let raw = match &chunk.pieces[..] {
+            [whole] => whole,
+            pieces => {
+                joined.clear();
+                pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+                &joined[..]
+            }
+        };
+        out.clear();
+        put_header(out, &chunk.header);
+        let at = out.len();
+        out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        let mut behind = Cursor::new(&mut *out);
+        behind.set_position(at as u64);
+        zstd.compress_to_buffer(raw, &mut behind)?;
         let crc = crc32fast::hash(&out[PROLOGUE..]);
         out[4..PROLOGUE].copy_from_slice(&crc.to_le_bytes());
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -140,7 +162,7 @@ fn split(value: &[u8], flavor: Flavor) -> Result<(Header, &[u8]), ChunkError> {
     if value.get(..4) != Some(MAGIC) {
         return Err(ChunkError("it is no chunk of this version"));
     }
-    let mut at = Cursor(value.get(PROLOGUE..).unwrap_or_default());
+    let mut at = Fields(value.get(PROLOGUE..).unwrap_or_default());
     let flags = at.array::<1>()?[0];
     let start = Lsn(at.u64()?);
     let raw_len = at.u32()?;
@@ -177,9 +199,9 @@ fn put_boundary(out: &mut Vec<u8>, boundary: &Boundary) {
 }
 
 /// Bytes not read yet.
-struct Cursor<'a>(&'a [u8]);
+struct Fields<'a>(&'a [u8]);
 
-impl<'a> Cursor<'a> {
+impl<'a> Fields<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], ChunkError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(ChunkError("its header is cut short"))?;
         self.0 = rest;
@@ -243,8 +265,18 @@ mod tests {
         Chunk { header, raw: raw.into() }
     }
 
+    /// Whole, and what is to be the same: in two pieces, over something else.
     fn encode(chunk: &Chunk) -> Vec<u8> {
-        Encoder::new().unwrap().encode(chunk).unwrap()
+        let mut encoder = Encoder::new().unwrap();
+        let mut encoded = |pieces: Vec<Bytes>| {
+            let mut value = vec![9; 77];
+            encoder.encode(&Unstored { header: chunk.header.clone(), pieces }, &mut value).unwrap();
+            value
+        };
+        let (raw, half) = (&chunk.raw, chunk.raw.len() / 2);
+        let value = encoded(vec![raw.clone()]);
+        assert_eq!(encoded(vec![raw.slice(..half), raw.slice(half..)]), value);
+        value
     }
 
     proptest! {

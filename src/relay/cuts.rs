@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 
 use super::Lsn;
-use super::chunk::Chunk;
+use super::chunk::Unstored;
 
 /// A chunk to be stored.
 #[derive(Debug)]
 pub(super) struct Cut {
-    pub chunk: Chunk,
+    pub chunk: Unstored,
     /// Whether its segment ends with it.
     pub ends_segment: bool,
     /// What was made of it; `chunk` has no bytes any more where that is done.
@@ -31,7 +31,7 @@ pub(super) enum Encoded {
 pub(super) struct Cuts(VecDeque<Cut>);
 
 impl Cuts {
-    pub fn push(&mut self, chunk: Chunk, ends_segment: bool) {
+    pub fn push(&mut self, chunk: Unstored, ends_segment: bool) {
         self.0.push_back(Cut { chunk, ends_segment, encoded: Encoded::No });
     }
 
@@ -57,7 +57,7 @@ impl Cuts {
     }
 
     /// The oldest one that nobody works on.
-    pub fn borrow(&mut self) -> Option<Chunk> {
+    pub fn borrow(&mut self) -> Option<Unstored> {
         let cut = self.0.iter_mut().find(|cut| matches!(cut.encoded, Encoded::No))?;
         cut.encoded = Encoded::Borrowed;
         Some(cut.chunk.clone())
@@ -69,7 +69,7 @@ impl Cuts {
         if let Some(cut) = self.0.iter_mut().find(borrowed) {
             cut.encoded = match value {
                 Some(value) => {
-                    cut.chunk.raw.clear();
+                    cut.chunk.pieces.clear();
                     Encoded::Done(value)
                 }
                 None => Encoded::No,

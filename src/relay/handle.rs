@@ -8,10 +8,9 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::chunk::Chunk;
+use super::chunk::Unstored;
 use super::cuts::Cut;
 use super::intake::Intake;
 use super::log::{Shared, TailBatch};
@@ -19,6 +18,7 @@ use super::reader::RelayReader;
 use super::reading::ReadRequest;
 use super::writer::RelayWriter;
 use super::{Boundary, Lsn, PurgeReport, RelayConfig, RelayError, RelayState, reading, recovery, storage};
+use crate::binlog::EventRun;
 use crate::model::{BinlogFile, Location};
 use crate::store::StoreError;
 
@@ -26,6 +26,8 @@ use crate::store::StoreError;
 const MAX_BEHIND: u64 = 12 << 20;
 /// A disk that keeps anyone waiting longer does not answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Values whose memory is kept for the next ones.
+const SPARE_VALUES: usize = 4;
 /// Read requests that may wait.
 const READ_QUEUE: usize = 64;
 
@@ -67,6 +69,8 @@ pub(super) struct GateState {
     pub intake: Option<Intake>,
     pub commands: VecDeque<Command>,
     pub stop: bool,
+    /// Memory of stored values, for the next ones.
+    pub values: Vec<Vec<u8>>,
 }
 
 /// Where a thread's answer goes.
@@ -90,7 +94,7 @@ pub(super) enum Step {
 
 impl Gate {
     pub fn new(intake: Option<Intake>) -> Self {
-        let state = GateState { intake, commands: VecDeque::new(), stop: false };
+        let state = GateState { intake, commands: VecDeque::new(), stop: false, values: Vec::new() };
         Gate { state: Mutex::new(state), wake: Condvar::new(), work: Condvar::new() }
     }
 
@@ -121,7 +125,7 @@ impl Gate {
     }
 
     /// Waits for a chunk that can be compressed ahead; `None` when the log closes.
-    pub fn borrow(&self) -> Option<Chunk> {
+    pub fn borrow(&self) -> Option<Unstored> {
         let mut state = self.lock();
         loop {
             if state.stop {
@@ -131,6 +135,19 @@ impl Gate {
                 return Some(chunk);
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Memory for a value.
+    pub fn memory(&self) -> Vec<u8> {
+        self.lock().values.pop().unwrap_or_default()
+    }
+
+    /// A value's memory is free.
+    pub fn give_back(&self, value: Vec<u8>) {
+        let values = &mut self.lock().values;
+        if values.len() < SPARE_VALUES {
+            values.push(value);
         }
     }
 
@@ -204,7 +221,7 @@ impl Core {
     }
 
     /// Takes events into the intake and the tail.
-    pub fn take_in(&self, epoch: u64, events: Vec<Bytes>) -> Result<(), RelayError> {
+    pub fn take_in(&self, epoch: u64, events: EventRun) -> Result<(), RelayError> {
         let mut gate = self.gate.lock();
         let intake = gate.intake.as_mut().ok_or(RelayError::NotStarted)?;
         if intake.epoch != epoch {
@@ -213,19 +230,10 @@ impl Core {
         let start = intake.end();
         let restart = intake.restarts_at(start);
         let begin = intake.at_boundary().then(|| intake.boundary());
-        let mut outcome = Ok(());
-        let mut taken = 0;
-        for event in &events {
-            if let Err(error) = intake.push(event) {
-                outcome = Err(RelayError::Frame(error));
-                break;
-            }
-            taken += 1;
-        }
+        let outcome = intake.push(&events).map_err(RelayError::Frame);
+        let taken = (intake.end().0 - start.0) as usize;
         if taken > 0 {
-            let mut events = events;
-            events.truncate(taken);
-            let batch = TailBatch { start, end: intake.end(), restart, begin, events };
+            let batch = TailBatch { start, end: intake.end(), restart, begin, events: events.first(taken) };
             let (received, newest) = (intake.boundary(), intake.newest());
             self.shared.log().publish(batch, received, newest, self.config.tail_bytes);
         }

@@ -1,15 +1,18 @@
 //! Takes events in and cuts them into chunks.
 //!
-//! Owns the stream's state at its very end. Invariant: every byte handed to [`Intake::push`] is in exactly one chunk, in
+//! Owns the stream's state at its very end. The bytes stay where they are: a chunk is made of pieces of the runs that came.
+//! Invariant: every byte handed to [`Intake::push`] is in exactly one chunk, in
 //! order, and each chunk's boundaries are the last ones at or before its ends. No I/O: the storage thread takes the
 //! chunks away. A crash loses what is here, which was never said to be relayed.
 
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_BYTES, Chunk, Header};
+use bytes::Bytes;
+
+use super::chunk::{CHUNK_BYTES, Header, Unstored};
 use super::cuts::{Cut, Cuts, Encoded};
 use super::{Boundary, Lsn, RelayConfig};
-use crate::binlog::{FrameError, StreamTracker};
+use crate::binlog::{EventRun, FrameError, StreamTracker};
 use crate::model::Location;
 
 /// A chunk at least this large is closed by a flush; a smaller one stays open and is stored again when it has grown.
@@ -41,14 +44,33 @@ struct OpenChunk {
     begin: Boundary,
     restart: bool,
     first_event: Option<u32>,
-    raw: Vec<u8>,
+    /// Its bytes so far, as they came.
+    pieces: Vec<Bytes>,
+    /// Bytes in it, those of the run that is being taken in included.
+    len: usize,
     /// Bytes of it that were handed out to be stored.
     stored: usize,
 }
 
 impl OpenChunk {
     fn at(start: Lsn, begin: Boundary, restart: bool) -> Self {
-        OpenChunk { start, begin, restart, first_event: None, raw: Vec::new(), stored: 0 }
+        OpenChunk { start, begin, restart, first_event: None, pieces: Vec::new(), len: 0, stored: 0 }
+    }
+}
+
+/// The part of a run that is in no piece yet.
+struct Untaken<'a> {
+    run: &'a Bytes,
+    from: usize,
+}
+
+impl Untaken<'_> {
+    /// What there is before `to` is the open chunk's next piece.
+    fn give(&mut self, open: &mut OpenChunk, to: usize) {
+        if self.from < to {
+            open.pieces.push(self.run.slice(self.from..to));
+            self.from = to;
+        }
     }
 }
 
@@ -110,31 +132,46 @@ impl Intake {
         self.open.start == lsn && self.open.restart
     }
 
-    /// Takes one whole event in. After an error nothing of it is kept.
-    pub fn push(&mut self, event: &[u8]) -> Result<(), FrameError> {
-        if self.open.raw.len() >= CHUNK_BYTES {
+    /// Takes events in. After an error those before the one that is wrong are taken, and nothing of it.
+    pub fn push(&mut self, events: &EventRun) -> Result<(), FrameError> {
+        let mut untaken = Untaken { run: events.bytes(), from: 0 };
+        for (at, event) in events.iter() {
+            if let Err(error) = self.push_event(at, event, &mut untaken) {
+                untaken.give(&mut self.open, at);
+                return Err(error);
+            }
+        }
+        untaken.give(&mut self.open, events.len());
+        Ok(())
+    }
+
+    /// Takes the event that stands at `at` of the run.
+    fn push_event(&mut self, at: usize, event: &[u8], untaken: &mut Untaken<'_>) -> Result<(), FrameError> {
+        if self.open.len >= CHUNK_BYTES {
+            untaken.give(&mut self.open, at);
             let here = self.boundary();
             self.close(here);
         }
-        if self.open.raw.capacity() == 0 {
-            self.open.raw.reserve_exact(CHUNK_BYTES);
-        }
-        let crosses = self.open.raw.len() + event.len() > CHUNK_BYTES;
+        let crosses = self.open.len + event.len() > CHUNK_BYTES;
         let before = crosses.then(|| self.boundary());
         let tracked = self.tracker.feed(event)?;
         if tracked.header.timestamp != 0 && !tracked.header.is_artificial() {
             self.newest = tracked.header.timestamp;
         }
-        let offset = self.open.raw.len() as u32;
+        let offset = self.open.len as u32;
         self.open.first_event.get_or_insert(offset);
-        let mut rest = event;
+        let end = at + event.len();
+        let mut taken = at;
         loop {
-            let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES - self.open.raw.len()));
-            self.open.raw.extend_from_slice(now);
-            self.end.0 += now.len() as u64;
-            rest = later;
+            let now = (end - taken).min(CHUNK_BYTES - self.open.len);
+            self.open.len += now;
+            self.end.0 += now as u64;
+            taken += now;
             match &before {
-                Some(before) if !rest.is_empty() => self.close(before.clone()),
+                Some(before) if taken < end => {
+                    untaken.give(&mut self.open, taken);
+                    self.close(before.clone());
+                }
                 _ => break,
             }
         }
@@ -142,6 +179,7 @@ impl Intake {
             self.boundary_lsn = self.end;
             self.boundary_checksum = self.tracker.checksum();
             if self.end.0 - self.segment_start.0 >= self.segment_bytes {
+                untaken.give(&mut self.open, end);
                 self.end_segment();
             }
         }
@@ -154,7 +192,7 @@ impl Intake {
         let cut = !self.at_boundary();
         if *self.identity != *identity || cut {
             let here = self.boundary();
-            if !self.open.raw.is_empty() {
+            if self.open.len > 0 {
                 self.close(here);
             }
             self.identity = identity.into();
@@ -170,24 +208,23 @@ impl Intake {
         if let Some(cut) = self.cuts.take() {
             return Some(cut);
         }
-        if self.open.raw.len() == self.open.stored {
+        if self.open.len == self.open.stored {
             return None;
         }
         let end = self.boundary();
-        if self.open.raw.len() >= CLOSE_BYTES {
+        if self.open.len >= CLOSE_BYTES {
             self.close(end);
             return self.cuts.take();
         }
-        self.open.stored = self.open.raw.len();
-        let raw = self.open.raw.clone();
-        let chunk = Chunk { header: self.header(end), raw: raw.into() };
+        self.open.stored = self.open.len;
+        let chunk = Unstored { header: self.header(end), pieces: self.open.pieces.clone() };
         Some(Cut { chunk, ends_segment: false, encoded: Encoded::No })
     }
 
     /// Ends the open chunk and its segment where they are.
     pub fn end_segment(&mut self) {
         let here = self.boundary();
-        if !self.open.raw.is_empty() {
+        if self.open.len > 0 {
             self.close(here);
         }
         self.cuts.end_segment();
@@ -203,13 +240,13 @@ impl Intake {
         if ends_segment {
             self.segment_start = self.end;
         }
-        self.cuts.push(Chunk { header, raw: open.raw.into() }, ends_segment);
+        self.cuts.push(Unstored { header, pieces: open.pieces }, ends_segment);
     }
 
     fn header(&self, end: Boundary) -> Header {
         Header {
             start: self.open.start,
-            raw_len: self.open.raw.len() as u32,
+            raw_len: self.open.len as u32,
             first_event: self.open.first_event,
             newest: self.newest,
             restart: self.open.restart,

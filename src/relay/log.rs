@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::segment::Segment;
 use super::{Boundary, FullReason, Lsn, RelayError};
+use crate::binlog::EventRun;
 use crate::model::{Location, Received, Relayed};
 
 /// The receive rate is averaged over this time.
@@ -62,7 +62,7 @@ pub(super) struct TailBatch {
     pub restart: bool,
     /// The transaction boundary it starts at, where it does.
     pub begin: Option<Boundary>,
-    pub events: Vec<Bytes>,
+    pub events: EventRun,
 }
 
 /// The state behind the lock.

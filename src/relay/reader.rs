@@ -184,13 +184,11 @@ impl RelayReader {
             if begins_again || self.event.0 - start.0 >= BATCH_BYTES {
                 break;
             }
-            let mut at = batch.start;
-            for event in &batch.events {
-                if at >= self.event {
-                    events.push(event.clone());
-                }
-                at.0 += event.len() as u64;
-            }
+            let skip = usize::try_from(self.event.0 - batch.start.0).unwrap_or(usize::MAX);
+            let run = batch.events.bytes();
+            events.extend(
+                batch.events.iter().filter(|(at, _)| *at >= skip).map(|(at, event)| run.slice(at..at + event.len())),
+            );
             self.event = batch.end;
         }
         Some(ReadItem::Events { events, end_lsn: self.event })

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::ahead;
-use super::chunk::{Chunk, Encoder};
+use super::chunk::{Encoder, Unstored};
 use super::cuts::{Cut, Encoded};
 use super::handle::{Command, Core, Reply, Step};
 use super::intake::Intake;
@@ -148,6 +148,7 @@ impl Storage {
         let active = self.active()?;
         active.table.put(&header.start.0.to_be_bytes(), &value)?;
         let seq = active.seq;
+        self.core.gate.give_back(value);
         let raw_bytes = {
             let mut log = self.core.shared.log();
             let segment = log.segments.entry(seq).or_insert_with(|| Segment {
@@ -185,13 +186,15 @@ impl Storage {
         Ok(())
     }
 
-    fn encode(&mut self, chunk: &Chunk) -> Result<Vec<u8>, StoreError> {
+    fn encode(&mut self, chunk: &Unstored) -> Result<Vec<u8>, StoreError> {
         let fail = |error| StoreError::from_io("compress a chunk of", &self.core.config.dir, error);
         let encoder = match self.encoder.take() {
             Some(encoder) => encoder,
             None => Encoder::new().map_err(fail)?,
         };
-        self.encoder.insert(encoder).encode(chunk).map_err(fail)
+        let mut value = self.core.gate.memory();
+        self.encoder.insert(encoder).encode(chunk, &mut value).map_err(fail)?;
+        Ok(value)
     }
 
     fn active(&mut self) -> Result<&mut Active, StoreError> {

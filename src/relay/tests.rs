@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::testing::{SERVER, Source};
 use super::*;
+use crate::binlog::EventRun;
 use crate::model::{BinlogFile, Location};
 
 fn config(dir: &Path) -> RelayConfig {
@@ -18,6 +19,10 @@ fn config(dir: &Path) -> RelayConfig {
         flush_interval: Duration::from_millis(5),
         ..RelayConfig::new(dir.to_owned(), Flavor::MySql)
     }
+}
+
+fn run(events: Vec<Bytes>) -> EventRun {
+    EventRun::join(&events).unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -60,11 +65,11 @@ async fn until(relay: &Relay, what: &str, holds: impl Fn(&RelayState) -> bool) {
 async fn fill(relay: &Relay, source: &mut Source, count: usize, size: usize) -> Vec<(Vec<Bytes>, Location)> {
     let mut writer = relay.writer().unwrap();
     writer.restart(SERVER).unwrap();
-    writer.append(source.connect()).await.unwrap();
+    writer.append(run(source.connect())).await.unwrap();
     let mut made = Vec::new();
     for _ in 0..count {
         let events = source.transaction(4, size / 2);
-        writer.append(events.clone()).await.unwrap();
+        writer.append(run(events.clone())).await.unwrap();
         made.push((events, source.location()));
     }
     relay.flush().await.unwrap();
@@ -81,9 +86,9 @@ async fn a_reader_follows_the_writer_before_any_flush() {
     let mut source = Source::new(3);
     writer.restart(SERVER).unwrap();
     let connect = source.connect();
-    writer.append(connect.clone()).await.unwrap();
+    writer.append(run(connect.clone())).await.unwrap();
     let first = source.transaction(2, 50);
-    let (appended, read) = tokio::join!(writer.append(first.clone()), async {
+    let (appended, read) = tokio::join!(writer.append(run(first.clone())), async {
         let end = Lsn((connect.iter().chain(&first).map(|event| event.len()).sum::<usize>()) as u64);
         read_to(&mut reader, end).await
     });
@@ -108,15 +113,15 @@ async fn a_cut_transaction_is_followed_by_a_restart_in_memory_and_on_disk() {
     let whole = source.transaction(3, 100);
     let mut writer = relay.writer().unwrap();
     writer.restart(SERVER).unwrap();
-    writer.append(first.clone()).await.unwrap();
-    writer.append(whole[..3].to_vec()).await.unwrap();
+    writer.append(run(first.clone())).await.unwrap();
+    writer.append(run(whole[..3].to_vec())).await.unwrap();
     let mut reader = relay.reader(&Source::start()).await.unwrap();
     let cut_at = writer.end_lsn();
     let (mut seen, restarts) = read_to(&mut reader, cut_at).await.unwrap();
     assert_eq!((seen.len(), restarts), (first.len() + 3, 0));
     assert_eq!(writer.resume_location().unwrap(), behind_first);
     writer.restart(SERVER).unwrap();
-    writer.append(whole.clone()).await.unwrap();
+    writer.append(run(whole.clone())).await.unwrap();
     assert_eq!(reader.next().await.unwrap(), ReadItem::Restart);
     seen = read_to(&mut reader, writer.end_lsn()).await.unwrap().0;
     assert_eq!(seen, whole);
@@ -191,7 +196,7 @@ async fn a_purge_by_hand_stops_at_the_file_and_reports() {
     let mut source = Source::new(13);
     fill(&relay, &mut source, 30, 100_000).await;
     let mut writer = relay.writer().unwrap();
-    writer.append(source.rotate()).await.unwrap();
+    writer.append(run(source.rotate())).await.unwrap();
     drop(writer);
     let behind = source.location();
     fill(&relay, &mut source, 30, 100_000).await;
@@ -214,7 +219,7 @@ async fn at_the_budget_it_stops_and_goes_on_when_there_is_room() {
     let mut reason = None;
     for _ in 0..2_000 {
         let events = source.transaction(4, 30_000);
-        match writer.append(events).await {
+        match writer.append(run(events)).await {
             Ok(()) => {}
             Err(RelayError::Full(full)) => {
                 reason = Some(full);
@@ -229,7 +234,7 @@ async fn at_the_budget_it_stops_and_goes_on_when_there_is_room() {
     relay.protect("parked", &relay.state().received.unwrap().0);
     tokio::time::timeout(Duration::from_secs(30), writer.writable()).await.unwrap().unwrap();
     assert_eq!(relay.state().full, None);
-    writer.append(source.connect()).await.unwrap();
+    writer.append(run(source.connect())).await.unwrap();
 }
 
 #[tokio::test]
@@ -239,7 +244,7 @@ async fn at_the_free_floor_nothing_is_taken() {
     until(&relay, "full", |state| matches!(state.full, Some(FullReason::FreeFloor { .. }))).await;
     let mut writer = relay.writer().unwrap();
     let mut source = Source::new(37);
-    assert!(matches!(writer.append(source.connect()).await, Err(RelayError::Full(_))));
+    assert!(matches!(writer.append(run(source.connect())).await, Err(RelayError::Full(_))));
     assert_eq!(relay.state().received_lsn, Lsn(0));
 }
 
@@ -293,12 +298,12 @@ async fn damage_is_reported_and_fetched_again() {
 
     let mut writer = relay.writer().unwrap();
     relay.drop_from(lsn, *at.clone()).await.unwrap();
-    assert!(matches!(writer.append(source.connect()).await, Err(RelayError::Superseded)));
+    assert!(matches!(writer.append(run(source.connect())).await, Err(RelayError::Superseded)));
     assert_eq!(writer.resume_location().unwrap(), at.location);
     writer.restart(SERVER).unwrap();
     let again = made.iter().position(|(_, behind)| *behind == at.location).map_or(0, |last| last + 1);
     for (events, _) in &made[again..] {
-        writer.append(events.clone()).await.unwrap();
+        writer.append(run(events.clone())).await.unwrap();
     }
     let done: Vec<_> = made[..again].iter().flat_map(|(events, _)| events.clone()).collect();
     let rest: Vec<_> = made[again..].iter().flat_map(|(events, _)| events.clone()).collect();
@@ -345,12 +350,12 @@ fn survives(seed: u64, sizes: &[(usize, usize)], crash_every: usize) {
             let mut writer = relay.writer().unwrap();
             writer.restart(SERVER).unwrap();
             assert_eq!(writer.resume_location().unwrap(), source.location());
-            writer.append(source.connect()).await.unwrap();
+            writer.append(run(source.connect())).await.unwrap();
             for &(rows, size) in round {
                 let events = source.transaction(rows, size);
                 let cut = events.len() / 2;
-                writer.append(events[..cut].to_vec()).await.unwrap();
-                writer.append(events[cut..].to_vec()).await.unwrap();
+                writer.append(run(events[..cut].to_vec())).await.unwrap();
+                writer.append(run(events[cut..].to_vec())).await.unwrap();
                 made.push((events, source.location()));
             }
             if index % 2 == 0 {
@@ -358,7 +363,7 @@ fn survives(seed: u64, sizes: &[(usize, usize)], crash_every: usize) {
                 let mut lost = Source::new(seed);
                 (lost.file, lost.offset, lost.gtid) = (source.file, source.offset, source.gtid);
                 let events = lost.transaction(3, 40_000);
-                writer.append(events[..3].to_vec()).await.unwrap();
+                writer.append(run(events[..3].to_vec())).await.unwrap();
             }
             relay.close().await.unwrap();
         });
@@ -427,7 +432,8 @@ fn relay_rate() {
     let dir = tempfile::tempdir_in(std::env::var("RELAY_DIR").unwrap_or("/tmp".into())).unwrap();
     let mut source = Source::new(31);
     let batch: Vec<Bytes> = (0..200).flat_map(|_| source.transaction(4, 2_000)).collect();
-    let bytes: usize = batch.iter().map(|event| event.len()).sum();
+    let batch = run(batch);
+    let bytes = batch.len();
     let total: usize = 2 << 30;
     runtime().block_on(async {
         let relay = begun(RelayConfig::new(dir.path().to_owned(), Flavor::MySql)).await;

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::handle::Core;
 use super::{Lsn, RelayError};
+use crate::binlog::EventRun;
 use crate::model::Location;
 
 /// Exclusive: dropping it lets another one be made.
@@ -21,9 +20,9 @@ impl RelayWriter {
         RelayWriter { core, epoch }
     }
 
-    /// Takes whole events in, in order. Waits while the storage thread is too far behind. Dropping the future takes
+    /// Takes events in. Their memory is shared, not copied, until they are stored and older than the tail. Waits while the storage thread is too far behind. Dropping the future takes
     /// nothing; after an error, [`RelayError::Frame`] excepted, nothing was taken either.
-    pub async fn append(&mut self, events: Vec<Bytes>) -> Result<(), RelayError> {
+    pub async fn append(&mut self, events: EventRun) -> Result<(), RelayError> {
         self.core.wait_for_storage().await?;
         self.core.take_in(self.epoch, events)
     }

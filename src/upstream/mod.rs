@@ -1,11 +1,12 @@
 //! The connection to the source: login, preflight, the binlog reader and its reconnects.
 //!
 //! Statements that give rows go through mysql_async; the stream itself is read over a connection of our own, because
-//! this is where every byte passes: no event is copied, each one's checksum is verified, and a source that went silent is
-//! noticed. Nothing here decides what to read or keeps it; callers say from where and take the raw events.
+//! this is where every byte passes: an event is copied once, into the memory from which the relay log stores it, each one's
+//! checksum is verified, and a source that went silent is noticed. Nothing here decides what to read or keeps it; callers say from where and take the raw events.
 
 mod auth;
 mod backoff;
+mod blocks;
 mod dump;
 mod error;
 mod facts;

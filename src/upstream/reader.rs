@@ -5,14 +5,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf, Bytes};
 use tokio::time::{Instant, timeout_at};
 
 use super::auth::login;
+use super::blocks::Blocks;
 use super::dump::{DumpRequest, Extent};
 use super::error::ReadError;
 use super::sieve::{Sieve, Sifted};
 use super::wire::{Channel, answer, refusal};
+use crate::binlog::EventRun;
 use crate::model::BinlogPosition;
 use crate::mysql::Endpoint;
 
@@ -26,9 +27,9 @@ const LEAST_SILENCE: Duration = Duration::from_secs(3);
 /// What came in one go.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    /// Whole raw events in order, with header and, where the stream has them, checksum. Slices of the receive buffer:
-    /// one that is kept keeps up to 4 MiB alive. Empty where only a heartbeat came.
-    pub events: Vec<Bytes>,
+    /// Whole raw events in order, with header and, where the stream has them, checksum. A run that is kept keeps a block of
+    /// 256 KiB alive, which runs that came before and after it share. Empty where only a heartbeat came.
+    pub events: EventRun,
     /// The newest heartbeat behind the events, if one came.
     pub heartbeat: Option<Heartbeat>,
 }
@@ -46,6 +47,7 @@ pub struct Heartbeat {
 pub struct BinlogReader {
     channel: Channel,
     sieve: Sieve,
+    blocks: Blocks,
     extent: Extent,
     silence: Duration,
     /// Since when nothing has come although we listened; kept over dropped futures, so that they hide no silence.
@@ -83,6 +85,7 @@ impl BinlogReader {
         BinlogReader {
             channel,
             sieve: Sieve::new(),
+            blocks: Blocks::default(),
             extent: request.extent,
             silence: (request.heartbeat * MISSED_HEARTBEATS).max(LEAST_SILENCE),
             listening_since: None,
@@ -111,41 +114,46 @@ impl BinlogReader {
         }
     }
 
-    /// Takes what is in the buffer.
+    /// Takes what is in the window.
     fn collect(&mut self) -> Result<Option<Batch>, ReadError> {
         if let Some(error) = self.pending.take() {
             return Err(error);
         }
-        let mut batch = Batch::default();
-        let mut bytes = 0;
-        while bytes < BATCH_BYTES {
+        let mut heartbeat = None;
+        while self.blocks.len() < BATCH_BYTES {
+            // A run that has something in it ends where its block does.
+            if self.blocks.len() > 0 && self.channel.least_len().is_some_and(|least| !self.blocks.has_room(least)) {
+                break;
+            }
             match self.sift() {
-                Ok(Some(Sifted::Event(event))) => {
-                    bytes += event.len();
-                    batch.events.push(event);
-                }
+                Ok(Some(Sifted::Event)) => {}
                 Ok(Some(Sifted::Heartbeat(position))) => {
-                    batch.heartbeat = Some(Heartbeat { position, at: SystemTime::now() });
+                    heartbeat = Some(Heartbeat { position, at: SystemTime::now() });
+                    self.blocks.trim();
                 }
                 Ok(None) => break,
-                Err(error) if batch.events.is_empty() => return Err(error),
+                Err(error) if self.blocks.len() == 0 => return Err(error),
                 Err(error) => {
                     self.pending = Some(error);
                     break;
                 }
             }
         }
-        let something = !batch.events.is_empty() || batch.heartbeat.is_some();
-        Ok(something.then_some(batch))
+        let something = self.blocks.len() > 0 || heartbeat.is_some();
+        Ok(something.then(|| Batch { events: self.blocks.take(), heartbeat }))
     }
 
-    /// The next packet of the stream, if all of it is here.
+    /// The next packet of the stream, if all of it is here; an event is put into the run.
     fn sift(&mut self) -> Result<Option<Sifted>, ReadError> {
-        let Some(mut packet) = self.channel.buffered()? else { return Ok(None) };
+        let Some(packet) = self.channel.buffered()? else { return Ok(None) };
         match packet.first() {
             Some(&answer::OK) => {
-                packet.advance(1);
-                self.sieve.take(packet).map(Some)
+                let event = packet.skip(1);
+                let sifted = self.sieve.take(&event)?;
+                if sifted == Sifted::Event {
+                    self.blocks.push(event);
+                }
+                Ok(Some(sifted))
             }
             Some(&answer::ERROR) => Err(ReadError::refused(refusal(&packet))),
             Some(&answer::END) if packet.len() < 9 => Err(match self.extent {
@@ -159,6 +167,7 @@ impl BinlogReader {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
     use tokio::io::{AsyncWriteExt, DuplexStream};
     use uuid::Uuid;
@@ -203,8 +212,9 @@ mod tests {
         let purged = b"\xff\xd4\x04#HY000Could not find first log file name in binary log index file";
         server.write_all(&stream(std::slice::from_ref(&xid), Some(purged))).await.unwrap();
         let batch = reader.next_batch().await.unwrap();
-        assert_eq!(batch.events.len(), 3);
-        assert_eq!(batch.events[2], xid);
+        let events: Vec<Bytes> = batch.events.events().collect();
+        assert_eq!(events.len(), 3);
+        assert_eq!(events[2], xid);
         assert!(matches!(reader.next_batch().await, Err(ReadError::Purged(_))));
     }
 
@@ -241,7 +251,7 @@ mod tests {
             server.write_all(&[byte]).await.unwrap();
             // Polled once and dropped if it is not ready, in the middle of every packet.
             let ready = tokio::select! { biased; batch = reader.next_batch() => Some(batch), () = async {} => None };
-            found.extend(ready.into_iter().flat_map(|batch| batch.unwrap().events));
+            found.extend(ready.into_iter().flat_map(|batch| batch.unwrap().events.events().collect::<Vec<_>>()));
         }
         assert_eq!(&found[2..], &events[..]);
     }
@@ -286,7 +296,7 @@ mod tests {
                     let mut found: Vec<Bytes> = Vec::new();
                     loop {
                         match reader.next_batch().await {
-                            Ok(batch) => found.extend(batch.events),
+                            Ok(batch) => found.extend(batch.events.events()),
                             Err(ReadError::Ended) => return found,
                             Err(error) => panic!("{error}"),
                         }

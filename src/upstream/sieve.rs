@@ -4,8 +4,6 @@
 //! its own fits. Whether it does follows from the stream itself: each format description event says it for what comes
 //! behind it.
 
-use bytes::Bytes;
-
 use super::error::ReadError;
 use super::handshake::Cursor;
 use crate::binlog::{CHECKSUM_LEN, EventHeader, FrameError, HEADER_LEN, body, kind, verify_checksum};
@@ -14,8 +12,8 @@ use crate::model::{BinlogFile, BinlogPosition};
 /// What an event packet was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sifted {
-    /// An event, header and checksum included.
-    Event(Bytes),
+    /// An event that is to be kept.
+    Event,
     /// The source is alive, and its stream has come to here.
     Heartbeat(BinlogPosition),
 }
@@ -34,14 +32,14 @@ impl Sieve {
     }
 
     /// Takes one event in.
-    pub(super) fn take(&mut self, event: Bytes) -> Result<Sifted, ReadError> {
-        let header = EventHeader::parse(&event).map_err(read_error)?;
+    pub(super) fn take(&mut self, event: &[u8]) -> Result<Sifted, ReadError> {
+        let header = EventHeader::parse(event).map_err(read_error)?;
         if event.len() != header.size as usize {
             let (kind, need, have) = (header.kind, header.size as usize, event.len());
             return Err(read_error(FrameError::Truncated { kind, need, have }));
         }
         match header.kind {
-            kind::ROTATE => self.rotate(&header, &event)?,
+            kind::ROTATE => self.rotate(&header, event)?,
             kind::FORMAT_DESCRIPTION => {
                 let algorithm = event.len().checked_sub(CHECKSUM_LEN + 1).filter(|at| *at >= HEADER_LEN);
                 let algorithm = algorithm.and_then(|at| event.get(at)).copied();
@@ -54,18 +52,18 @@ impl Sieve {
                         )));
                     }
                 };
-                self.verify(&event)?;
+                self.verify(event)?;
             }
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => {
-                self.verify(&event)?;
-                return self.heartbeat(&header, &event).map(Sifted::Heartbeat);
+                self.verify(event)?;
+                return self.heartbeat(&header, event).map(Sifted::Heartbeat);
             }
-            _ => self.verify(&event)?,
+            _ => self.verify(event)?,
         }
         if !header.is_artificial() {
             self.offset = widen(self.offset, header.end);
         }
-        Ok(Sifted::Event(event))
+        Ok(Sifted::Event)
     }
 
     fn verify(&self, event: &[u8]) -> Result<(), ReadError> {
@@ -181,7 +179,7 @@ pub(super) mod tests {
     }
 
     fn take(sieve: &mut Sieve, event: Vec<u8>) -> Result<Sifted, ReadError> {
-        sieve.take(Bytes::from(event))
+        sieve.take(&event)
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub async fn find_start(
     let mut scan = Scan::open(endpoint, flavor, file).await?;
     let mut goes_beyond = false;
     while let Some(batch) = scan.batch().await? {
-        for event in &batch.events {
+        for (_, event) in batch.events.iter() {
             let header = EventHeader::parse(event)?;
             goes_beyond |= header.timestamp >= since;
             if header.timestamp >= since && scan.begins_transaction(&header) {
@@ -119,7 +119,7 @@ pub async fn gtids_at(
     };
     let mut scan = Scan::open(endpoint, flavor, &position.file).await?;
     while let Some(batch) = scan.batch().await? {
-        for event in &batch.events {
+        for (_, event) in batch.events.iter() {
             let header = EventHeader::parse(event)?;
             scan.note_head(&header);
             if scan.has_reached(position) {
@@ -135,7 +135,7 @@ pub async fn gtids_at(
 async fn created(endpoint: &Endpoint, flavor: Flavor, file: &BinlogFile) -> Result<u32, StartError> {
     let mut scan = Scan::open(endpoint, flavor, file).await?;
     while let Some(batch) = scan.batch().await? {
-        for event in &batch.events {
+        for (_, event) in batch.events.iter() {
             let header = EventHeader::parse(event)?;
             if header.kind == kind::FORMAT_DESCRIPTION {
                 return Ok(header.timestamp);

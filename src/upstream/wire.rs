@@ -7,13 +7,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::error::{ReadError, ServerRefusal};
-use super::framer::{Framer, frame};
+use super::framer::{Framer, Packet, frame};
 use super::handshake::Cursor;
 use crate::mysql::{CONNECT_TIMEOUT, Endpoint, TlsFiles, client_config, server_name};
 
@@ -82,13 +82,18 @@ impl Channel {
     }
 
     /// A packet that is here already.
-    pub(super) fn buffered(&mut self) -> Result<Option<Bytes>, ReadError> {
+    pub(super) fn buffered(&mut self) -> Result<Option<Packet<'_>>, ReadError> {
         self.framer.next().map_err(|error| ReadError::Protocol(error.to_string()))
     }
 
-    /// Waits for more bytes, once. Safe to cancel.
+    /// Bytes that the next packet has at least, where that is known.
+    pub(super) fn least_len(&self) -> Option<usize> {
+        self.framer.least_len()
+    }
+
+    /// Waits for more bytes, once, when no packet is here. Safe to cancel.
     pub(super) async fn fill(&mut self) -> Result<(), ReadError> {
-        match self.stream.read_buf(self.framer.space()).await {
+        match self.framer.fill(&mut self.stream).await {
             Ok(0) => Err(ReadError::lost("the source closed the connection", None)),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -103,7 +108,7 @@ impl Channel {
         let packet = async {
             loop {
                 if let Some(packet) = self.buffered()? {
-                    return Ok(packet);
+                    return Ok(packet.into_bytes());
                 }
                 self.fill().await?;
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use dm_agent::binlog::EventRun;
 use dm_agent::model::{BinlogPosition, Flavor, GtidSet, Location};
 
 use crate::support::docs::SourceLocation;
@@ -45,19 +46,19 @@ impl Events {
         Events { bytes: bytes.slice(..at), start, events }
     }
 
-    /// The events in batches of about this many bytes, as a connection delivers them.
-    pub fn batches(&self, size: usize) -> Vec<Vec<Bytes>> {
-        let mut batches = vec![Vec::new()];
-        let mut bytes = 0;
+    /// The events in runs of at least this many bytes, as a connection delivers them.
+    pub fn runs(&self, size: usize) -> Vec<EventRun> {
+        let mut runs = Vec::new();
+        let (mut from, mut to) = (0, 0);
         for event in &self.events {
-            if bytes >= size {
-                batches.push(Vec::new());
-                bytes = 0;
+            to += event.len();
+            if to - from >= size {
+                runs.push(from..to);
+                from = to;
             }
-            bytes += event.len();
-            batches.last_mut().expect("there is one").push(event.clone());
         }
-        batches
+        runs.push(from..to);
+        runs.into_iter().map(|run| EventRun::new(self.bytes.slice(run)).expect("whole events")).collect()
     }
 }
 

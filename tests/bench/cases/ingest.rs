@@ -63,7 +63,7 @@ async fn ingest(events: &Events) -> Ingested {
     relay.start_at(events.start.clone(), "bench").await.expect("begin a relay log");
     let mut writer = relay.writer().expect("the only writer");
     writer.restart("bench").expect("begin a stream");
-    let batches = events.batches(BATCH);
+    let runs = events.runs(BATCH);
     let mut changes = relay.changes();
     let watched = relay.clone();
     let length = events.bytes.len() as u64;
@@ -78,8 +78,8 @@ async fn ingest(events: &Events) -> Ingested {
         flushes
     });
     let (began, cpu) = (Instant::now(), own_cpu());
-    for batch in batches {
-        writer.append(batch).await.expect("append");
+    for run in runs {
+        writer.append(run).await.expect("append");
     }
     relay.flush().await.expect("flush");
     let (wall, cpu) = (began.elapsed().as_secs_f64(), own_cpu() - cpu);

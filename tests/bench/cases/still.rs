@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dm_agent::binlog::EventRun;
 use dm_agent::model::Flavor;
 use dm_agent::relay::{Relay, RelayConfig};
 use rand::rngs::StdRng;
@@ -78,7 +79,7 @@ async fn fill_relay(agent: &Agent) -> (u64, u64) {
     while written < RELAY_BYTES {
         let events: Vec<Bytes> = texts.iter().map(|text| statement(text, &mut offset)).collect();
         written += events.iter().map(|event| event.len() as u64).sum::<u64>();
-        writer.append(events).await.expect("append");
+        writer.append(EventRun::join(&events).expect("whole events")).await.expect("append");
     }
     drop(writer);
     relay.flush().await.expect("flush");
