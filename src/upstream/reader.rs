@@ -17,6 +17,9 @@ use crate::binlog::EventRun;
 use crate::model::BinlogPosition;
 use crate::mysql::Endpoint;
 
+/// The source sends in pieces as large as the largest packet that it had from us, else in pieces of 16 KiB, each of which wakes
+/// us up: with pieces of this size it sends half as fast again, at less cost for both sides.
+const PIECE_BYTES: usize = 256 << 10;
 /// A batch ends when it has this many bytes.
 const BATCH_BYTES: usize = 256 << 10;
 /// Heartbeats that may be missed before the source counts as dead.
@@ -69,7 +72,7 @@ impl BinlogReader {
     pub async fn connect(endpoint: &Endpoint, request: &DumpRequest) -> Result<Self, ReadError> {
         let command = request.command()?;
         let session = endpoint.session_statement().map_err(|error| ReadError::Setup(error.to_string()))?;
-        let (mut channel, version) = login(endpoint).await?;
+        let (mut channel, version) = login_wide(endpoint).await?;
         for statement in session.iter().chain(&request.session()) {
             channel.execute(statement).await?;
         }
@@ -161,6 +164,20 @@ impl BinlogReader {
                 Extent::Follow => ReadError::lost("the source ended the stream", None),
             }),
             _ => Err(ReadError::Protocol("a packet of the stream is no event".into())),
+        }
+    }
+}
+
+/// Logs in, and sends a packet of [`PIECE_BYTES`]. A source that does not take it (its `max_allowed_packet` is less, or something
+/// between us and it minds) is left alone with it.
+async fn login_wide(endpoint: &Endpoint) -> Result<(Channel, String), ReadError> {
+    let (mut channel, version) = login(endpoint).await?;
+    let statement = format!("DO 0 /*{}*/", " ".repeat(PIECE_BYTES));
+    match channel.execute(&statement).await {
+        Ok(()) => Ok((channel, version)),
+        Err(error) => {
+            tracing::debug!(%error, "the source takes no large packet");
+            login(endpoint).await
         }
     }
 }
