@@ -14,9 +14,9 @@ use super::handle::Core;
 pub(super) fn spawn(core: Arc<Core>) -> io::Result<JoinHandle<()>> {
     let mut encoder = Encoder::new()?;
     std::thread::Builder::new().name("relay-encode".to_owned()).spawn(move || {
-        while let Some(chunk) = core.gate.borrow() {
+        while let Some((chunk, effort)) = core.gate.borrow() {
             let mut value = core.gate.memory();
-            let encoded = encoder.encode(&chunk, &mut value);
+            let encoded = encoder.encode(&chunk, effort, &mut value);
             core.gate.bring_back(chunk.header.start, encoded.ok().map(|()| value));
         }
     })

@@ -14,15 +14,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
+use super::effort::Effort;
 use super::{Boundary, Lsn};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 
-/// Raw bytes of a full chunk.
-pub(super) const CHUNK_BYTES: usize = 256 << 10;
+/// Raw bytes of a full chunk. The store gives a page the next larger of a few sizes, 192, 256, 384, 512, 768 KiB, and puts two
+/// chunks into one: so two that do not compress at all, with their headers, are to fit into 512 KiB, and two that halve into
+/// 256 KiB.
+pub(super) const CHUNK_BYTES: usize = 254 << 10;
+/// Raw bytes of the largest chunk that is read: earlier versions wrote such.
+const LARGEST: usize = 256 << 10;
 const MAGIC: &[u8; 4] = b"DMR1";
-/// Of the compression. The fast levels leave out the entropy coding of what repeats nothing, which is most of what rows are; with
-/// it this one makes OLTP binlogs as small as level 1 does, at almost twice its speed.
-const LEVEL: i32 = -2;
 /// Magic and CRC.
 const PROLOGUE: usize = 8;
 const NO_EVENT: u32 = u32::MAX;
@@ -88,14 +90,15 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new() -> std::io::Result<Encoder> {
-        let mut zstd = zstd::bulk::Compressor::new(LEVEL)?;
+        let mut zstd = zstd::bulk::Compressor::new(Effort::Thorough.level())?;
         zstd.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
         Ok(Encoder { zstd, joined: Vec::new() })
     }
 
     /// The bytes to store, written over what `out` held.
-    pub(super) fn encode(&mut self, chunk: &Unstored, out: &mut Vec<u8>) -> std::io::Result<()> {
+    pub(super) fn encode(&mut self, chunk: &Unstored, effort: Effort, out: &mut Vec<u8>) -> std::io::Result<()> {
         let Encoder { zstd, joined } = self;
+        zstd.set_parameter(CParameter::CompressionLevel(effort.level()))?;
         let raw = match &chunk.pieces[..] {
             [whole] => whole,
             pieces => {
@@ -174,7 +177,7 @@ fn split(value: &[u8], flavor: Flavor) -> Result<(Header, &[u8]), ChunkError> {
         0 => at.boundary(flavor, flags & END_CHECKSUM != 0)?,
         _ => begin.clone(),
     };
-    if raw_len as usize > CHUNK_BYTES || first_event.is_some_and(|first| first >= raw_len) {
+    if raw_len as usize > LARGEST || first_event.is_some_and(|first| first >= raw_len) {
         return Err(ChunkError("its lengths are impossible"));
     }
     let header = Header { start, raw_len, first_event, newest, restart: flags & RESTART != 0, identity, begin, end };
@@ -265,17 +268,19 @@ mod tests {
         Chunk { header, raw: raw.into() }
     }
 
-    /// Whole, and what is to be the same: in two pieces, over something else.
+    /// Whole, and what is to be the same: in two pieces, over something else, behind another effort.
     fn encode(chunk: &Chunk) -> Vec<u8> {
         let mut encoder = Encoder::new().unwrap();
-        let mut encoded = |pieces: Vec<Bytes>| {
+        let mut encoded = |pieces: Vec<Bytes>, effort| {
             let mut value = vec![9; 77];
-            encoder.encode(&Unstored { header: chunk.header.clone(), pieces }, &mut value).unwrap();
+            encoder.encode(&Unstored { header: chunk.header.clone(), pieces }, effort, &mut value).unwrap();
             value
         };
         let (raw, half) = (&chunk.raw, chunk.raw.len() / 2);
-        let value = encoded(vec![raw.clone()]);
-        assert_eq!(encoded(vec![raw.slice(..half), raw.slice(half..)]), value);
+        let value = encoded(vec![raw.clone()], Effort::Thorough);
+        let quick = encoded(vec![raw.clone()], Effort::Quick);
+        assert_eq!(decode(&quick, Flavor::MySql).unwrap(), *chunk);
+        assert_eq!(encoded(vec![raw.slice(..half), raw.slice(half..)], Effort::Thorough), value);
         value
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::Lsn;
 use super::chunk::Unstored;
+use super::effort::Effort;
 
 /// A chunk to be stored.
 #[derive(Debug)]
@@ -39,6 +40,11 @@ impl Cuts {
         self.0.len()
     }
 
+    /// How hard the next one is to be compressed.
+    pub fn effort(&self) -> Effort {
+        Effort::with_waiting(self.0.len())
+    }
+
     /// The segment ends with the newest one.
     pub fn end_segment(&mut self) {
         if let Some(last) = self.0.back_mut() {
@@ -57,10 +63,11 @@ impl Cuts {
     }
 
     /// The oldest one that nobody works on.
-    pub fn borrow(&mut self) -> Option<Unstored> {
+    pub fn borrow(&mut self) -> Option<(Unstored, Effort)> {
+        let effort = self.effort();
         let cut = self.0.iter_mut().find(|cut| matches!(cut.encoded, Encoded::No))?;
         cut.encoded = Encoded::Borrowed;
-        Some(cut.chunk.clone())
+        Some((cut.chunk.clone(), effort))
     }
 
     /// What was made of the chunk that begins at `start`; `None` if that failed.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::chunk::Unstored;
 use super::cuts::Cut;
+use super::effort::Effort;
 use super::intake::Intake;
 use super::log::{Shared, TailBatch};
 use super::reader::RelayReader;
@@ -125,7 +126,7 @@ impl Gate {
     }
 
     /// Waits for a chunk that can be compressed ahead; `None` when the log closes.
-    pub fn borrow(&self) -> Option<Unstored> {
+    pub fn borrow(&self) -> Option<(Unstored, Effort)> {
         let mut state = self.lock();
         loop {
             if state.stop {
@@ -136,6 +137,11 @@ impl Gate {
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// How hard the next chunk is to be compressed.
+    pub fn effort(&self) -> Effort {
+        self.lock().intake.as_ref().map_or(Effort::Thorough, |intake| intake.cuts.effort())
     }
 
     /// Memory for a value.

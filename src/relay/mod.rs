@@ -20,6 +20,7 @@
 mod ahead;
 mod chunk;
 mod cuts;
+mod effort;
 mod error;
 mod handle;
 mod intake;
@@ -100,7 +101,7 @@ pub struct RelayConfig {
     pub segment_bytes: u64,
     /// Time after which received events are flushed.
     pub flush_interval: Duration,
-    /// Raw bytes after which they are flushed earlier.
+    /// Bytes, as they are stored, after which they are flushed earlier.
     pub flush_bytes: u64,
     /// Raw bytes of the newest events kept in memory.
     pub tail_bytes: u64,
@@ -117,7 +118,7 @@ impl RelayConfig {
             retention: None,
             segment_bytes: 64 << 20,
             flush_interval: Duration::from_millis(100),
-            flush_bytes: 4 << 20,
+            flush_bytes: 8 << 20,
             tail_bytes: 8 << 20,
         }
     }

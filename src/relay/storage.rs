@@ -43,7 +43,7 @@ struct Storage {
     next_seq: u64,
     active: Option<Active>,
     spare: Option<Spare>,
-    /// Raw bytes since the last flush.
+    /// Bytes stored since the last flush, as they are stored.
     unflushed: u64,
     /// End of what was stored last.
     stored: Option<Boundary>,
@@ -148,6 +148,7 @@ impl Storage {
         let active = self.active()?;
         active.table.put(&header.start.0.to_be_bytes(), &value)?;
         let seq = active.seq;
+        self.unflushed += value.len() as u64;
         self.core.gate.give_back(value);
         let raw_bytes = {
             let mut log = self.core.shared.log();
@@ -162,7 +163,6 @@ impl Storage {
                 disk_bytes: 0,
                 sealed: false,
             });
-            self.unflushed += end_lsn.0 - segment.end_lsn.0.min(end_lsn.0);
             segment.end_lsn = end_lsn;
             segment.end = header.end.clone();
             segment.newest = header.newest;
@@ -180,7 +180,8 @@ impl Storage {
         if ends_segment {
             return self.seal();
         }
-        if self.unflushed >= self.core.config.flush_bytes {
+        // A flush writes more than may be free by now.
+        if self.unflushed >= self.core.config.flush_bytes && !self.is_starved()? {
             self.flush()?;
         }
         Ok(())
@@ -192,8 +193,8 @@ impl Storage {
             Some(encoder) => encoder,
             None => Encoder::new().map_err(fail)?,
         };
-        let mut value = self.core.gate.memory();
-        self.encoder.insert(encoder).encode(chunk, &mut value).map_err(fail)?;
+        let (effort, mut value) = (self.core.gate.effort(), self.core.gate.memory());
+        self.encoder.insert(encoder).encode(chunk, effort, &mut value).map_err(fail)?;
         Ok(value)
     }
 

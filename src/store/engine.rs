@@ -28,6 +28,9 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// How often that is looked at.
 const LET_GO_TICK: Duration = Duration::from_millis(2);
 
+/// The engine cannot do without: this level looks for repetitions so seldom that it all but copies.
+const NO_COMPRESSION: i32 = -131_072;
+
 /// Leaves of chunks are rewritten by each flush: small ones.
 const CHUNK_FANOUT: usize = 4;
 /// Leaves of records.
@@ -42,9 +45,9 @@ pub(super) fn open(path: &Path, profile: Profile) -> Result<Box<dyn Table>, Stor
 
 fn config(path: &Path, profile: Profile) -> sled::Config {
     let (cache, level, fill) = match profile {
-        Profile::Chunks => (8 << 20, -50, 0.9),
+        Profile::Chunks => (8 << 20, NO_COMPRESSION, 0.9),
         // A fill ratio of zero: closing a table that was only read must not rewrite it.
-        Profile::ChunksReadOnly => (16 << 20, -50, 0.0),
+        Profile::ChunksReadOnly => (16 << 20, NO_COMPRESSION, 0.0),
         Profile::Records => (8 << 20, 1, 0.9),
     };
     let mut config = sled::Config::new()
