@@ -20,7 +20,7 @@ pub const ROWS_A_TRANSACTION: u32 = 4;
 /// Threads that write.
 const THREADS: u32 = 4;
 /// Rows of the bulk history.
-const BULK_ROWS: u64 = 1_000_000;
+const BULK_ROWS: u64 = 2_000_000;
 
 /// `sysbench oltp_write_only`, 4 tables of 50,000 rows, stretch after stretch.
 pub struct Oltp {
