@@ -40,7 +40,7 @@ pub fn write_literal(
     Ok(false)
 }
 
-fn display(out: &mut Vec<u8>, value: impl itoa::Integer) {
+pub(super) fn display(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -52,16 +52,25 @@ fn exponent(out: &mut Vec<u8>, value: f64) {
 fn write_temporal(out: &mut Vec<u8>, value: &Value<'_>) {
     out.push(b'\'');
     match *value {
-        Value::Date { year, month, day } => {
-            let _ = write!(out, "{year:04}-{month:02}-{day:02}");
-        }
+        Value::Date { year, month, day } => write_date(out, year, month, day),
         Value::Time { negative, hours, minutes, seconds, micros, fraction } => {
-            let sign = if negative { "-" } else { "" };
-            let _ = write!(out, "{sign}{hours:02}:{minutes:02}:{seconds:02}");
+            if negative {
+                out.push(b'-');
+            }
+            // Hours have two digits at least, and up to three.
+            if hours < 10 {
+                out.push(b'0');
+            }
+            display(out, hours);
+            out.push(b':');
+            two(out, minutes);
+            out.push(b':');
+            two(out, seconds);
             write_fraction(out, micros, fraction);
         }
         Value::DateTime { year, month, day, hour, minute, second, micros, fraction } => {
-            let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+            write_date(out, year, month, day);
+            write_clock(out, hour, minute, second);
             write_fraction(out, micros, fraction);
         }
         Value::Timestamp { seconds: 0, micros: 0, .. } => out.extend(b"0000-00-00 00:00:00"),
@@ -74,12 +83,45 @@ fn write_temporal(out: &mut Vec<u8>, value: &Value<'_>) {
     out.push(b'\'');
 }
 
+fn write_date(out: &mut Vec<u8>, year: u16, month: u8, day: u8) {
+    digits::<4>(out, u32::from(year));
+    out.push(b'-');
+    two(out, month);
+    out.push(b'-');
+    two(out, day);
+}
+
+/// With the space before it.
+fn write_clock(out: &mut Vec<u8>, hour: u8, minute: u8, second: u8) {
+    out.push(b' ');
+    two(out, hour);
+    out.push(b':');
+    two(out, minute);
+    out.push(b':');
+    two(out, second);
+}
+
 fn write_fraction(out: &mut Vec<u8>, micros: u32, fraction: u8) {
     if fraction > 0 {
-        let digits = format!("{micros:06}");
         out.push(b'.');
-        out.extend(digits.bytes().take(usize::from(fraction.min(6))));
+        let start = out.len();
+        digits::<6>(out, micros);
+        out.truncate(start + usize::from(fraction.min(6)));
     }
+}
+
+fn two(out: &mut Vec<u8>, value: u8) {
+    digits::<2>(out, u32::from(value));
+}
+
+/// Appends `N` digits; a value with more has all of its own.
+fn digits<const N: usize>(out: &mut Vec<u8>, value: u32) {
+    let (mut text, mut rest) = ([b'0'; N], value);
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    if rest == 0 { out.extend_from_slice(&text) } else { display(out, value) }
 }
 
 /// Civil date from days since the epoch (Hinnant's algorithm), time from the rest. The apply session is in UTC.
@@ -94,8 +136,9 @@ fn write_utc(out: &mut Vec<u8>, seconds: u32) {
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+    // 32 bits of seconds end in 2106, and a day has 86,400.
+    write_date(out, year as u16, month as u8, day as u8);
+    write_clock(out, (rest / 3600) as u8, (rest / 60 % 60) as u8, (rest % 60) as u8);
 }
 
 fn write_bytes(out: &mut Vec<u8>, bytes: &[u8], encoding: &Encoding) {
@@ -212,8 +255,13 @@ mod tests {
         assert_eq!(at(0, 0, 3), "'0000-00-00 00:00:00'");
         assert_eq!(at(1_709_251_199, 0, 0), "'2024-02-29 23:59:59'");
         assert_eq!(at(2_147_483_647, 999_000, 3), "'2038-01-19 03:14:07.999'");
-        let time = Value::Time { negative: true, hours: 0, minutes: 0, seconds: 0, micros: 500_000, fraction: 1 };
-        assert_eq!(literal(time, Encoding::Plain), "'-00:00:00.5'");
+        let time = |negative, hours, micros, fraction| {
+            literal(Value::Time { negative, hours, minutes: 0, seconds: 7, micros, fraction }, Encoding::Plain)
+        };
+        assert_eq!(time(true, 0, 500_000, 1), "'-00:00:07.5'");
+        assert_eq!((time(false, 9, 0, 0), time(false, 838, 42, 6)), ("'09:00:07'".into(), "'838:00:07.000042'".into()));
+        let date = |year, month, day| literal(Value::Date { year, month, day }, Encoding::Plain);
+        assert_eq!((date(0, 0, 0), date(9999, 12, 31)), ("'0000-00-00'".into(), "'9999-12-31'".into()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod ddl_lock;
 mod introspect;
 mod literal;
 mod statement;
+mod values;
 mod writer;
 
 pub use crate::downstream::{DdlSession, Downstream, DownstreamOptions, Zone};

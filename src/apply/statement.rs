@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::literal::{is_json, write_literal};
+use super::values::RowWriter;
 use crate::dispatch::{Change, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
 use crate::model::EventSpan;
 use crate::row::{ChangeKind, RowError, RowImage, Value};
@@ -109,7 +110,9 @@ fn write_deletes<'r>(
     let mut rows = rows.peekable();
     let Some(NetDelete { table, .. }) = rows.peek().copied() else { return Ok(None) };
     let Some(identity) = &table.identity else { return Ok(None) };
-    sql.extend(format!("DELETE FROM {} WHERE ", table.target).bytes());
+    sql.extend_from_slice(b"DELETE FROM ");
+    write_table(sql, table);
+    sql.extend_from_slice(b" WHERE ");
     write_key_names(sql, table, identity);
     sql.extend(b" IN (");
     let (mut taken, mut last) = (0, None);
@@ -133,9 +136,39 @@ fn write_deletes<'r>(
 }
 
 fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
-    let names: Vec<&str> = identity.iter().map(|&column| table.columns[column].quoted.as_str()).collect();
-    let names = names.join(",");
-    if identity.len() == 1 { sql.extend(names.bytes()) } else { sql.extend(format!("({names})").bytes()) }
+    let names = identity.iter().map(|&column| table.columns[column].quoted.as_str());
+    match identity {
+        [_] => write_names(sql, names),
+        _ => {
+            sql.push(b'(');
+            write_names(sql, names);
+            sql.push(b')');
+        }
+    }
+}
+
+fn write_names<'t>(sql: &mut Vec<u8>, names: impl Iterator<Item = &'t str>) {
+    for (at, name) in names.enumerate() {
+        if at > 0 {
+            sql.push(b',');
+        }
+        sql.extend_from_slice(name.as_bytes());
+    }
+}
+
+/// The target's name. Small groups have few rows a statement, so that its words count too.
+fn write_table(sql: &mut Vec<u8>, table: &BoundTable) {
+    let name = &table.target.0;
+    for (before, name) in [(&b"`"[..], &name.schema), (b"`.`", &name.table)] {
+        sql.extend_from_slice(before);
+        for part in name.as_bytes().split_inclusive(|byte| *byte == b'`') {
+            sql.extend_from_slice(part);
+            if part.ends_with(b"`") {
+                sql.push(b'`');
+            }
+        }
+    }
+    sql.push(b'`');
 }
 
 fn write_key_values(
@@ -151,6 +184,20 @@ fn write_key_values(
         return Ok(());
     }
     let count = identity.iter().max().map_or(0, |last| last + 1);
+    if identity.is_sorted() {
+        let mut before = b'(';
+        image.visit_some(
+            &table.layout,
+            count,
+            |column| identity.contains(&column),
+            |column, value| {
+                sql.push(std::mem::replace(&mut before, b','));
+                write_literal(sql, &value, &table.columns[column], table.dialect).map(|_| ())
+            },
+        )?;
+        sql.push(b')');
+        return Ok(());
+    }
     let mut parts: Vec<Vec<u8>> = vec![Vec::new(); identity.len()];
     image.visit_some(
         &table.layout,
@@ -208,10 +255,15 @@ fn on_duplicate_key(table: &BoundTable) -> String {
     let key = table.identity.as_deref().unwrap_or(&[]);
     let assigned = table.columns.iter().enumerate();
     let assigned = assigned.filter(|(at, column)| column.writable && !key.contains(at));
-    let list: Vec<String> = assigned.map(|(_, column)| format!("{0}=VALUES({0})", column.quoted)).collect();
-    let only = key.first().map_or("", |&column| table.columns[column].quoted.as_str());
-    let list = if list.is_empty() { format!("{only}=VALUES({only})") } else { list.join(",") };
-    format!(" ON DUPLICATE KEY UPDATE {list}")
+    let mut names = assigned.map(|(_, column)| column.quoted.as_str()).peekable();
+    let only = key.first().map(|&column| table.columns[column].quoted.as_str()).filter(|_| names.peek().is_none());
+    let mut text = String::from(" ON DUPLICATE KEY UPDATE ");
+    for (at, name) in names.chain(only).enumerate() {
+        for part in [if at > 0 { "," } else { "" }, name, "=VALUES(", name, ")"] {
+            text.push_str(part);
+        }
+    }
+    text
 }
 
 /// How much of some rows went into a statement.
@@ -229,46 +281,41 @@ fn write_values<'r>(
     rows: impl Iterator<Item = (&'r Arc<BoundTable>, RowImage<'r>, &'r EventSpan)>,
     shape: Shape,
 ) -> Result<Option<Written<'r>>, RowError> {
-    let mut written: Option<Written<'r>> = None;
-    let mut first: Option<(&Arc<BoundTable>, RowImage<'_>)> = None;
-    for (table, image, span) in rows {
-        let before = sql.len();
-        let (taken, mut relaxed) = written.as_ref().map_or((0, false), |written| (written.rows, written.relaxed));
-        match first {
-            None => {
-                first = Some((table, image));
-                write_insert_head(sql, verb, table, image);
-            }
-            Some((t, i)) if !Arc::ptr_eq(t, table) || i.present != image.present => break,
-            Some(_) if taken == shape.rows || sql.len() > shape.bytes => break,
-            Some(_) => sql.push(b','),
+    let mut rows = rows.peekable();
+    let Some((table, RowImage { present, .. }, first)) = rows.peek().copied() else { return Ok(None) };
+    let writer = RowWriter::new(table, present);
+    let mut written = Written { rows: 0, relaxed: false, span: first };
+    write_insert_head(sql, verb, table, present);
+    for (of, image, span) in rows {
+        if !Arc::ptr_eq(of, table) || image.present != present {
+            break;
         }
-        sql.push(b'(');
-        let mut comma = false;
-        image.visit(&table.layout, |column, value| {
-            let bound = &table.columns[column];
-            if bound.writable {
-                if std::mem::replace(&mut comma, true) {
-                    sql.push(b',');
-                }
-                relaxed |= write_literal(sql, &value, bound, table.dialect)?;
+        let before = sql.len();
+        if written.rows > 0 {
+            if written.rows == shape.rows || before > shape.bytes {
+                break;
             }
-            Ok(())
-        })?;
-        sql.push(b')');
-        if taken > 0 && sql.len() > shape.limit {
+            sql.push(b',');
+        }
+        let relaxed = writer.write(sql, image)?;
+        if written.rows > 0 && sql.len() > shape.limit {
             sql.truncate(before);
             break;
         }
-        written = Some(Written { rows: taken + 1, relaxed, span });
+        written = Written { rows: written.rows + 1, relaxed: written.relaxed | relaxed, span };
     }
-    Ok(written)
+    Ok(Some(written))
 }
 
-fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, image: RowImage<'_>) {
-    let columns = table.columns.iter().enumerate().filter(|(at, column)| column.writable && image.has(*at));
-    let names: Vec<&str> = columns.map(|(_, column)| column.quoted.as_str()).collect();
-    sql.extend(format!("{verb} INTO {} ({}) VALUES ", table.target, names.join(",")).bytes());
+fn write_insert_head(sql: &mut Vec<u8>, verb: &str, table: &BoundTable, present: Option<&[bool]>) {
+    let has = |at: usize| present.is_none_or(|present| present.get(at).copied().unwrap_or(false));
+    let columns = table.columns.iter().enumerate().filter(|(at, column)| column.writable && has(*at));
+    sql.extend_from_slice(verb.as_bytes());
+    sql.extend_from_slice(b" INTO ");
+    write_table(sql, table);
+    sql.extend_from_slice(b" (");
+    write_names(sql, columns.map(|(_, column)| column.quoted.as_str()));
+    sql.extend_from_slice(b") VALUES ");
 }
 
 fn write_update(

@@ -189,7 +189,6 @@ impl Writer {
         // A new connection may have another limit than the job began with.
         let shape = Shape { limit: self.downstream.max_statement(), ..shape };
         let conn = self.connection().await?;
-        execute(conn, b"BEGIN", "begin a transaction").await?;
         let mut cursor = StatementCursor::new(&job.share, shape);
         loop {
             let info = cursor

@@ -4,6 +4,8 @@
 //! table maps, rows and texts. Invariant: after an error nothing more comes out, since a transaction with a hole in it
 //! must never be committed; the caller makes a new decoder at the last commit.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::error::DecodeError;
@@ -12,7 +14,7 @@ use super::payload::Payload;
 use super::rows::{Form, RowSplitter, SplitRows};
 use super::statement::statement;
 use super::tables::Tables;
-use crate::binlog::{EventHeader, QueryBody, StreamTracker, body, kind};
+use crate::binlog::{EventHeader, HEADER_LEN, QueryBody, StreamTracker, body, kind};
 use crate::model::{EventSpan, Flavor, Location};
 use crate::row::{Cursor, event_part};
 
@@ -136,7 +138,7 @@ impl Decoder {
     ) -> Result<Progress, DecodeError> {
         let position = self.tracker.position();
         self.span.start = position.offset;
-        if self.span.file != position.file {
+        if !self.span.file.is_same(&position.file) {
             self.span.file = position.file.clone();
         }
         let mut before = self.tracker.open().is_none().then(|| self.tracker.location().clone());
@@ -144,6 +146,8 @@ impl Decoder {
         let tracked = self.tracker.feed(&event).map_err(at)?;
         let header = tracked.header;
         let inner = body(&event, self.tracker.checksum()).map_err(at)?;
+        // It begins behind the header.
+        let inner = HEADER_LEN..HEADER_LEN + inner.len();
         self.span.end = self.tracker.position().offset;
         if before.is_none() && begins_anew(&header) {
             // The source never wrote the end of the open transaction: it crashed, and rolled it back.
@@ -159,14 +163,14 @@ impl Decoder {
             out.push(Decoded::Begin { gtid, start: before.clone(), timestamp: header.timestamp });
         }
         if header.kind == kind::TRANSACTION_PAYLOAD {
-            let payload = Payload::open(&event.slice_ref(inner), self.span.clone(), header.timestamp)?;
+            let payload = Payload::open(&event.slice(inner), self.span.clone(), header.timestamp)?;
             self.payload = Some(payload);
             return Ok(Progress::More);
         }
         if Form::of(header.kind).is_some() && !tracked.in_transaction {
             return Err(self.span.malformed("rows", "it stands outside of any transaction"));
         }
-        self.inside.event(&header, &event, inner, &self.span, filter, out)?;
+        self.inside.event(&header, event, inner, &self.span, filter, out)?;
         let moved = before.is_some_and(|before| before.position != self.tracker.location().position);
         if tracked.ends_transaction || moved && !tracked.in_transaction {
             self.commit(header.timestamp, out);
@@ -195,7 +199,8 @@ impl Decoder {
             if header.kind == kind::TRANSACTION_PAYLOAD {
                 return Err(payload.span.malformed("TRANSACTION_PAYLOAD", "it holds another one"));
             }
-            self.inside.event(&header, &body, &body, &payload.span, filter, out)?;
+            let all = 0..body.len();
+            self.inside.event(&header, body, all, &payload.span, filter, out)?;
             decoded = decoded.saturating_add(header.size as usize);
             if decoded >= limit_bytes {
                 self.payload = Some(payload);
@@ -213,13 +218,13 @@ impl Inside {
         self.alter = AlterPhase::Whole;
     }
 
-    /// One event, of the stream or of a compressed transaction; `body` is a part of `event`. Every type that is known
+    /// One event, of the stream or of a compressed transaction; `body` are these bytes of it. Every type that is known
     /// stands here by name.
     fn event(
         &mut self,
         header: &EventHeader,
-        event: &Bytes,
-        body: &[u8],
+        event: Bytes,
+        body: Range<usize>,
         span: &EventSpan,
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
@@ -227,6 +232,7 @@ impl Inside {
         if let Some(form) = Form::of(header.kind) {
             return self.rows(form, header, event, body, span, out);
         }
+        let body = &event[body];
         match header.kind {
             kind::TABLE_MAP => self.tables.map(body, filter, span),
             kind::QUERY | kind::MARIA_QUERY_COMPRESSED => self.query(header, body, span, out),
@@ -260,8 +266,8 @@ impl Inside {
         &mut self,
         form: Form,
         header: &EventHeader,
-        event: &Bytes,
-        body: &[u8],
+        event: Bytes,
+        body: Range<usize>,
         span: &EventSpan,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::error::DecodeError;
 use super::tables::{OpenTable, Tables, table_id};
@@ -14,8 +14,8 @@ use crate::binlog::kind;
 use crate::model::EventSpan;
 use crate::row::json::apply_diffs;
 use crate::row::{
-    ChangeKind, ColumnKind, Cursor, EventRows, Present, ResolvedJson, RowError, RowImage, TableLayout, Value,
-    event_part, skip_image,
+    ChangeKind, ColumnKind, Cursor, EventRows, Present, ResolvedJson, RowError, RowImage, RowPlaces, TableLayout,
+    Value, event_part, skip_image,
 };
 
 /// Bit of a rows event's flags: it is the last of its statement.
@@ -68,25 +68,27 @@ pub(super) struct RowSplitter {
 }
 
 impl RowSplitter {
-    /// Splits the body of a rows event, which is a part of `event`; `None` for rows that nobody wants and for an event that
+    /// Splits the body of a rows event, these bytes of `event`; `None` for rows that nobody wants and for an event that
     /// only ends a statement.
     pub(super) fn split(
         &mut self,
         form: Form,
-        event: &Bytes,
-        body: &[u8],
+        event: Bytes,
+        body: Range<usize>,
         tables: &mut Tables,
         span: &EventSpan,
     ) -> Result<Option<SplitRows>, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
-        let mut at = Cursor::new(body);
+        let mut at = Cursor::new(&event[body.clone()]);
         let id = table_id(at.take(6).ok_or_else(cut)?);
         let ends = at.u16().ok_or_else(cut)? & END_OF_STATEMENT != 0;
         let split = match tables.get(id) {
             Some(OpenTable { wanted: false, .. }) => None,
             Some(OpenTable { layout, .. }) => {
-                let rows = self.wanted(form, event, at, layout, span)?;
-                Some(SplitRows { layout: Arc::clone(layout), rows })
+                let layout = Arc::clone(layout);
+                let body = body.end - at.rest().len()..body.end;
+                let rows = self.wanted(form, event, body, &layout, span)?;
+                Some(SplitRows { layout, rows })
             }
             None if NO_TABLE.contains(&id) => None,
             None => return Err(DecodeError::NoTableMap { table_id: id, at: span.start() }),
@@ -100,12 +102,13 @@ impl RowSplitter {
     fn wanted(
         &mut self,
         form: Form,
-        event: &Bytes,
-        mut at: Cursor<'_>,
+        mut event: Bytes,
+        body: Range<usize>,
         layout: &TableLayout,
         span: &EventSpan,
     ) -> Result<EventRows, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
+        let mut at = Cursor::new(&event[body.clone()]);
         if form.extra {
             // The length counts itself.
             let len = usize::from(at.u16().ok_or_else(cut)?);
@@ -121,39 +124,44 @@ impl RowSplitter {
             ChangeKind::Delete => (first, None),
             ChangeKind::Update => (first, self.bitmap(at.take(width.div_ceil(8)).ok_or_else(cut)?, width)),
         };
-        let unpacked;
-        let (bytes, data) = if form.compressed {
-            unpacked = Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?);
-            (unpacked.clone(), &unpacked[..])
+        let bytes = if form.compressed {
+            Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?)
         } else {
-            (event.slice_ref(at.rest()), at.rest())
+            // The event itself becomes its rows, so that nothing is counted for them.
+            let start = body.end - at.rest().len();
+            event.truncate(body.end);
+            event.advance(start);
+            event
         };
+        let data = &bytes[..];
+        // Before any place is counted in 32 bits.
         let too_large = || span.malformed("rows", "it has more than 4 GiB");
-        let mut rows = EventRows::new(form.change, bytes, before.clone(), after.clone()).ok_or_else(too_large)?;
+        u32::try_from(data.len()).map_err(|_| too_large())?;
+        let mut rows = RowPlaces::default();
         let mut images = Images { layout, data, at: 0, span };
         while images.at < data.len() {
             match form.change {
-                ChangeKind::Insert => rows.push(0..0, images.next(&after)?),
-                ChangeKind::Delete => rows.push(images.next(&before)?, 0..0),
+                ChangeKind::Insert => rows.push(0..0, images.next(&after)?, data.len()),
+                ChangeKind::Delete => rows.push(images.next(&before)?, 0..0, data.len()),
                 ChangeKind::Update if form.partial => {
                     let old = images.next(&before)?;
                     let (new, resolved) = images.partial(old.clone(), &before, &after)?;
                     if let Some(json) = resolved {
                         rows.resolve(new.start, json);
                     }
-                    rows.push(old, new);
+                    rows.push(old, new, data.len());
                 }
-                ChangeKind::Update => rows.push(images.next(&before)?, images.next(&after)?),
+                ChangeKind::Update => rows.push(images.next(&before)?, images.next(&after)?, data.len()),
             }
         }
-        Ok(rows)
+        EventRows::new(form.change, bytes, [before, after], rows).ok_or_else(too_large)
     }
 
     /// The columns that a bitmap names; `None` for all.
     fn bitmap(&mut self, bits: &[u8], width: usize) -> Present {
         let is_set = |index: usize| bits[index / 8] >> (index % 8) & 1 == 1;
-        let whole = width / 8;
-        if bits[..whole].iter().all(|byte| *byte == 0xff) && (whole * 8..width).all(is_set) {
+        let (whole, last) = (width / 8, (1u8 << (width % 8)) - 1);
+        if bits[..whole].iter().all(|byte| *byte == 0xff) && (last == 0 || bits[whole] & last == last) {
             return None;
         }
         let same = |known: &&Arc<[bool]>| known.len() == width && (0..width).all(|index| known[index] == is_set(index));

@@ -105,6 +105,32 @@ impl Change {
         (0..event.rows.len()).filter_map(|row| Change::of(event, row))
     }
 
+    /// The event's next change; `None` behind its last one.
+    pub fn following(self) -> Option<Change> {
+        let row = self.row + 1;
+        ((row as usize) < self.event.rows.len()).then_some(Change { row, ..self })
+    }
+
+    /// Changes of its event from this one on.
+    pub fn left(&self) -> usize {
+        self.event.rows.len() - self.row as usize
+    }
+
+    /// Its event.
+    pub(super) fn event(&self) -> &Arc<ChangeEvent> {
+        &self.event
+    }
+
+    /// Its number there.
+    pub(super) fn number(&self) -> u32 {
+        self.row
+    }
+
+    #[inline]
+    pub(super) fn row(&self) -> Row<'_> {
+        Row { event: &self.event, row: self.row }
+    }
+
     /// The binding.
     pub fn table(&self) -> &Arc<BoundTable> {
         &self.event.table
@@ -118,13 +144,13 @@ impl Change {
     /// The row as it was; `None` for an insert.
     #[inline]
     pub fn before(&self) -> Option<RowImage<'_>> {
-        self.event.rows.before(self.row as usize)
+        self.row().before()
     }
 
     /// The row as it is now; `None` for a delete.
     #[inline]
     pub fn after(&self) -> Option<RowImage<'_>> {
-        self.event.rows.after(self.row as usize)
+        self.row().after()
     }
 
     /// Its number in the source transaction.
@@ -158,5 +184,39 @@ impl Change {
             return self.lacks_key();
         }
         identity.iter().chain(&self.table().other_unique).any(|&column| image.has(column))
+    }
+}
+
+/// A row change lent from its event.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    event: &'a ChangeEvent,
+    row: u32,
+}
+
+impl<'a> Row<'a> {
+    #[inline]
+    pub(super) fn new(event: &'a ChangeEvent, row: u32) -> Self {
+        Row { event, row }
+    }
+
+    #[inline]
+    pub(super) fn table(self) -> &'a Arc<BoundTable> {
+        &self.event.table
+    }
+
+    #[inline]
+    pub(super) fn before(self) -> Option<RowImage<'a>> {
+        self.event.rows.before(self.row as usize)
+    }
+
+    #[inline]
+    pub(super) fn after(self) -> Option<RowImage<'a>> {
+        self.event.rows.after(self.row as usize)
+    }
+
+    #[inline]
+    pub(super) fn span(self) -> &'a EventSpan {
+        &self.event.span
     }
 }

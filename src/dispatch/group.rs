@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::change::{Change, DispatchError, LaneSkip, SafeMode};
+use super::change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};
 use super::key::{RowKey, lane_of};
-use super::net::{Net, Nets, Wave};
-use crate::model::{RowMark, TargetTable};
+use super::net::{Net, NetLists, Nets, RowAt, Wave};
+use crate::model::{RowMark, RowOrdinal, TargetTable};
 use crate::schema::BoundTable;
 
 /// A finished group.
@@ -75,7 +75,7 @@ pub enum Step {
 #[derive(Debug)]
 struct TableBuilder {
     target: TargetTable,
-    steps: Vec<Step>,
+    waves: Vec<NetLists>,
     wave: Wave,
     in_order: Vec<Change>,
 }
@@ -97,6 +97,8 @@ struct ShareBuilder {
 pub struct GroupBuilder {
     lanes: usize,
     shares: Vec<ShareBuilder>,
+    /// Those of all changes so far.
+    events: Vec<Arc<ChangeEvent>>,
     one_sequence: bool,
     safe: SafeMode,
     rows: u64,
@@ -113,6 +115,7 @@ impl GroupBuilder {
         GroupBuilder {
             lanes,
             shares: (0..shares.clamp(1, lanes)).map(|_| ShareBuilder::default()).collect(),
+            events: Vec::new(),
             one_sequence,
             safe,
             rows: 0,
@@ -132,7 +135,7 @@ impl GroupBuilder {
     }
 
     /// Takes a change in, unless its lane has done it already. `skip` is empty or has one entry a lane.
-    pub fn push(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
+    pub fn push(&mut self, change: &Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         self.rows += 1;
         self.bytes += change.bytes();
         if self.one_sequence || change.table().is_ordered() || change.lacks_key() {
@@ -146,7 +149,7 @@ impl GroupBuilder {
 
     fn push_keyed(
         &mut self,
-        change: Change,
+        change: &Change,
         skip: &[LaneSkip],
         (from, to): &mut (RowKey, RowKey),
     ) -> Result<(), DispatchError> {
@@ -166,54 +169,64 @@ impl GroupBuilder {
             (_, None) => true,
         };
         let whole = after.is_some_and(|image| image.present.is_none());
+        let at = self.number(change);
+        let mut push = |key: &RowKey, net| self.push_net(table, key, net, change.ordinal(), skip);
         match before {
-            None => self.push_net(to, Net::of(change), skip),
-            Some(_) if stays || !whole => self.push_net(from, Net::of(change), skip),
+            None => push(to, Net::of(change, at)),
+            Some(_) if stays || !whole => push(from, Net::of(change, at)),
             Some(_) => {
-                self.push_net(from, Net::leaving(change.clone()), skip)?;
-                self.push_net(to, Net::arriving(change), skip)
+                push(from, Net::leaving(at));
+                push(to, Net::arriving(at));
             }
         }
+        Ok(())
     }
 
-    fn push_in_order(&mut self, change: Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
+    /// By which it is known in this group.
+    fn number(&mut self, change: &Change) -> RowAt {
+        if !self.events.last().is_some_and(|last| Arc::ptr_eq(last, change.event())) {
+            self.events.push(Arc::clone(change.event()));
+        }
+        RowAt { event: (self.events.len() - 1) as u32, row: change.number() }
+    }
+
+    fn push_in_order(&mut self, change: &Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         let lane = match (self.one_sequence, change.before().or(change.after())) {
             (false, Some(image)) => lane_of(change.table(), image, self.lanes)?,
             _ => 0,
         };
         if !skip.get(lane).is_some_and(|skip| skip.covers(change.ordinal())) {
-            let one_sequence = self.one_sequence;
-            self.share(lane).table(change.table(), one_sequence).in_order.push(change);
+            share(&mut self.shares, lane).table(change.table(), self.one_sequence).in_order.push(change.clone());
         }
         Ok(())
     }
 
-    fn push_net(&mut self, key: &RowKey, net: Net, skip: &[LaneSkip]) -> Result<(), DispatchError> {
+    fn push_net(&mut self, table: &Arc<BoundTable>, key: &RowKey, net: Net, ordinal: RowOrdinal, skip: &[LaneSkip]) {
         let lane = key.lane(self.lanes);
-        if !skip.get(lane).is_some_and(|skip| skip.covers(net.ordinal())) {
-            let safe = self.safe.covers(net.table());
-            self.share(lane).table(net.table(), false).push(key.bytes(), net, safe);
+        if !skip.get(lane).is_some_and(|skip| skip.covers(ordinal)) {
+            let safe = self.safe.covers(table);
+            share(&mut self.shares, lane).table(table, false).push(key.bytes(), net, safe, &self.events);
         }
-        Ok(())
-    }
-
-    /// The share that does this lane's work, which it has from now on.
-    fn share(&mut self, lane: usize) -> &mut ShareBuilder {
-        let at = lane % self.shares.len();
-        let share = &mut self.shares[at];
-        if share.lanes.len() <= lane {
-            share.lanes.resize(lane + 1, false);
-        }
-        share.lanes[lane] = true;
-        share
     }
 
     /// Ends the group.
     pub fn finish(self, start: RowMark, end: RowMark, transactions: u64, timestamp: u32) -> Group {
-        let shares =
-            self.shares.into_iter().filter(|share| !share.lanes.is_empty()).map(ShareBuilder::finish).collect();
+        let events = self.events.into();
+        let shares = self.shares.into_iter().filter(|share| !share.lanes.is_empty());
+        let shares = shares.map(|share| share.finish(&events)).collect();
         Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
     }
+}
+
+/// The share that does this lane's work, which it has from now on.
+fn share(shares: &mut [ShareBuilder], lane: usize) -> &mut ShareBuilder {
+    let at = lane % shares.len();
+    let share = &mut shares[at];
+    if share.lanes.len() <= lane {
+        share.lanes.resize(lane + 1, false);
+    }
+    share.lanes[lane] = true;
+    share
 }
 
 impl ShareBuilder {
@@ -248,8 +261,9 @@ impl ShareBuilder {
         &mut self.tables[at]
     }
 
-    fn finish(self) -> Share {
-        let mut tables: Vec<TableWork> = self.tables.into_iter().filter_map(TableBuilder::finish).collect();
+    fn finish(self, events: &Arc<[Arc<ChangeEvent>]>) -> Share {
+        let tables = self.tables.into_iter().filter_map(|table| table.finish(events));
+        let mut tables: Vec<TableWork> = tables.collect();
         // Every share goes through the tables in one order, too.
         tables.sort_by(|a, b| a.target.cmp(&b.target));
         let lanes = self.lanes.iter().zip(0..).filter_map(|(&has, lane)| has.then_some(lane)).collect();
@@ -259,27 +273,28 @@ impl ShareBuilder {
 
 impl TableBuilder {
     fn new(target: TargetTable) -> Self {
-        TableBuilder { target, steps: Vec::new(), wave: Wave::default(), in_order: Vec::new() }
+        TableBuilder { target, waves: Vec::new(), wave: Wave::default(), in_order: Vec::new() }
     }
 
-    fn push(&mut self, key: &[u8], net: Net, safe: bool) {
+    fn push(&mut self, key: &[u8], net: Net, safe: bool, events: &[Arc<ChangeEvent>]) {
         // In safe mode each change of a key is sent: deletes and replaces, which may meet their own effect.
-        if let Some(refused) = self.wave.merge(key, net, !safe) {
-            self.end_wave();
+        if let Some(refused) = self.wave.merge(key, net, !safe, events) {
+            self.end_wave(events);
             // Nothing in a new wave can refuse it.
-            let _ = self.wave.merge(key, refused, true);
+            let _ = self.wave.merge(key, refused, true, events);
         }
     }
 
-    fn end_wave(&mut self) {
-        self.steps.extend(std::mem::take(&mut self.wave).finish().map(Step::Keyed));
+    fn end_wave(&mut self, events: &[Arc<ChangeEvent>]) {
+        self.waves.extend(std::mem::take(&mut self.wave).finish(events));
     }
 
-    fn finish(mut self) -> Option<TableWork> {
-        self.end_wave();
+    fn finish(mut self, events: &Arc<[Arc<ChangeEvent>]>) -> Option<TableWork> {
+        self.end_wave(events);
+        let mut steps: Vec<Step> = self.waves.into_iter().map(|wave| Step::Keyed(wave.of(events))).collect();
         if !self.in_order.is_empty() {
-            self.steps.push(Step::InOrder(self.in_order));
+            steps.push(Step::InOrder(self.in_order));
         }
-        (!self.steps.is_empty()).then_some(TableWork { target: self.target, steps: self.steps })
+        (!steps.is_empty()).then_some(TableWork { target: self.target, steps })
     }
 }

@@ -89,7 +89,10 @@ impl RowKey {
         let RowKey { bytes, hashed, .. } = self;
         bytes.clear();
         let spread = begin_lane(table, hashed);
-        let read = image.value(&table.layout, column);
+        let read = match column {
+            0 => image.first(&table.layout),
+            _ => image.value(&table.layout, column),
+        };
         let value = read.map_err(|source| DispatchError::Row { table: table.source.to_string(), source })?;
         let value = value.ok_or_else(|| not_in_image(table, column))?;
         encode(&value, bytes);

@@ -10,6 +10,7 @@
 mod change;
 mod group;
 mod key;
+mod keys;
 #[cfg(test)]
 mod model_tests;
 mod net;

@@ -316,7 +316,7 @@ fn groups(
     let mut builder = new();
     let changes = &history.changes;
     for (at, (transaction, change)) in changes.iter().enumerate().skip(from) {
-        builder.push(change.clone(), &skips(*transaction)).expect("push a change");
+        builder.push(change, &skips(*transaction)).expect("push a change");
         let alone = |at: usize| changes.get(at).is_none_or(|(_, change)| change.must_stand_alone());
         if cut(at) || alone(at) || alone(at + 1) {
             let full = std::mem::replace(&mut builder, new());
@@ -475,7 +475,7 @@ fn a_lane_whose_changes_undo_each_other_passes_them() {
     let mut builder = GroupBuilder::new(4, 2, false, SafeMode::Off);
     for (number, (before, after)) in [(None, Some(row)), (Some(row), None)].into_iter().enumerate() {
         let ordinal = RowOrdinal(number as u64);
-        builder.push(change(&table, before, after, ordinal), &[]).expect("push a change");
+        builder.push(&change(&table, before, after, ordinal), &[]).expect("push a change");
     }
     let shares = builder.finish(no_mark(), no_mark(), 0, 0).shares;
     assert!(shares.iter().all(|share| share.tables.is_empty()));

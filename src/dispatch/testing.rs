@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Change, ChangeEvent};
 use crate::model::{BinlogFile, EventSpan, RowOrdinal, SourceTable, TableName, TargetTable};
-use crate::row::{ChangeKind, Column, ColumnKind, EventRows, Present, RowImage, TableLayout, Value};
+use crate::row::{ChangeKind, Column, ColumnKind, EventRows, Present, RowImage, RowPlaces, TableLayout, Value};
 use crate::schema::{BoundTable, ColumnStructure, Dialect, KeyStructure, TableStructure, bind};
 
 /// Columns of each table.
@@ -86,8 +86,9 @@ pub(crate) fn change(
     let (old, new) = (before.map(image).unwrap_or_default(), after.map(image).unwrap_or_default());
     let (end, bytes) = (old.1.len(), [old.1, new.1].concat());
     let all = bytes.len();
-    let mut rows = EventRows::new(kind, bytes.into(), old.0, new.0).expect("a small event");
-    rows.push(0..end, end..all);
+    let mut places = RowPlaces::default();
+    places.push(0..end, end..all, all);
+    let rows = EventRows::new(kind, bytes.into(), [old.0, new.0], places).expect("a small event");
     Change::of(&event(table, rows, ordinal), 0).expect("a change")
 }
 
@@ -103,10 +104,11 @@ pub(crate) fn numbered(change: &Change, ordinal: RowOrdinal) -> Change {
 
 /// Changes of one kind, table and set of columns as those of one event, numbered from `first` on.
 pub(crate) fn event_of(changes: &[Change], first: RowOrdinal) -> Arc<ChangeEvent> {
-    let empty = EventRows::new(ChangeKind::Insert, Default::default(), None, None).expect("a small event");
+    let empty = EventRows::new(ChangeKind::Insert, Default::default(), [None, None], RowPlaces::default());
+    let empty = empty.expect("a small event");
     let Some(one) = changes.first() else { return event(&table("t", "t", &[]), empty, first) };
     let columns = |image: Option<RowImage<'_>>| image.and_then(|image| image.present.map(Arc::from));
-    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    let (mut bytes, mut images) = (Vec::new(), Vec::new());
     for change in changes {
         let columns = |change: &Change| [columns(change.before()), columns(change.after())];
         assert!(
@@ -117,11 +119,12 @@ pub(crate) fn event_of(changes: &[Change], first: RowOrdinal) -> Arc<ChangeEvent
             bytes.extend(image.map_or(&[][..], |image| image.bytes));
             start..bytes.len()
         });
-        places.push((before, after));
+        images.push((before, after));
     }
-    let rows = EventRows::new(one.kind(), bytes.into(), columns(one.before()), columns(one.after()));
-    let mut rows = rows.expect("a small event");
-    places.into_iter().for_each(|(before, after)| rows.push(before, after));
+    let mut places = RowPlaces::default();
+    images.into_iter().for_each(|(before, after)| places.push(before, after, bytes.len()));
+    let present = [columns(one.before()), columns(one.after())];
+    let rows = EventRows::new(one.kind(), bytes.into(), present, places).expect("a small event");
     event(one.table(), rows, first)
 }
 

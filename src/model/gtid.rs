@@ -2,9 +2,10 @@
 //!
 //! MySQL: `uuid:1-5:7,uuid2:tag:1-3`, a set of intervals for each source UUID and tag. MariaDB: `0-1-100,1-2-7`, the last
 //! GTID of each domain, which stands for everything before it. Sets only ever grow while a stream is read, and the
-//! usual step, the next number of the last interval, costs no allocation. Copies share what is in them until one grows:
-//! each transaction's location has a set, and most are never looked at.
+//! usual step, the next number of the last interval, costs no allocation, and none either where copies share what is in
+//! them: each transaction's location has a set, and most are never looked at.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -64,9 +65,10 @@ impl Gtid {
             GtidSet::MySql(set) => {
                 let mut all = set.iter();
                 match (all.next(), all.next()) {
-                    (Some((sid, tag, &[(number, end)])), None) if end - number == 1 => {
-                        Some(Gtid::MySql(MysqlGtid { sid, tag: tag.to_owned(), number }))
-                    }
+                    (Some((sid, tag, ranges)), None) => match ranges[..] {
+                        [(number, end)] if end - number == 1 => Some(Gtid::MySql(MysqlGtid { sid, tag, number })),
+                        _ => None,
+                    },
                     _ => None,
                 }
             }
@@ -103,9 +105,22 @@ pub enum GtidSet {
 }
 
 /// Intervals for each UUID and tag.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MysqlGtidSet {
-    sids: Arc<BTreeMap<(Uuid, String), Intervals>>,
+    sids: Arc<Sids>,
+    /// What the set has beyond `sids`, while others share that.
+    ahead: Ahead,
+}
+
+/// Sorted by UUID and tag.
+type Sids = Vec<Source>;
+type Source = ((Uuid, String), Intervals);
+
+/// So many numbers behind the last ones of the source in this place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Ahead {
+    place: u32,
+    count: u32,
 }
 
 /// Sorted, disjoint, non-adjacent half-open ranges.
@@ -209,15 +224,68 @@ impl MysqlGtidSet {
 
     /// Takes the numbers `start..end` of a source in.
     pub fn add_range(&mut self, sid: Uuid, tag: &str, start: u64, end: u64) {
-        if start < end {
-            Arc::make_mut(&mut self.sids).entry((sid, tag.to_owned())).or_default().add(start, end);
+        if start >= end {
+            return;
         }
+        let found = place(&self.sids, sid, tag);
+        if found.is_ok_and(|place| self.step(place, start, end)) {
+            return;
+        }
+        if self.ahead.count > 0 {
+            self.sids = Arc::new(self.all().into_owned());
+            self.ahead = Ahead::default();
+        }
+        let sids = Arc::make_mut(&mut self.sids);
+        let place = found.unwrap_or_else(|place| {
+            sids.insert(place, ((sid, tag.to_owned()), Intervals::default()));
+            place
+        });
+        sids[place].1.add(start, end);
+    }
+
+    /// The usual step. False where it is none.
+    fn step(&mut self, at: usize, start: u64, end: u64) -> bool {
+        let Ahead { place, count } = self.ahead;
+        let last = self.sids[at].1.last_end();
+        let here = count == 0 || place as usize == at;
+        if !here || last.is_none_or(|last| last + u64::from(count) != start) {
+            return false;
+        }
+        if count == 0
+            && let Some(sids) = Arc::get_mut(&mut self.sids)
+        {
+            sids[at].1.add(start, end);
+            return true;
+        }
+        let more = u32::try_from(end - start).ok().and_then(|more| count.checked_add(more));
+        let (Some(count), Ok(place)) = (more, u32::try_from(at)) else { return false };
+        self.ahead = Ahead { place, count };
+        true
+    }
+
+    /// Everything that is in it.
+    fn all(&self) -> Cow<'_, Sids> {
+        let Ahead { place, count } = self.ahead;
+        if count == 0 {
+            return Cow::Borrowed(&self.sids);
+        }
+        let mut all = Sids::clone(&self.sids);
+        if let Some((_, ranges)) = all.get_mut(place as usize)
+            && let Some(last) = ranges.last_end()
+        {
+            ranges.add(last, last + u64::from(count));
+        }
+        Cow::Owned(all)
     }
 
     /// Whether one transaction is in here.
     pub fn contains_gtid(&self, gtid: &MysqlGtid) -> bool {
-        let key = (gtid.sid, gtid.tag.clone());
-        self.sids.get(&key).is_some_and(|ranges| ranges.contains(gtid.number, gtid.number + 1))
+        let Ok(at) = place(&self.sids, gtid.sid, &gtid.tag) else { return false };
+        let ranges = &self.sids[at].1;
+        let Ahead { place, count } = self.ahead;
+        let ahead = if place as usize == at { u64::from(count) } else { 0 };
+        let is_ahead = |last: u64| (last..last + ahead).contains(&gtid.number);
+        ranges.last_end().is_some_and(is_ahead) || ranges.contains(gtid.number, gtid.number + 1)
     }
 
     /// What of it is of one source.
@@ -227,24 +295,43 @@ impl MysqlGtidSet {
     }
 
     /// All ranges as `(sid, tag, [(start, end exclusive)])`, sorted by UUID and tag.
-    pub fn iter(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
-        self.sids.iter().map(|((sid, tag), ranges)| (*sid, tag.as_str(), ranges.0.as_slice()))
+    pub fn iter(&self) -> impl Iterator<Item = (Uuid, String, Vec<(u64, u64)>)> {
+        self.all().into_owned().into_iter().map(|((sid, tag), ranges)| (sid, tag, ranges.0))
     }
 
     fn extend(&mut self, other: &MysqlGtidSet) {
         for (sid, tag, ranges) in other.iter() {
-            ranges.iter().for_each(|&(start, end)| self.add_range(sid, tag, start, end));
+            ranges.iter().for_each(|&(start, end)| self.add_range(sid, &tag, start, end));
         }
     }
 
     fn contains(&self, other: &MysqlGtidSet) -> bool {
-        other.sids.iter().all(|(key, ranges)| {
-            self.sids.get(key).is_some_and(|mine| ranges.0.iter().all(|&(start, end)| mine.contains(start, end)))
+        let mine = self.all();
+        other.all().iter().all(|((sid, tag), ranges)| {
+            let found = place(&mine, *sid, tag).map(|place| &mine[place].1);
+            found.is_ok_and(|mine| ranges.0.iter().all(|&(start, end)| mine.contains(start, end)))
         })
     }
 }
 
+impl PartialEq for MysqlGtidSet {
+    fn eq(&self, other: &Self) -> bool {
+        (Arc::ptr_eq(&self.sids, &other.sids) && self.ahead == other.ahead) || self.all() == other.all()
+    }
+}
+
+impl Eq for MysqlGtidSet {}
+
+/// Where the source's ranges are, or where they would be.
+fn place(sids: &[Source], sid: Uuid, tag: &str) -> Result<usize, usize> {
+    sids.binary_search_by(|((other, other_tag), _)| other.cmp(&sid).then_with(|| other_tag.as_str().cmp(tag)))
+}
+
 impl Intervals {
+    fn last_end(&self) -> Option<u64> {
+        self.0.last().map(|(_, end)| *end)
+    }
+
     fn add(&mut self, start: u64, end: u64) {
         match self.0.last_mut() {
             Some(last) if start == last.1 => return last.1 = end,
@@ -268,7 +355,7 @@ impl Intervals {
 impl fmt::Display for MysqlGtidSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut last_sid = None;
-        for ((sid, tag), ranges) in self.sids.iter() {
+        for ((sid, tag), ranges) in self.all().iter() {
             if last_sid != Some(*sid) {
                 let comma = if last_sid.is_some() { "," } else { "" };
                 write!(f, "{comma}{sid}")?;
@@ -450,14 +537,24 @@ mod tests {
         fn agrees_with_a_plain_set_of_numbers(
             ranges in prop::collection::vec((1u64..60, 1u64..9), 0..25),
             others in prop::collection::vec((1u64..60, 1u64..9), 0..6),
+            // How often copies are there that share what is in the set, and ranges follow the one before.
+            shared in prop::collection::vec(prop::bool::weighted(0.7), 25),
+            follows in prop::collection::vec(prop::bool::weighted(0.6), 25),
         ) {
             let sid = Uuid::parse_str(A).unwrap();
             let build = |ranges: &[(u64, u64)]| {
                 let (mut set, mut plain) = (MysqlGtidSet::default(), BTreeSet::new());
-                for &(start, len) in ranges {
+                let (mut copies, mut last) = (Vec::new(), 1);
+                for (at, &(start, len)) in ranges.iter().enumerate() {
+                    let start = if follows[at] && last < 60 { last } else { start };
+                    last = start + len;
+                    if shared[at] {
+                        copies.push((set.clone(), set.to_string()));
+                    }
                     set.add_range(sid, "", start, start + len);
                     plain.extend(start..start + len);
                 }
+                assert!(copies.iter().all(|(copy, text)| copy.to_string() == *text), "a copy has grown with the set");
                 (set, plain)
             };
             let (set, plain) = build(&ranges);

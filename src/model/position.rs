@@ -43,6 +43,11 @@ impl BinlogFile {
         BinlogFile { name: "".into(), sequence: 0 }
     }
 
+    /// Whether it is equal, without looking at the name where it is a copy, as nearly always.
+    pub fn is_same(&self, other: &BinlogFile) -> bool {
+        Arc::ptr_eq(&self.name, &other.name) || self == other
+    }
+
     /// The name as the server writes it; empty while unknown.
     pub fn name(&self) -> &str {
         &self.name

@@ -14,6 +14,7 @@ use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
 use super::origin::Origin;
+use super::pace::Paces;
 use super::progress::Progress;
 use super::window::{Window, Windows};
 use super::{Outcome, Parked, Stop};
@@ -72,6 +73,8 @@ pub struct PipelineSpec {
     pub copy: CopyPlan,
     /// Tables that an operator wants read again.
     pub orders: Vec<SourceTable>,
+    /// What the task's former pipelines learned of how much the downstream takes.
+    pub paces: Paces,
 }
 
 impl PipelineSpec {
@@ -217,6 +220,8 @@ async fn start(
         copy: copy_spec(spec, downstream.dialect),
         windows,
         ends: spec.copy.ends,
+        paces: spec.paces.clone(),
+        target: spec.target(),
         downstream,
         tables: spec.tables.clone(),
         claimed,

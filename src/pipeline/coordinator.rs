@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::former::{FormError, Formed, Former, OtherTransaction, Want};
 use super::item::{DdlItem, IntakeEnd, Queued};
 use super::mapping::Outdated;
-use super::pace::{Pace, Size};
+use super::pace::{Pace, Paces, Size};
 use super::progress::{AgainProgress, Progress};
 use super::window::{Window, Windows};
 use super::{Outcome, Stop};
@@ -35,6 +35,8 @@ use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::{Location, RowMark};
 use crate::snapshot::CopySpec;
 
+/// Items that are taken in between two looks at everything else.
+const AT_ONCE: usize = 256;
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,10 @@ pub struct CoordinatorOptions {
     pub copy: CopySpec,
     /// The task ends where the window does.
     pub ends: bool,
+    /// What former pipelines learned of downstreams, and the name of this one.
+    pub paces: Paces,
+    /// See there.
+    pub target: String,
 }
 
 /// Why the loop ended before a stop.
@@ -221,7 +227,7 @@ impl Coordinator {
         let now = Instant::now();
         Coordinator {
             former,
-            pace: Pace::new(writers.len()),
+            pace: options.paces.of(&options.target, writers.len()),
             writers,
             done,
             tasks,
@@ -254,6 +260,7 @@ impl Coordinator {
     /// be applied once more from its start. Both is stored.
     pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Option<Outcome> {
         self.publish();
+        let mut taken = Vec::new();
         loop {
             let next = *stop.borrow_and_update();
             match next {
@@ -318,7 +325,10 @@ impl Coordinator {
                     }
                     return Some(self.end(Ended::Failed(failure)).await);
                 }
-                queued = items.recv(), if wants_more => self.take(queued),
+                count = items.recv_many(&mut taken, AT_ONCE), if wants_more => match count {
+                    0 => self.take(None),
+                    _ => taken.drain(..).for_each(|queued| self.take(Some(queued))),
+                },
                 () = tokio::time::sleep(MARK_INTERVAL), if self.at_work.is_none() => {}
             }
         }
@@ -470,6 +480,7 @@ impl Coordinator {
     fn finish_group(&mut self, group: AtWork) {
         let took = group.since.elapsed();
         self.pace.done(group.size, group.rows, took);
+        self.options.paces.keep(&self.options.target, &self.pace);
         self.applied = group.end;
         self.ahead.retain(|mark| !self.applied.has_reached(mark));
         self.progress.send_modify(|progress| {

@@ -125,6 +125,11 @@ impl DeclaredTables {
         self.0.iter().enumerate().find(|(_, one)| one.is_of(table) && one.holds_at(place))
     }
 
+    /// Whether nothing was ever declared.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Declares a table, in place of what was declared before.
     pub fn declare(&mut self, table: &SourceTable, text: String, columns: Vec<DeclaredColumn>) {
         self.withdraw(table);

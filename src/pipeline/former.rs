@@ -12,14 +12,13 @@
 //! source is the former server.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::pace::Size;
 use super::trail::Trail;
-use crate::dispatch::{Change, ChangeEvent, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
+use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal, TargetTable};
 
 /// Bytes of row images a group at most, about.
@@ -130,17 +129,10 @@ pub struct Former {
 
 /// Changes of which some are formed.
 struct Front {
-    event: Arc<ChangeEvent>,
     /// The next one to be formed.
-    next: usize,
-    /// Relay log up to their end.
+    next: Change,
+    /// Relay log up to the end of all of them.
     lsn: u64,
-}
-
-impl Front {
-    fn left(&self) -> usize {
-        self.event.rows.len() - self.next
-    }
 }
 
 /// A transaction that is being formed.
@@ -249,7 +241,7 @@ impl Former {
 
     /// Row changes that wait, and bytes.
     pub fn waiting(&self) -> (u64, usize) {
-        (self.rows + self.front.as_ref().map_or(0, Front::left) as u64, self.bytes)
+        (self.rows + self.front.as_ref().map_or(0, |front| front.next.left()) as u64, self.bytes)
     }
 
     /// Takes an item in.
@@ -314,28 +306,27 @@ impl Former {
         let looked_through = self.open.as_ref().is_some_and(|open| open.other);
         let may_cut = self.is_full() || self.at.is_inside() || looked_through;
         loop {
-            if let Some(front) = &mut self.front {
-                let Some(change) = Change::of(&front.event, front.next) else {
-                    self.front = None;
-                    continue;
-                };
+            if let Some(front) = self.front.take() {
+                let Front { next: change, lsn: end } = front;
                 let alone = change.must_stand_alone();
                 if alone && builder.rows() > 0 {
+                    self.front = Some(Front { next: change, lsn: end });
                     break;
                 }
-                front.next += 1;
-                let passed = (front.left() == 0).then_some(front.lsn);
-                if passed.is_some() {
-                    self.front = None;
+                let formed = self.pass_row(&change)?;
+                if formed {
+                    let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
+                    builder.push(&change, skips)?;
                 }
-                if !self.pass_row(&change)? {
+                let following = change.following();
+                let passed = following.is_none().then_some(end);
+                self.front = following.map(|next| Front { next, lsn: end });
+                if !formed {
                     if moved {
                         break;
                     }
                     continue;
                 }
-                let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
-                builder.push(change, skips)?;
                 moved = true;
                 lsn = passed.or(lsn);
                 if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
@@ -433,7 +424,7 @@ impl Former {
                 Popped::Mark
             }
             Ok(Item::Changes { event, lsn }) => {
-                self.front = Some(Front { event, next: 0, lsn });
+                self.front = Change::of(&event, 0).map(|next| Front { next, lsn });
                 Popped::Changes(queued.room)
             }
             Ok(Item::Ddl(ddl)) => {

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::*;
-use crate::dispatch::Step;
 use crate::dispatch::testing::{cells, change, event_of, numbered, table};
+use crate::dispatch::{ChangeEvent, Step};
 use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtid};
 use crate::schema::BoundTable;
 

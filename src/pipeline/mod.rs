@@ -4,8 +4,8 @@
 //! relay reader ─► intake: decode, transform, bind ─► coordinator: form groups ─► lanes
 //!                            ▲ waits for DDL ◄────────────┘   checkpoint
 //! ```
-//! A pipeline lives from a start or resume to a park. Nothing of it is kept but what is stored downstream: the next one
-//! begins by claiming that.
+//! A pipeline lives from a start or resume to a park. Nothing of it is kept but what is stored downstream, by claiming which
+//! the next one begins, and how much the downstream was seen to take.
 
 mod build;
 mod coordinator;
@@ -33,6 +33,7 @@ pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable,
 pub use exceptions::{Exception, Exceptions, Treatment};
 pub use guide::Begun;
 pub use guide::TaskGuide;
+pub use pace::Paces;
 pub use progress::{AgainProgress, DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
 pub use receive::{Breaks, Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 

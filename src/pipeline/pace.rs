@@ -4,6 +4,7 @@
 //! gains by many, one that is short of cores loses by them. Every now and then a neighbouring number is tried for a few
 //! groups, so that what was learned does not stay when it is true no more.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a group should take downstream.
@@ -30,8 +31,27 @@ pub struct Size {
     pub shares: usize,
 }
 
+/// What the pipelines of one task have learned, handed from one to the next: a park changes nothing of what the downstream
+/// can take. It is only where each of them begins, so nothing is lost with it when the process ends.
+#[derive(Debug, Clone, Default)]
+pub struct Paces(Arc<Mutex<Option<(String, Pace)>>>);
+
+impl Paces {
+    /// What is known of this downstream for at most so many shares; a new one where nothing is.
+    pub(super) fn of(&self, target: &str, most: usize) -> Pace {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_this = |(of, pace): &&(String, Pace)| of == target && pace.most() == most.max(1);
+        known.as_ref().filter(of_this).map_or_else(|| Pace::new(most), |(_, pace)| pace.clone())
+    }
+
+    /// Keeps what was learned of this downstream.
+    pub(super) fn keep(&self, target: &str, pace: &Pace) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((target.to_owned(), pace.clone()));
+    }
+}
+
 /// Learns the size.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pace {
     rows: u64,
     /// Numbers of shares in ascending order, with the rate seen, in rows a second.
@@ -70,6 +90,10 @@ impl Pace {
         // A full group always goes by what was learned: where rows are slow, a small one may be full.
         let shares = if waiting >= self.rows { self.level() } else { self.level().min(worth).max(1) };
         Size { rows: self.rows, shares }
+    }
+
+    fn most(&self) -> usize {
+        self.levels.last().map_or(1, |(shares, _)| *shares)
     }
 
     fn level(&self) -> usize {
@@ -150,6 +174,22 @@ mod tests {
     fn a_downstream_with_few_cores_gets_few() {
         let (shares, rows) = settles(2.0, 0.0, 0.000_02);
         assert!((2..=4).contains(&shares) && rows > 5000, "{shares} shares, {rows} rows");
+    }
+
+    #[test]
+    fn what_was_learned_is_kept_for_the_same_downstream_and_number_of_lanes() {
+        let (paces, mut pace) = (Paces::default(), Pace::new(16));
+        assert_eq!(paces.of("a", 16).rows(), Pace::new(16).rows());
+        for _ in 0..100 {
+            pace.done(pace.size(u64::MAX, 0), pace.rows(), Duration::from_millis(10));
+        }
+        assert!(pace.rows() > 2 * Pace::new(16).rows());
+        paces.keep("a", &pace);
+        let rows = |target, lanes| paces.of(target, lanes).rows();
+        assert_eq!(
+            (rows("a", 16), rows("a", 8), rows("b", 16)),
+            (pace.rows(), Pace::new(8).rows(), Pace::new(16).rows())
+        );
     }
 
     #[test]

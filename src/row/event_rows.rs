@@ -30,6 +30,37 @@ pub struct EventRows {
     resolved: Vec<(u32, ResolvedJson)>,
 }
 
+/// Where the images of an event lie in its bytes, while they are being found.
+#[derive(Debug, Default)]
+pub struct RowPlaces {
+    places: SmallVec<[Places; 1]>,
+    resolved: Vec<(u32, ResolvedJson)>,
+}
+
+impl RowPlaces {
+    /// Adds a row by where its images lie in the bytes, of which there are `len`; an image that the kind does not name is
+    /// not looked at. Images come in the order of the bytes.
+    #[inline]
+    pub fn push(&mut self, before: Range<usize>, after: Range<usize>, len: usize) {
+        debug_assert!(before.start <= before.end && after.start <= after.end);
+        debug_assert!(before.end.max(after.end) <= len);
+        let (before, after) = (Place::of(before), Place::of(after));
+        if self.places.is_empty() {
+            let (row, rest) = (before.len() + after.len(), len - before.end.max(after.end) as usize);
+            // Rows of an event are of much the same size.
+            if rest > 0 {
+                self.places.reserve_exact(1 + rest.checked_div(row).unwrap_or(0).min(GUESSED_ROWS));
+            }
+        }
+        self.places.push(Places { before, after });
+    }
+
+    /// The image that begins at `start` holds diffs of JSON columns: these are their whole values.
+    pub fn resolve(&mut self, start: usize, json: ResolvedJson) {
+        self.resolved.push((start as u32, json));
+    }
+}
+
 /// Where an image lies in the bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -55,31 +86,12 @@ impl Place {
 }
 
 impl EventRows {
-    /// No rows yet, of an event with these bytes. `None` where they are more than 4 GiB, which no event has.
-    pub fn new(kind: ChangeKind, bytes: Bytes, before: Present, after: Present) -> Option<EventRows> {
+    /// The rows at these places of an event's bytes, with the columns that their images hold. `None` where there are more
+    /// than 4 GiB, which no event has.
+    pub fn new(kind: ChangeKind, bytes: Bytes, present: [Present; 2], rows: RowPlaces) -> Option<EventRows> {
         u32::try_from(bytes.len()).ok()?;
-        Some(EventRows { kind, bytes, present: [before, after], places: SmallVec::new(), resolved: Vec::new() })
-    }
-
-    /// Adds a row by where its images lie in the bytes; one that the kind does not name is not looked at. Images come in
-    /// the order of the bytes.
-    pub fn push(&mut self, before: Range<usize>, after: Range<usize>) {
-        debug_assert!(before.start <= before.end && after.start <= after.end);
-        debug_assert!(before.end.max(after.end) <= self.bytes.len());
-        let (before, after) = (Place::of(before), Place::of(after));
-        if self.places.is_empty() {
-            let (row, rest) = (before.len() + after.len(), self.bytes.len() - before.end.max(after.end) as usize);
-            // Rows of an event are of much the same size.
-            if rest > 0 {
-                self.places.reserve_exact(1 + rest.checked_div(row).unwrap_or(0).min(GUESSED_ROWS));
-            }
-        }
-        self.places.push(Places { before, after });
-    }
-
-    /// The image that begins at `start` holds diffs of JSON columns: these are their whole values.
-    pub fn resolve(&mut self, start: usize, json: ResolvedJson) {
-        self.resolved.push((start as u32, json));
+        let RowPlaces { places, resolved } = rows;
+        Some(EventRows { kind, bytes, present, places, resolved })
     }
 
     /// What was done to all of them.
@@ -171,10 +183,11 @@ mod tests {
     fn lends_what_the_kind_names_and_undoes_it() {
         let bytes = Bytes::from_static(b"aabbbcdd");
         let after: Present = Some(Arc::from([true, false]));
-        let mut rows = EventRows::new(ChangeKind::Update, bytes, None, after.clone()).unwrap();
-        rows.push(0..2, 2..5);
-        rows.push(5..6, 6..8);
-        rows.resolve(6, Box::new([(1, vec![9])]));
+        let mut places = RowPlaces::default();
+        places.push(0..2, 2..5, 8);
+        places.push(5..6, 6..8, 8);
+        places.resolve(6, Box::new([(1, vec![9])]));
+        let rows = EventRows::new(ChangeKind::Update, bytes, [None, after.clone()], places).unwrap();
         assert_eq!((rows.len(), rows.row_bytes(0), rows.image_bytes(), rows.is_whole()), (2, 5, 8, false));
         let (old, new) = rows.iter().last().unwrap();
         let (old, new) = (old.unwrap(), new.unwrap());
@@ -185,9 +198,10 @@ mod tests {
         let pairs: Vec<_> = was.iter().map(|(old, new)| (new, old)).collect();
         assert_eq!(is.iter().collect::<Vec<_>>(), pairs.into_iter().rev().collect::<Vec<_>>());
 
-        let mut rows = EventRows::new(ChangeKind::Insert, Bytes::from_static(b"ab"), None, None).unwrap();
-        rows.push(0..0, 0..1);
-        rows.push(0..0, 1..2);
+        let mut places = RowPlaces::default();
+        places.push(0..0, 0..1, 2);
+        places.push(0..0, 1..2, 2);
+        let rows = EventRows::new(ChangeKind::Insert, Bytes::from_static(b"ab"), [None, None], places).unwrap();
         assert!(rows.before(0).is_none() && rows.is_whole());
         assert_eq!(rows.after(1).unwrap().bytes, b"b");
         let undone = rows.undoing();

@@ -1,7 +1,7 @@
 //! Walking a row image: one column decoder a type, values borrowed from the image.
 //!
-//! Invariant: [`skip_image`] and [`RowImage::visit`] agree on where each value ends, because both take the bytes of a value
-//! through the same widths; whatever the bytes are, neither reads beyond them.
+//! Invariant: [`skip_image`], [`RowImage::visit`] and `Fields` agree on where each value ends, because all take the bytes
+//! of a value through the same widths; whatever the bytes are, none reads beyond them.
 
 use std::borrow::Cow;
 
@@ -63,6 +63,21 @@ impl<'a> RowImage<'a> {
         Ok(())
     }
 
+    /// The same step by step, for who knows the columns beforehand.
+    #[inline]
+    pub(crate) fn fields(self, layout: &TableLayout) -> Result<Fields<'a>, RowError> {
+        let (nulls, at) = split_nulls(layout, self.present, self.bytes)?;
+        Ok(Fields { nulls, at, image: self })
+    }
+
+    /// The value of the first column, which most keys are.
+    #[inline]
+    pub fn first(self, layout: &TableLayout) -> Result<Option<Value<'a>>, RowError> {
+        let Some(column) = layout.columns.first().filter(|_| self.has(0)) else { return Ok(None) };
+        let mut fields = self.fields(layout)?;
+        Ok(Some(if fields.is_null() { Value::Null } else { fields.value(column, 0)? }))
+    }
+
     /// The value of one column; `None` where it is not in the image.
     #[inline]
     pub fn value(self, layout: &TableLayout, column: usize) -> Result<Option<Value<'a>>, RowError> {
@@ -86,6 +101,47 @@ impl<'a> RowImage<'a> {
             return None;
         }
         self.resolved_json.iter().find(|(column, _)| *column == index).map(|(_, json)| json.as_slice())
+    }
+}
+
+/// An image of which each present column is taken in turn: first whether it is NULL, and if not, its value, in one of the
+/// other ways.
+pub(crate) struct Fields<'a> {
+    nulls: Nulls<'a>,
+    at: Cursor<'a>,
+    image: RowImage<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// Whether the next present column is NULL; then it has no value to be taken.
+    #[inline]
+    pub(crate) fn is_null(&mut self) -> bool {
+        self.nulls.next()
+    }
+
+    /// Takes a value of this many bytes.
+    #[inline]
+    pub(crate) fn array<const N: usize>(&mut self, index: usize) -> Result<[u8; N], RowError> {
+        self.at.array().ok_or(RowError::Truncated { column: index })
+    }
+
+    /// Takes the bytes of a CHAR or VARCHAR.
+    #[inline]
+    pub(crate) fn text(&mut self, max_bytes: u16, index: usize) -> Result<&'a [u8], RowError> {
+        self.at.prefixed(length_width(max_bytes)).ok_or(RowError::Truncated { column: index })
+    }
+
+    /// Takes the value of the column `index`, whatever it is.
+    #[inline]
+    pub(crate) fn value(&mut self, column: &Column, index: usize) -> Result<Value<'a>, RowError> {
+        let value = read_value(column, index, &mut self.at)?;
+        Ok(self.image.resolved(index).map_or(value, |json| Value::Json(Cow::Borrowed(json))))
+    }
+
+    /// Steps over a value.
+    #[inline]
+    pub(crate) fn skip(&mut self, column: &Column, index: usize) -> Result<(), RowError> {
+        skip_value(column.kind, &mut self.at).ok_or(RowError::Truncated { column: index })
     }
 }
 

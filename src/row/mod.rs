@@ -17,12 +17,13 @@ mod types;
 mod wire;
 
 pub use charset::Charset;
-pub use event_rows::{EventRows, Present};
+pub use event_rows::{EventRows, Present, RowPlaces};
 pub use image::{mask_unsigned, skip_image};
 pub use table_map::parse_table_map;
 pub use types::{ChangeKind, Column, ColumnKind, ResolvedJson, RowImage, TableLayout, Value};
 
 pub(crate) use compressed::event_part;
+pub(crate) use image::Fields;
 pub(crate) use wire::Cursor;
 
 /// What can be wrong with a table map or a row image.

@@ -20,7 +20,7 @@ use crate::config::{OnDuplicate, SubtaskConfig, TaskConfig, TaskMode};
 use crate::error::{Code, Failure};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Flavor, Location, RowMark};
-use crate::pipeline::{CopyOptions, CopyPlan, Exceptions, Existing, PipelineSpec};
+use crate::pipeline::{CopyOptions, CopyPlan, Exceptions, Existing, Paces, PipelineSpec};
 use crate::store::Namespace;
 use crate::task::{AutoResume, Recipe, record_key};
 use crate::transform::{Rules, Transform};
@@ -40,6 +40,8 @@ pub(super) struct StoredRecipe {
     exceptions: tokio::sync::Mutex<Option<Exceptions>>,
     /// What is declared of the source's tables.
     declared: Arc<StoredDeclared>,
+    /// What pipelines have learned, for the next one.
+    paces: Paces,
 }
 
 impl StoredRecipe {
@@ -54,6 +56,7 @@ impl StoredRecipe {
             changing: tokio::sync::Mutex::new(()),
             exceptions: tokio::sync::Mutex::new(None),
             declared: Arc::new(StoredDeclared::new(supervisor.inner.db.clone(), record_key(&source.id, name))),
+            paces: Paces::default(),
         })
     }
 
@@ -251,6 +254,7 @@ impl Recipe for StoredRecipe {
             declared: self.declared.clone(),
             copy: self.copy_plan(&subtask),
             orders: Vec::new(),
+            paces: self.paces.clone(),
         })
     }
 

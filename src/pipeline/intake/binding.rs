@@ -33,7 +33,10 @@ pub(super) struct Binding {
 impl Intake {
     /// The binding of an event's table; `None` where the rules do not want it.
     pub(super) async fn binding(&mut self, event: &RowsEvent) -> Result<Option<Binding>, Failure> {
-        let declared = self.declared.at(&event.layout.source, &event.span.start()).map(|(number, _)| number);
+        let declared = match self.declared.is_empty() {
+            true => None,
+            false => self.declared.at(&event.layout.source, &event.span.start()).map(|(number, _)| number),
+        };
         let place = (Arc::as_ptr(&event.layout) as usize, declared);
         if let Some((_, binding)) = self.bindings.get(&place) {
             return Ok(binding.clone());

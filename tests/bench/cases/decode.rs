@@ -1,7 +1,6 @@
 //! From raw events in memory to SQL text: decode, bind, group, compact, write statements. CPU of one thread, everything included
 //! that lies between the relay log and the downstream's connection, but the channels between.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use dm_agent::apply::{Shape, StatementCursor, fetch_structure};
@@ -9,6 +8,7 @@ use dm_agent::decode::{Decoded, Decoder, Progress, RowsEvent, TableFilter};
 use dm_agent::dispatch::{Change, ChangeEvent, GroupBuilder, SafeMode};
 use dm_agent::model::{Flavor, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
 use dm_agent::schema::{BoundTable, Dialect, TableStructure, bind};
+use hashbrown::HashMap;
 
 use crate::bed::Bed;
 use crate::events::Events;
@@ -189,8 +189,12 @@ impl<'a> Path<'a> {
         let decoded = thread_cpu();
         self.rows += self.changes;
         let mut builder = GroupBuilder::new(LANES as usize, LANES as usize, false, SafeMode::Off);
-        for change in self.events.iter().flat_map(Change::all) {
-            builder.push(change, &[]).expect("deal out");
+        for event in &self.events {
+            let mut next = Change::of(event, 0);
+            while let Some(change) = next {
+                builder.push(&change, &[]).expect("deal out");
+                next = change.following();
+            }
         }
         self.events.clear();
         let group = builder.finish(self.at.clone(), self.at.clone(), 0, 0);
