@@ -1,6 +1,6 @@
 //! An agent with one source, as every case that runs the real binary has it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dm_agent::control::proto::agent::{Location, Source, Task};
@@ -114,9 +114,18 @@ impl Rig {
         Rig::start_at(source, source.port).await
     }
 
-    /// The same; the agent is told this port for the source, that of a proxy.
+    /// The same; the agent keeps its state in a folder of that name.
+    pub async fn start_in(source: &Server, state_dir: &Path) -> Rig {
+        Rig::of(source, source.port, &AgentOptions { state_dir: Some(state_dir.to_owned()), ..options() }).await
+    }
+
+    /// The same as by default; the agent is told this port for the source, that of a proxy.
     pub async fn start_at(source: &Server, port: u16) -> Rig {
-        let agent = Agent::start(&options()).await;
+        Rig::of(source, port, &options()).await
+    }
+
+    async fn of(source: &Server, port: u16, options: &AgentOptions) -> Rig {
+        let agent = Agent::start(options).await;
         let path = agent.file("source.yaml", &SourceFile::new(SOURCE, source.kind, port).yaml());
         agent.ctl(&["operate-source", "create", &path]).await.expect_success();
         let admin = Admin::connect(&agent.socket()).await;

@@ -1,5 +1,6 @@
 //! The copy by a whole agent, up to L1: while others write to its source, and killed over and over.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpriority_process};
@@ -31,26 +32,40 @@ pub async fn run(source: &Server, from: &mut Db) -> Vec<Row> {
     vec![writers(source, from).await, kills(source, from).await]
 }
 
+/// Settings of a target that leaves the source's disk alone: nothing of it is flushed while the case runs.
+const NO_DISK: [&str; 6] = [
+    "--innodb-flush-method=nosync",
+    "--innodb-log-file-buffering=ON",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--innodb-buffer-pool-size=2G",
+    "--innodb-log-file-size=2G",
+];
+
 /// Latency of transactions on the source with the copy against that without it. The target and the agent would stand on
-/// machines of their own; here they get what the source and its writers leave of the cores.
+/// machines of their own; here they get what the source and its writers leave of the cores, and no disk.
 async fn writers(source: &Server, from: &mut Db) -> Row {
-    let target = target(Kind::MariaDb, &[]).await;
+    let target = target(Kind::MariaDb, &NO_DISK).await;
     let quiet = {
         let load = Load::begin(source).await;
         tokio::time::sleep(QUIET).await;
         load.end().await
     };
-    let mut rig = Rig::start(source).await;
+    let state = PathBuf::from(format!("/dev/shm/dm-agent-bench-{}", std::process::id()));
+    let mut rig = Rig::start_in(source, &state).await;
     step_back(target.process.pid());
     step_back(rig.agent.pid());
     let load = Load::begin(source).await;
     let began = Instant::now();
     rig.start_task(&task(&target)).await;
+    wait_written(&mut rig, 1).await;
     wait_exact(&mut rig).await;
     let took = began.elapsed().as_secs_f64();
     let copied = load.end().await;
     let mut to = target.root().await;
     wait_equal(from, &mut to).await;
+    drop(rig);
+    let _ = std::fs::remove_dir_all(state);
     Row {
         case: "snapshot, writers' p99".to_owned(),
         unit: "ms",
@@ -70,15 +85,19 @@ async fn kills(source: &Server, from: &mut Db) -> Row {
     let mut rig = Rig::start(source).await;
     let before = sent(from).await;
     rig.start_task(&task(&target)).await;
-    for kill in 1..=KILLS {
-        wait_written(&mut rig, rows * u64::from(kill) / u64::from(KILLS + 1)).await;
+    let mut kills = 0;
+    while kills < KILLS && wait_written(&mut rig, rows * u64::from(kills + 1) / u64::from(KILLS + 1)).await {
         rig.agent.kill9();
         rig.agent.restart().await;
         rig.admin = Admin::connect(&rig.agent.socket()).await;
+        kills += 1;
     }
-    wait_exact(&mut rig).await;
-    let again = (sent(from).await - before).saturating_sub(rows);
+    assert_eq!(kills, KILLS, "the copy was over before the last kill");
+    assert!(!wait_written(&mut rig, u64::MAX).await, "more than there is");
     wait_equal(from, &mut target.root().await).await;
+    let all = sent(from).await - before;
+    assert!(all >= rows, "the source says that it sent {all} rows only");
+    let again = all - rows;
     let share = again as f64 * 100.0 / f64::from(KILLS) / rows as f64;
     Row {
         case: "snapshot, rows read again".to_owned(),
@@ -118,13 +137,20 @@ async fn wait_exact(rig: &mut Rig) {
     }
 }
 
-/// Waits until the copy has written so many rows, or is over.
-async fn wait_written(rig: &mut Rig, rows: u64) {
+/// Waits until the copy has written so many rows; false where it is over.
+async fn wait_written(rig: &mut Rig, rows: u64) -> bool {
     let deadline = Instant::now() + LIMIT;
+    // A task that has just started says so too, until it knows that there is a copy to go on with.
+    let mut over = None;
     loop {
         let task = rig.task(TASK).await;
-        if task.unit == "Sync" || task.copy.as_ref().is_some_and(|copy| copy.rows_written >= rows) {
-            return;
+        if task.copy.as_ref().is_some_and(|copy| copy.rows_written >= rows) {
+            return true;
+        }
+        match task.unit.as_str() {
+            "Sync" if over.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(5) => return false,
+            "Sync" => {}
+            _ => over = None,
         }
         assert!(Instant::now() < deadline, "the copy does not come to row {rows}: {task:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -180,6 +206,9 @@ async fn write(mut db: Db, writer: u32, stop: watch::Receiver<bool>) -> Series {
     let mut pace = tokio::time::interval(Duration::from_secs(1) / RATE);
     let mut took = Series::default();
     let mut step = writer;
+    // One after the other, and not all at the same moment.
+    tokio::time::sleep(pace.period() * writer / WRITERS).await;
+    pace.reset_immediately();
     while !*stop.borrow() {
         pace.tick().await;
         let table = format!("{SCHEMA}.sbtest{}", 1 + step % TABLES);
