@@ -123,6 +123,8 @@ pub struct DdlRun<'a> {
     pub came_with_copy: bool,
     /// Some step counted as done because of that.
     pub taken_for_done: bool,
+    /// The step that was refused last, as its intent is stored.
+    pub refused: Option<DdlIntent>,
     /// Told what is waited for.
     pub say: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -218,6 +220,7 @@ impl DdlRun<'_> {
         if let Err(error) = self.intents.store(conn, &idle).await {
             tracing::warn!(%error, "that a statement was refused is not stored");
         }
+        self.refused = Some(idle);
         Err(failure.into())
     }
 
@@ -335,6 +338,15 @@ const DONE_BY_ANOTHER: [u16; 7] = [1007, 1008, 1050, 1051, 1060, 1061, 1091];
 /// Refusals of a statement whose tables are as it makes them, or as later ones made them.
 const CAME_WITH_COPY: [u16; 15] =
     [1007, 1008, 1050, 1051, 1054, 1060, 1061, 1068, 1072, 1091, 1146, 1517, 1826, 3821, 3822];
+
+/// Refusals because of rows: alike by a new key, or not fitting a narrower column, a check, a partition or a foreign key.
+const BECAUSE_OF_ROWS: [u16; 15] =
+    [1048, 1062, 1138, 1216, 1264, 1265, 1292, 1366, 1406, 1411, 1452, 1526, 1586, 3819, 4025];
+
+/// Whether the downstream refused a statement because of the rows that its table holds.
+pub fn is_because_of_rows(failure: &Failure) -> bool {
+    says_one_of(failure, &BECAUSE_OF_ROWS)
+}
 
 fn says_one_of(failure: &Failure, numbers: &[u16]) -> bool {
     server_number(failure).is_some_and(|number| numbers.contains(&number))

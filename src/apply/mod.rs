@@ -22,7 +22,7 @@ mod values;
 mod writer;
 
 pub use crate::downstream::{DdlSession, Downstream, DownstreamOptions, Zone};
-pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents, is_of_plan};
+pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents, is_because_of_rows, is_of_plan};
 pub use ddl_clauses::{DdlClause, Only};
 pub use ddl_lock::DdlLock;
 pub use introspect::{Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};

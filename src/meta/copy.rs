@@ -10,6 +10,9 @@ use crate::mysql::quote;
 /// The slot of the copy's own row.
 pub const COPY_SLOT: i32 = -1;
 
+/// Number of the table that is being read again: its one mark says how far that is.
+pub const AGAIN: u32 = u32::MAX;
+
 /// One mark: a chunk that is there whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkMark {
@@ -210,6 +213,15 @@ impl MetaTables {
     pub fn select_chunks(&self) -> String {
         format!(
             "SELECT tbl, seq, low, high, row_count, byte_count FROM {} WHERE id={} ORDER BY tbl, seq",
+            self.copy_chunks(),
+            self.id()
+        )
+    }
+
+    /// Reads the mark of the table that is being read again: `low, high, row_count`.
+    pub fn select_again(&self) -> String {
+        format!(
+            "SELECT low, high, row_count FROM {} WHERE id={} AND tbl={AGAIN} AND high IS NOT NULL",
             self.copy_chunks(),
             self.id()
         )

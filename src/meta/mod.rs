@@ -9,6 +9,6 @@ mod copy;
 mod names;
 mod rows;
 
-pub use copy::{COPY_SLOT, ChunkMark};
+pub use copy::{AGAIN, COPY_SLOT, ChunkMark};
 pub use names::MetaTables;
 pub use rows::{DdlIntent, DmRow, LaneRow, SHADOW_LANE, SafeNote, StoredMark};

@@ -116,6 +116,7 @@ fn item(past: &Past, number: usize) -> Item {
                 again: Vec::new(),
                 emptied: Vec::new(),
                 renamed: Vec::new(),
+                over_rows: Vec::new(),
                 done,
             })
         }

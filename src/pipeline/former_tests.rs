@@ -83,6 +83,7 @@ fn ddl() -> (Queued, oneshot::Receiver<DdlEnd>) {
                 again: Vec::new(),
                 emptied: Vec::new(),
                 renamed: Vec::new(),
+                over_rows: Vec::new(),
                 done,
             }),
             0,

@@ -65,6 +65,8 @@ pub struct DdlItem {
     pub emptied: Vec<SourceTable>,
     /// Of them, those that have another name behind it.
     pub renamed: Vec<SourceTable>,
+    /// Tables whose rows may make the downstream refuse it: it narrows columns, or makes keys.
+    pub over_rows: Vec<SourceTable>,
     /// Told when all have run.
     pub done: oneshot::Sender<DdlEnd>,
 }

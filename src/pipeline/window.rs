@@ -76,6 +76,7 @@ pub struct Window {
     stale: HashSet<SourceTable>,
     /// Of these, the ones that an operator ordered.
     ordered: HashSet<SourceTable>,
+    of_copy: bool,
 }
 
 impl Window {
@@ -88,6 +89,7 @@ impl Window {
             starts: replay.starts.iter().cloned().collect(),
             stale: replay.stale.iter().cloned().collect(),
             ordered: replay.ordered.iter().cloned().collect(),
+            of_copy: replay.of_copy,
         }
     }
 
@@ -100,7 +102,14 @@ impl Window {
             starts: HashMap::new(),
             stale: HashSet::new(),
             ordered: HashSet::new(),
+            of_copy: false,
         }
+    }
+
+    /// Whether rows of tables are still of several instants at `at`, so that they may be together there as they never were on
+    /// the source.
+    pub fn mixes_instants(&self, at: &Location) -> bool {
+        self.of_copy && !self.is_over(at)
     }
 
     /// An operator wants a table read again.
@@ -121,8 +130,8 @@ impl Window {
         let stale = self.stale();
         let mut ordered: Vec<_> = self.ordered.iter().cloned().collect();
         ordered.sort();
-        let Window { from, structures_at, until, .. } = self.clone();
-        Replay { from, structures_at, until, starts, stale, ordered }
+        let Window { from, structures_at, until, of_copy, .. } = self.clone();
+        Replay { from, structures_at, until, starts, stale, ordered, of_copy }
     }
 
     /// Tables that it says something of.
@@ -265,6 +274,7 @@ mod tests {
             starts: vec![(table("keyless"), at(500))],
             stale: vec![table("stale")],
             ordered: Vec::new(),
+            of_copy: true,
         })
     }
 
@@ -323,7 +333,12 @@ mod tests {
     #[test]
     fn what_an_operator_orders_is_due_at_once_and_over_when_it_was_read() {
         let mut window = Window::opened(&at(300));
-        assert!(window.is_over(&at(300)) && !window.has_stale() && !window.structures_may_have(&at(300)));
+        assert!(
+            window.is_over(&at(300))
+                && !window.mixes_instants(&at(200))
+                && !window.has_stale()
+                && !window.structures_may_have(&at(300))
+        );
         window.order(&table("t"));
         assert!(window.is_ordered(&table("t")) && window.leaves_out(&table("t"), None, &at(300)));
         assert_eq!(Window::new(&window.to_replay()), window);
@@ -342,5 +357,6 @@ mod tests {
         let replay = window().to_replay();
         assert_eq!(Window::new(&replay), window());
         assert!(window().structures_may_have(&at(100)) && !window().structures_may_have(&at(200)));
+        assert!(window().mixes_instants(&at(899)) && !window().mixes_instants(&at(900)));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A table with a key goes range by range; each range is deleted and written in one transaction, so that whoever reads it
 //! downstream sees the table as it was or as it is. One without a key is emptied first. Killed in between, the table is
-//! partly old: the caller's own position still stands before it, and it is read again from its beginning.
+//! partly old: the caller's own position still stands before it, and reading goes on. With each range's transaction it is
+//! marked how far that is; the mark counts as long as everything else stands where it stood and neither structure changed:
+//! then whatever was changed behind a read is still to be replayed. A table without a key is read from its beginning.
 
 use std::sync::Arc;
 
@@ -16,15 +18,17 @@ use super::job::Job;
 use super::keyless::Hold;
 use super::look::Wanted;
 use super::make::Maker;
-use super::plan::{Bound, TablePlan};
+use super::plan::{Bound, TablePlan, bound_of, bound_text};
 use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
+use super::remedy::with_remedy;
 use super::run::without_foreign_keys;
 use super::source::{Source, answered, is_of_another, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, Rereading, TableProgress};
 use super::structure::{self, Structure};
 use crate::downstream::{Downstream, DownstreamOptions, limited};
-use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_error_code, server_number};
+use crate::meta::{AGAIN, ChunkMark};
 use crate::model::{Location, SourceTable, TableName, TargetTable};
 
 /// Rows deleted in one transaction, where a table is emptied.
@@ -71,6 +75,54 @@ pub async fn drop_leftover(spec: &CopySpec, table: &SourceTable, fence: &str) ->
     tracing::info!(%target, "dropped: it was renamed, and its new name was made with the structures of the copy");
     limited(to.query_drop(format!("DROP TABLE IF EXISTS {target}"))).await.map_err(failed)?;
     Ok(true)
+}
+
+/// Whether nothing but this table's rows is in its target, as far as can be told.
+pub async fn is_alone(spec: &CopySpec, table: &SourceTable) -> Result<bool, Failure> {
+    let Some(target) = spec.guide.target(table)? else { return Ok(false) };
+    let mut from = Source::new(&spec.source).connect().await?;
+    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
+    let mut to = downstream.connect().await?;
+    Ok(!has_other_sources(spec, &mut to).await? && !is_shared(spec, &mut from, table, &target).await?)
+}
+
+/// Deletes all rows of a table's target, bit by bit; it is to be read again then. `fence` as in [`read_again`]; false where it
+/// did not match.
+pub async fn empty(spec: &CopySpec, table: &SourceTable, fence: &str) -> Result<bool, Failure> {
+    let Some(target) = spec.guide.target(table)? else { return Ok(true) };
+    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
+    let doing = format!("empty {target}");
+    let failed = |error| target_failed(&error, &doing);
+    let mut attempt = 0;
+    let mut to = downstream.connect().await?;
+    loop {
+        let deleted = async {
+            limited(to.query_drop("BEGIN")).await.map_err(failed)?;
+            limited(to.query_drop(fence)).await.map_err(failed)?;
+            if to.affected_rows() == 0 {
+                return Ok(None);
+            }
+            limited(to.query_drop(format!("DELETE FROM {target} LIMIT {DELETED}"))).await.map_err(failed)?;
+            let deleted = to.affected_rows();
+            limited(to.query_drop("COMMIT")).await.map_err(failed)?;
+            Ok(Some(deleted))
+        };
+        match deleted.await {
+            Ok(None) => return Ok(false),
+            Ok(Some(0)) => return Ok(true),
+            Ok(Some(_)) => attempt = 0,
+            // What is not there has no rows.
+            Err(failure) if server_number(&failure) == Some(1146) => return Ok(true),
+            Err(failure) => {
+                attempt += 1;
+                if !worth_another(&failure, attempt) {
+                    return Err(failure);
+                }
+                tokio::time::sleep(pause(attempt)).await;
+                to = downstream.connect().await?;
+            }
+        }
+    }
 }
 
 enum End {
@@ -136,7 +188,12 @@ async fn read_table(
     }
     let job = Job::new(0, plan, (rows_estimated, bytes_estimated), here.fingerprint());
     let fence = how.fence.as_deref();
-    let mut again = Again { spec, source, downstream, fence, progress, job: Arc::new(job), to: Some(to), rows: 0 };
+    let mark = how.place.as_ref().map(|place| {
+        let name = &table.0;
+        serde_json::json!([place, name.schema, name.table, here.fingerprint(), there.fingerprint()]).to_string()
+    });
+    let mut again =
+        Again { spec, source, downstream, fence, mark, progress, job: Arc::new(job), to: Some(to), rows: 0 };
     again.tell();
     let exact = again.job.plan.key.is_none();
     let done = if exact { again.whole().await } else { again.by_ranges(from).await };
@@ -149,6 +206,8 @@ struct Again<'a> {
     source: Source,
     downstream: Downstream,
     fence: Option<&'a str>,
+    /// What marks are of.
+    mark: Option<String>,
     progress: &'a watch::Sender<CopyProgress>,
     job: Arc<Job>,
     to: Option<Conn>,
@@ -176,10 +235,10 @@ impl Again<'_> {
         // Ranges of the source are not ranges here; or rows of other tables are among ours, which then stay, as do those that
         // the source deleted: what deleted them is in the binlog.
         let deletes = job.plan.sorts_alike && !job.plan.shared && job.plan.condition.is_none();
-        if !deletes && !job.plan.shared {
+        let mut low = self.marked().await?;
+        if low.is_none() && !deletes && !job.plan.shared {
             self.empty().await?;
         }
-        let mut low: Option<Bound> = None;
         loop {
             let sql = job.plan.select_range(low.as_ref(), None, pace.rows());
             let doing = format!("read rows of {}{}", job.plan.source, behind(low.as_ref()));
@@ -204,8 +263,9 @@ impl Again<'_> {
             let high = last.filter(|_| more);
             let chunk = builder.take(&job, 0, low.as_ref(), high.as_ref(), more);
             let delete = deletes.then(|| job.plan.delete_range(low.as_ref(), high.as_ref()));
+            let mark = high.as_ref().and_then(|high| self.mark_at(high, chunk.mark.rows));
             let begun = std::time::Instant::now();
-            self.write(delete, &chunk.statements, low.as_ref()).await?;
+            self.write(delete, &chunk.statements, mark, low.as_ref()).await?;
             pace.learn(begun.elapsed());
             self.rows += chunk.mark.rows;
             self.tell();
@@ -215,6 +275,34 @@ impl Again<'_> {
             low = high;
         }
         Ok(self.spec.guide.location(&mut from).await?)
+    }
+
+    /// How far an interrupted reading came.
+    async fn marked(&mut self) -> Result<Option<Bound>, End> {
+        let (Some(mark), Some(to)) = (&self.mark, self.to.as_mut()) else { return Ok(None) };
+        let select = self.spec.tables.select_again();
+        let found: Option<(String, String, u64)> = match limited(to.query_first(select)).await {
+            Ok(found) => found,
+            // Without room for marks there are none.
+            Err(error) if server_error_code(&error).is_some() => {
+                self.mark = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(target_failed(&error, "read how far a table was read again").into()),
+        };
+        let Some((_, high, rows)) = found.filter(|(of, _, _)| of == mark) else { return Ok(None) };
+        let Some(bound) = bound_of(&high) else { return Ok(None) };
+        tracing::info!(table = %self.job.plan.source, rows, "reading it again goes on");
+        self.rows = rows;
+        self.tell();
+        Ok(Some(bound))
+    }
+
+    /// Says that everything up to `high` is there, with the last `rows`.
+    fn mark_at(&self, high: &Bound, rows: u64) -> Option<String> {
+        let low = Some(self.mark.clone()?);
+        let mark = ChunkMark { seq: 0, low, high: Some(bound_text(high)), rows: self.rows + rows, bytes: 0 };
+        Some(self.spec.tables.write_chunks(AGAIN, [&mark]))
     }
 
     async fn whole(&mut self) -> Result<Location, End> {
@@ -233,14 +321,14 @@ impl Again<'_> {
                 builder.add(&job.plan, &row);
                 if builder.bytes >= pace.bytes() || builder.rows >= pace.rows() {
                     let chunk = builder.take(&job, 0, None, None, true);
-                    self.write_once(None, &chunk.statements, None).await?;
+                    self.write_once(None, &chunk.statements, None, None).await?;
                     self.rows += chunk.mark.rows;
                     self.tell();
                 }
             }
         }
         let chunk = builder.take(&job, 0, None, None, false);
-        self.write_once(None, &chunk.statements, None).await?;
+        self.write_once(None, &chunk.statements, None, None).await?;
         self.rows += chunk.mark.rows;
         hold.release().await;
         Ok(at)
@@ -249,7 +337,7 @@ impl Again<'_> {
     async fn empty(&mut self) -> Result<(), End> {
         let target = self.job.plan.target.clone();
         loop {
-            self.write(Some(format!("DELETE FROM {target} LIMIT {DELETED}")), &[], None).await?;
+            self.write(Some(format!("DELETE FROM {target} LIMIT {DELETED}")), &[], None, None).await?;
             let Some(to) = self.to.as_mut() else { continue };
             let doing = format!("empty {target}");
             let left: Option<Row> = limited(to.query_first(format!("SELECT 1 FROM {target} LIMIT 1")))
@@ -266,11 +354,12 @@ impl Again<'_> {
         &mut self,
         delete: Option<String>,
         statements: &[Statement],
+        mark: Option<String>,
         low: Option<&Bound>,
     ) -> Result<(), End> {
         let mut attempt = 0;
         loop {
-            match self.write_once(delete.as_deref(), statements, low).await {
+            match self.write_once(delete.as_deref(), statements, mark.as_deref(), low).await {
                 Err(End::Failed(failure)) => {
                     attempt += 1;
                     self.to = None;
@@ -288,6 +377,7 @@ impl Again<'_> {
         &mut self,
         delete: Option<&str>,
         statements: &[Statement],
+        mark: Option<&str>,
         low: Option<&Bound>,
     ) -> Result<(), End> {
         if self.to.is_none() {
@@ -297,7 +387,7 @@ impl Again<'_> {
         let plan = &self.job.plan;
         let doing = format!("write rows of {} to {}{}", plan.source, plan.target, behind(low));
         let refused = |error: mysql_async::Error| {
-            let failure = target_failed(&error, &doing);
+            let failure = with_remedy(target_failed(&error, &doing), plan);
             // What does not fit into its columns may fit after a statement that is on its way.
             match (&error, retry_of(&failure)) {
                 (mysql_async::Error::Server(_), Retry::Never) => End::Differs(failure.raw_cause),
@@ -322,6 +412,9 @@ impl Again<'_> {
             if statement.relaxed {
                 limited(conn.query_drop(self.downstream.set_mode(false))).await.map_err(refused)?;
             }
+        }
+        if let Some(mark) = mark {
+            limited(conn.query_drop(mark)).await.map_err(refused)?;
         }
         limited(conn.query_drop("COMMIT")).await.map_err(refused)?;
         Ok(())

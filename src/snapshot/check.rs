@@ -10,7 +10,7 @@ use mysql_async::{Conn, Row};
 
 use super::job::Job;
 use super::plan::TablePlan;
-use super::prepare::{AT_A_TIME, Preparing, ended, lock};
+use super::prepare::{AT_A_TIME, Preparing, Steps, ended, lock};
 use super::problems::Problems;
 use super::source::{answered, query_failed};
 use super::spec::{CopySpec, Existing};
@@ -60,11 +60,12 @@ impl Preparing<'_> {
     /// Looks whether each table can be read and written, several at a time.
     pub(super) async fn check_tables(&self, jobs: &[Job], problems: &mut Problems) -> Result<(), Failure> {
         let queue: VecDeque<TablePlan> = jobs.iter().map(|job| job.plan.clone()).collect();
+        let steps = Steps::new(self.progress, "checking rights and tables", jobs.len());
         let queue = Arc::new(Mutex::new(queue));
         let mut workers = Vec::new();
         for _ in 0..AT_A_TIME.min(jobs.len()) {
             let (spec, source, downstream) = (self.spec.clone(), self.source.clone(), self.downstream.clone());
-            let queue = Arc::clone(&queue);
+            let (queue, steps) = (Arc::clone(&queue), steps.clone());
             workers.push(spawn("snapshot checks", async move {
                 let mut problems = Problems::default();
                 let (mut from, mut to) = (source.connect().await?, downstream.connect().await?);
@@ -77,6 +78,7 @@ impl Preparing<'_> {
                     if problems.len() == before {
                         check_rows(&spec, &mut to, &plan, &mut problems).await?;
                     }
+                    steps.done();
                 }
             }));
         }

@@ -17,6 +17,7 @@ use super::job::Job;
 use super::load::Taken;
 use super::plan::TablePlan;
 use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
+use super::remedy::with_remedy;
 use super::source::{Source, is_of_another};
 use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing, Phase, TableProgress};
 use super::state::{TableEnd, TableState, store, stored, to_text};
@@ -358,6 +359,7 @@ impl Engine {
     /// What a server refuses because the table is another one by now is left to the DDL statement that made it so.
     async fn refused(&mut self, number: u32, failure: Failure) -> Result<Option<Ended>, Failure> {
         let Some(open) = self.open.get(&number) else { return Ok(None) };
+        let failure = with_remedy(failure, &open.job.plan);
         if is_passing(&failure) {
             return Ok(Some(Ended::Failed(failure)));
         }

@@ -12,6 +12,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::plan::TablePlan;
+use super::prepared::{in_the_way, prepared};
 use super::source::{Source, answered, query_failed};
 use super::spec::CopySpec;
 use crate::error::{Failure, server_error_code};
@@ -37,8 +38,7 @@ impl Hold {
     pub async fn open(source: &Source, spec: &CopySpec, plan: &TablePlan) -> Result<Hold, Failure> {
         let mut conn = source.connect().await?;
         if spec.flavor == Flavor::MariaDb && plan.transactional {
-            begin(&mut conn).await?;
-            let location = snapshot_location(&mut conn).await?;
+            let location = snapshot(source, &mut conn).await?;
             return Ok(Hold { conn, location, locked: None });
         }
         let mut locker = source.connect().await?;
@@ -69,6 +69,35 @@ async fn drop_politely(conn: Conn) {
 async fn begin(conn: &mut Conn) -> Result<(), Failure> {
     const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
     conn.query_drop(BEGIN).await.map_err(|error| query_failed(&error, BEGIN))
+}
+
+/// A snapshot of MariaDB's, at a moment when no XA transaction is prepared: a snapshot does not see the rows of one, which are
+/// logged before it. (A table's lock waits for those of that table.)
+async fn snapshot(source: &Source, conn: &mut Conn) -> Result<Location, Failure> {
+    let mut asking = source.connect().await?;
+    for _ in 0..ATTEMPTS {
+        let commands = xa_commands(&mut asking).await?;
+        let mut open = prepared(&mut asking).await?.unwrap_or_default();
+        begin(conn).await?;
+        let location = snapshot_location(conn).await?;
+        // One that was prepared between the two looks was ended between them, too, or is seen by the second one.
+        open.extend(prepared(&mut asking).await?.unwrap_or_default());
+        if open.is_empty() && xa_commands(&mut asking).await? == commands {
+            return Ok(location);
+        }
+        conn.query_drop("ROLLBACK").await.map_err(|error| query_failed(&error, "ROLLBACK"))?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    let open = prepared(&mut asking).await?.unwrap_or_default();
+    Err(in_the_way(&open, "a table without a key was to be read"))
+}
+
+/// How many XA commands the server has had.
+async fn xa_commands(conn: &mut Conn) -> Result<u64, Failure> {
+    const COUNTS: &str = "SHOW GLOBAL STATUS LIKE 'Com\\_xa\\_%'";
+    let rows: Vec<(String, u64)> = answered(conn.query(COUNTS)).await.map_err(|error| query_failed(&error, COUNTS))?;
+    // Looking at what is prepared is one of them.
+    Ok(rows.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Com_xa_recover")).map(|(_, count)| count).sum())
 }
 
 async fn lock(conn: &mut Conn, plan: &TablePlan) -> Result<(), Failure> {

@@ -10,6 +10,7 @@
 //! - A chunk's rows and its mark are one downstream transaction. After any crash exactly what is not marked is read again.
 //! - Each such transaction moves its writer's own row `WHERE epoch = ours`; a claim raises all of them, and so waits for
 //!   whoever still writes. A former owner then writes nothing.
+//! - No row is read before all XA transactions have ended that were prepared before L0.
 //! - L0 is stored before anything is read: whatever changes while it is copied is in the binlog behind L0 and is replayed
 //!   up to L1, idempotently. So a chunk need not be of the same instant as another.
 //! - DM's row appears when everything is marked, and not before: without it a task is one that is to be copied.
@@ -29,8 +30,10 @@ mod make;
 mod order;
 mod plan;
 mod prepare;
+mod prepared;
 mod problems;
 mod reader;
+mod remedy;
 mod run;
 mod source;
 mod spec;
@@ -39,7 +42,7 @@ mod structure;
 mod value;
 mod writer;
 
-pub use again::{drop_leftover, read_again};
+pub use again::{drop_leftover, empty, is_alone, read_again};
 pub use order::may_read_again;
 pub use run::copy;
 pub use spec::{

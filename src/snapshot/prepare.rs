@@ -5,6 +5,7 @@
 //! one that we made too early, which the binlog behind L0 explains, and is not mistaken for one that does not fit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use super::job::Job;
 use super::look::{Look, Wanted, loose_tables, of_source, of_target, structure_of, structures};
 use super::make::Maker;
 use super::plan::{TablePlan, narrower_keys};
+use super::prepared::wait_for_ends;
 use super::problems::Problems;
 use super::source::Source;
 use super::spec::{CopyProgress, CopySpec};
@@ -25,6 +27,8 @@ use crate::runtime::spawn;
 
 /// Tables looked at or made at the same time.
 pub(super) const AT_A_TIME: usize = 8;
+/// How many tables are done until that is told again.
+const TOLD: usize = 50;
 /// Notes that are kept; the log has all.
 const NOTES: usize = 50;
 
@@ -66,6 +70,13 @@ impl Preparing<'_> {
         problems.failure("the copy of existing rows cannot begin", "resume-task").map_or(Ok(planned), Err)
     }
 
+    /// What was prepared before L0 must have ended before a row is read.
+    pub async fn wait_for_prepared(&self) -> Result<(), Failure> {
+        let note = wait_for_ends(self.source, |waiting| self.say(&waiting)).await?;
+        note.into_iter().for_each(|note| self.note(note));
+        Ok(())
+    }
+
     fn say(&self, activity: &str) {
         self.progress.send_modify(|progress| progress.activity = activity.to_owned());
     }
@@ -81,11 +92,12 @@ impl Preparing<'_> {
 
     /// Several at a time.
     async fn make_tables(&self, missing: Vec<Wanted>, problems: &mut Problems) -> Result<(), Failure> {
+        let steps = Steps::new(self.progress, "creating tables downstream", missing.len());
         let queue = Arc::new(Mutex::new(VecDeque::from(missing)));
         let mut workers = Vec::new();
         for _ in 0..AT_A_TIME.min(lock(&queue).len()) {
             let (spec, source, downstream) = (self.spec.clone(), self.source.clone(), self.downstream.clone());
-            let (queue, progress) = (Arc::clone(&queue), self.progress.clone());
+            let (queue, progress, steps) = (Arc::clone(&queue), self.progress.clone(), steps.clone());
             workers.push(spawn("snapshot tables", async move {
                 let mut problems = Problems::default();
                 let (mut from, mut to) = (source.connect().await?, downstream.connect().await?);
@@ -94,6 +106,7 @@ impl Preparing<'_> {
                     let next = lock(&queue).pop_front();
                     let Some(wanted) = next else { return Ok(problems) };
                     maker.table(&mut from, &mut to, &wanted, &mut problems).await?;
+                    steps.done();
                 }
             }));
         }
@@ -216,6 +229,31 @@ pub(super) fn fits(look: &Look) -> bool {
         let plan = |to| TablePlan::new(wanted.source.clone(), wanted.target.clone(), from, to);
         look.target(wanted).is_some_and(|to| plan(to).is_ok())
     })
+}
+
+/// Counts what is done to many tables, for whoever looks.
+#[derive(Clone)]
+pub(super) struct Steps {
+    progress: watch::Sender<CopyProgress>,
+    what: &'static str,
+    all: usize,
+    done: Arc<AtomicUsize>,
+}
+
+impl Steps {
+    /// None is done yet.
+    pub fn new(progress: &watch::Sender<CopyProgress>, what: &'static str, all: usize) -> Self {
+        Steps { progress: progress.clone(), what, all, done: Arc::default() }
+    }
+
+    /// One more is.
+    pub fn done(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(TOLD) {
+            let Steps { what, all, .. } = self;
+            self.progress.send_modify(|progress| progress.activity = format!("{what}: {done} of {all}"));
+        }
+    }
 }
 
 /// Tables that go into one target have it made once.

@@ -188,6 +188,7 @@ impl Book<'_> {
         state: &mut CopyState,
     ) -> Result<ToDo, Stop> {
         let planned = self.look_and_make(preparing).await?;
+        preparing.wait_for_prepared().await?;
         let mut asking = source.connect().await?;
         state.structures_at = Some(stored(&self.spec.guide.location(&mut asking).await?));
         state.step = Step::Copy;
@@ -247,6 +248,7 @@ impl Book<'_> {
     /// Behind the marks.
     async fn go_on(&mut self, preparing: &Preparing<'_>) -> Result<ToDo, Stop> {
         let tables = load(self.conn, &self.spec.tables).await?;
+        tell_standing(&tables, preparing.progress);
         let names: Vec<(SourceTable, TableState)> =
             tables.iter().map(|table| (table.name.clone(), table.state.clone())).collect();
         let plans = planned_again(preparing, &names).await?;
@@ -313,6 +315,30 @@ impl Book<'_> {
     }
 }
 
+/// What a former start has done, shown while both ends are looked at again.
+fn tell_standing(tables: &[StoredTable], progress: &watch::Sender<CopyProgress>) {
+    let done = |table: &StoredTable| match &table.state.end {
+        TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
+        TableEnd::Open => table.marks.iter().fold((0, 0), |sum, mark| (sum.0 + mark.rows, sum.1 + mark.bytes)),
+        TableEnd::Stale { .. } => (0, 0),
+    };
+    let (mut written, mut estimated) = ((0, 0), (0, 0));
+    for table in tables {
+        let (rows, bytes) = done(table);
+        written = (written.0 + rows, written.1 + bytes);
+        estimated = (estimated.0 + table.state.rows.max(rows), estimated.1 + table.state.bytes.max(bytes));
+    }
+    progress.send_modify(|progress| {
+        progress.phase = Phase::Copy;
+        progress.activity = "reading the structures of both ends again".to_owned();
+        progress.tables_total = tables.len() as u64;
+        progress.tables_done = tables.iter().filter(|table| table.state.end != TableEnd::Open).count() as u64;
+        (progress.rows_written, progress.bytes_written) = written;
+        (progress.rows_read, progress.bytes_read) = written;
+        (progress.rows_estimated, progress.bytes_estimated) = estimated;
+    });
+}
+
 /// Writes DM's row.
 struct HandOver {
     spec: CopySpec,
@@ -336,6 +362,7 @@ impl HandOver {
             starts: Vec::new(),
             stale: Vec::new(),
             ordered: Vec::new(),
+            of_copy: true,
         };
         for table in closed {
             match &table.state.end {

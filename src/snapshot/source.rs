@@ -49,8 +49,15 @@ impl Source {
         let failure = |error| self.connector.failure(&error, Scope::Upstream);
         let mut conn = self.connector.connect().await.map_err(failure)?;
         // A limit of the server's on queries would cut large tables; only one make knows each of these.
-        for unlimited in ["max_execution_time=0", "max_statement_time=0", "information_schema_stats_expiry=0"] {
-            match conn.query_drop(format!("SET SESSION {unlimited}")).await {
+        let settings = [
+            "max_execution_time=0",
+            "max_statement_time=0",
+            "information_schema_stats_expiry=0",
+            // A primary key that the server made up is in the binlog, too.
+            "show_gipk_in_create_table_and_information_schema=1",
+        ];
+        for setting in settings {
+            match conn.query_drop(format!("SET SESSION {setting}")).await {
                 Err(error) if server_error_code(&error).is_some() => {}
                 answer => answer.map_err(|error| self.connector.failure(&error, Scope::Upstream))?,
             }

@@ -129,6 +129,8 @@ pub struct Replay {
     pub stale: Vec<SourceTable>,
     /// Of these, the ones that an operator ordered to be read again.
     pub ordered: Vec<SourceTable>,
+    /// All tables were copied, each bit by bit: up to `until` none of them is as it was at one location.
+    pub of_copy: bool,
 }
 
 /// How a copy ended.
@@ -153,6 +155,9 @@ pub struct Rereading {
     pub spares_others: bool,
     /// An UPDATE that each transaction runs and that must match a row; `None` where nothing fences.
     pub fence: Option<String>,
+    /// Where everything else stands meanwhile. What was read at this very place, and interrupted, is gone on with; `None` to
+    /// read from the beginning always.
+    pub place: Option<String>,
 }
 
 /// How the reading of one table ended.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::spec::{Replay, Standing};
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
-use crate::meta::{COPY_SLOT, ChunkMark, MetaTables, StoredMark};
+use crate::meta::{AGAIN, COPY_SLOT, ChunkMark, MetaTables, StoredMark};
 use crate::model::{Flavor, Location, RowMark, SourceTable, TableName};
 
 /// Unknown database, unknown table: nothing of ours is there.
@@ -60,6 +60,9 @@ pub(super) struct StoredReplay {
     pub stale: Vec<(String, String)>,
     #[serde(default)]
     pub ordered: Vec<(String, String)>,
+    /// Earlier versions did not say.
+    #[serde(default)]
+    pub of_copy: bool,
 }
 
 /// One table of the copy.
@@ -165,6 +168,7 @@ fn to_replay(state: &CopyState, flavor: Flavor) -> Result<Option<Replay>, Failur
         starts: starts.collect::<Result<_, Failure>>()?,
         stale: replay.stale.iter().map(|(schema, table)| source(schema, table)).collect(),
         ordered: replay.ordered.iter().map(|(schema, table)| source(schema, table)).collect(),
+        of_copy: replay.of_copy,
     }))
 }
 
@@ -179,6 +183,7 @@ pub(super) fn from_replay(replay: &Replay) -> StoredReplay {
         starts: replay.starts.iter().map(start).collect(),
         stale: replay.stale.iter().map(names).collect(),
         ordered: replay.ordered.iter().map(names).collect(),
+        of_copy: replay.of_copy,
     }
 }
 
@@ -254,6 +259,8 @@ async fn open_in_transaction(
         replay: Some(from_replay(replay)),
     };
     limited(conn.query_drop(tables.write_copy(None, &to_text(&state)))).await?;
+    // A new order is one of the whole table.
+    limited(conn.query_drop(tables.delete_chunks(AGAIN, None))).await?;
     limited(conn.query_drop("COMMIT")).await?;
     Ok(true)
 }
@@ -276,6 +283,8 @@ async fn record_in_transaction(
     let Some((_, _, text)) = own else { return Ok(true) };
     let Ok(mut state) = serde_json::from_str::<CopyState>(&text) else { return Ok(true) };
     state.replay = replay.map(from_replay);
+    // What was being read again has been, or is not wanted so any more.
+    unless_absent(limited(conn.query_drop(tables.delete_chunks(AGAIN, None))).await.map(Some))?;
     if let Some(replay) = replay {
         state.structures_at = Some(stored(&replay.structures_at));
     }

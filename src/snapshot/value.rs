@@ -78,6 +78,8 @@ impl Kind {
             return false;
         };
         match self {
+            // The column has another type by now, and holds texts: they are no part of a statement.
+            Kind::Number | Kind::Double | Kind::Enum if !is_number(bytes) => quote_into(out, bytes),
             Kind::Number => out.extend(bytes),
             Kind::Double => {
                 out.extend(bytes);
@@ -96,11 +98,7 @@ impl Kind {
             }
             Kind::Text(charset) => write_text(out, bytes, charset),
             Kind::Json => write_text(out, bytes, "utf8mb4"),
-            Kind::Quoted => {
-                out.push(b'\'');
-                escape_into(out, bytes);
-                out.push(b'\'');
-            }
+            Kind::Quoted => quote_into(out, bytes),
             Kind::Bytes => {
                 out.extend(b"_binary'");
                 escape_into(out, bytes);
@@ -133,6 +131,18 @@ impl Kind {
     }
 }
 
+fn quote_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'\'');
+    escape_into(out, bytes);
+    out.push(b'\'');
+}
+
+/// Whether an answer is a literal as it stands.
+fn is_number(bytes: &[u8]) -> bool {
+    let part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+    bytes.iter().all(part) && bytes.iter().any(u8::is_ascii_digit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +160,15 @@ mod tests {
         assert_eq!(literal(&Kind::Double, b"1.7976931348623157e308"), "1.7976931348623157e308");
         assert_eq!(literal(&Kind::Bits, &[0x0a, 0xaa]), "2730");
         assert_eq!(literal(&Kind::Bits, &[0xff; 8]), "18446744073709551615");
+    }
+
+    #[test]
+    fn what_is_no_number_any_more_is_no_statement() {
+        for kind in [Kind::Number, Kind::Double, Kind::Enum] {
+            assert_eq!(literal(&kind, b"0); DROP TABLE t -- "), "'0); DROP TABLE t -- '");
+            assert_eq!(literal(&kind, b""), "''");
+            assert_eq!(kind.key_literal(Some(b"x' OR 1")), "'x\\' OR 1'");
+        }
     }
 
     #[test]

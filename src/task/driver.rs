@@ -62,6 +62,8 @@ struct Driver {
     status: watch::Sender<TaskStatus>,
     /// What was stored last: applied, and whether anything waited.
     kept: (Option<Location>, bool),
+    /// What is kept on disk is to be stored at once.
+    due: bool,
     /// The last try to store something failed.
     unstored: bool,
     /// Pipelines begun, and failures.
@@ -101,6 +103,7 @@ pub fn start(spec: TaskSpec, record: ParkRecord) -> (TaskHandle, Owned<()>) {
         meter,
         status,
         kept: (None, false),
+        due: false,
         unstored: false,
         counts: Counts::default(),
         stranger: None,
@@ -144,7 +147,7 @@ impl Driver {
             if self.shutdown.is_some() && self.running.is_none() {
                 break;
             }
-            if keep.elapsed() >= KEEP {
+            if std::mem::take(&mut self.due) || keep.elapsed() >= KEEP {
                 keep = Instant::now();
                 self.keep().await;
             }
@@ -276,10 +279,10 @@ impl Driver {
             self.record.again = progress.again.iter().map(|known| known.table.to_string()).collect();
         }
         if progress.orders_taken && self.orders_given > 0 {
-            // They stand downstream. Where this is not stored any more, a table is read once more than it need be.
+            // They stand downstream. Where this is not stored any more, a table is read once more from its beginning.
             self.record.orders.drain(..self.orders_given);
             self.orders_given = 0;
-            self.kept = (None, false);
+            (self.kept, self.due) = ((None, false), true);
         }
         if progress.read_again.0 > 0 {
             self.read_again_told = (self.read_again + progress.read_again.0, progress.read_again.1.clone());

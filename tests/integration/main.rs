@@ -33,6 +33,7 @@ mod failover;
 mod fallback;
 mod faults;
 mod lifecycle;
+mod master_copy;
 mod master_ctl;
 mod master_faults;
 mod master_lease;

@@ -275,6 +275,54 @@ async fn ddl_in_the_copy() {
     }
 }
 
+/// Statements behind L0 that the target's rows do not fit, because they are read later: a unique key that was there for a
+/// while, columns that were narrow for a while, a unique key that is gone. And keys of another type, a table in place of
+/// another one.
+#[tokio::test]
+async fn ddl_that_rows_read_later_do_not_fit() {
+    for (label, source, target) in
+        [("instants_my_ma", Kind::MySql, Kind::MariaDb), ("instants_ma_my", Kind::MariaDb, Kind::MySql)]
+    {
+        let (source, target) = shared_pair(source, target).await;
+        let mut link = Link::with_mode("all", label, &source, &target, &slow()).await;
+        // Met in its middle: it keeps the others waiting.
+        fill(&mut link.source, "a_large", 12_000).await;
+        for table in ["narrow", "unique_later", "unique_before", "key_type", "replaced", "replacing"] {
+            fill(&mut link.source, table, 600).await;
+        }
+        link.source.run("CREATE UNIQUE INDEX u ON unique_before (n)").await;
+        link.start_task().await.expect_success();
+        in_the_copy(&link).await;
+        link.source
+            .run_all([
+                "CREATE UNIQUE INDEX u ON unique_later (n)",
+                "DROP INDEX u ON unique_later",
+                "UPDATE unique_later SET n = n % 7",
+                "UPDATE narrow SET s = 'a'",
+                "ALTER TABLE narrow MODIFY s VARCHAR(5)",
+                "ALTER TABLE narrow MODIFY s VARCHAR(60)",
+                "UPDATE narrow SET s = REPEAT('x', 50)",
+                "DROP INDEX u ON unique_before",
+                "INSERT INTO unique_before SELECT id + 100000, n, 'twin' FROM unique_before WHERE id < 300",
+                "ALTER TABLE key_type MODIFY id VARCHAR(20) NOT NULL",
+                "INSERT INTO key_type VALUES ('x', 1, 'text')",
+                "ALTER TABLE a_large MODIFY id VARCHAR(20) NOT NULL",
+                "DELETE FROM a_large WHERE id LIKE '%7'",
+                "DROP TABLE replaced",
+                "RENAME TABLE replacing TO replaced",
+                "UPDATE replaced SET n = -1 WHERE id < 10",
+            ])
+            .await;
+        let status = link.status().await;
+        assert_eq!(status["unit"], "Load", "the copy was over before the statements: {status}");
+        link.wait_equal().await;
+        wait_exact(&link).await;
+        link.source.run_all(["UPDATE unique_later SET n = 8 WHERE id = 3", "DELETE FROM narrow WHERE id = 4"]).await;
+        link.wait_equal().await;
+        link.agent.assert_quiet_log();
+    }
+}
+
 /// remove-meta begins the copy anew; a stop and a start do not.
 #[tokio::test]
 async fn stop_goes_on_and_remove_meta_begins_anew() {

@@ -265,6 +265,8 @@ impl MiniMaster {
             tokio::time::sleep(Duration::from_secs(u64::from(POLLS - poll))).await;
         }
         self.move_bound(source, to).await;
+        // The worker that is free now is given a source again, and may be given this one.
+        bring_back(&*self.etcd.read().await, &mut *self.state.lock().await, &from).await;
         self.put_stages(2, source, tasks).await;
         began.elapsed()
     }
@@ -534,7 +536,33 @@ async fn came(etcd: &Etcd, state: &mut State, worker: &str) {
     if !ops.is_empty() {
         etcd.write(ops).await;
     }
+    bring_back(etcd, state, worker).await;
     bind_free(etcd, state).await;
+}
+
+/// Who loads rows of a source, of any task.
+async fn loaders(etcd: &Etcd, source: &str) -> Vec<String> {
+    let of_source = key("/", &[source]);
+    let keys = etcd.range("/dm-master/load-task/", "/dm-master/load-task0").await;
+    let of_it = keys.into_iter().filter(|kv| String::from_utf8_lossy(&kv.key).ends_with(&of_source));
+    of_it.map(|kv| serde_json::from_slice(&kv.value).expect("a name as JSON")).collect()
+}
+
+/// A free worker that is said to load rows of a source gets it back, unless whoever has it says that of itself.
+async fn bring_back(etcd: &Etcd, state: &mut State, worker: &str) {
+    if state.absent || state.bounds.values().any(|of| of == worker) {
+        return;
+    }
+    for (source, owner) in state.bounds.clone() {
+        let loaders = loaders(etcd, &source).await;
+        if loaders.iter().any(|name| name == worker) && !loaders.contains(&owner) {
+            let mut ops = vec![delete(&bound_key(&owner))];
+            ops.extend(bind_ops(worker, &source));
+            etcd.write(ops).await;
+            state.bounds.insert(source, worker.to_owned());
+            return;
+        }
+    }
 }
 
 /// A worker is gone: its source goes to another one.
@@ -556,8 +584,11 @@ async fn bind_free(etcd: &Etcd, state: &mut State) {
         if state.bounds.contains_key(&source) {
             continue;
         }
-        let free = state.alive.keys().find(|worker| !state.bounds.values().any(|of| of == *worker)).cloned();
-        if let Some(worker) = free {
+        let mut free = state.alive.keys().filter(|worker| !state.bounds.values().any(|of| of == *worker)).cloned();
+        let loaders = loaders(etcd, &source).await;
+        // Whoever loads its rows goes before.
+        let preferred = free.clone().find(|worker| loaders.contains(worker)).or_else(|| free.next());
+        if let Some(worker) = preferred {
             etcd.write(bind_ops(&worker, &source)).await;
             state.bounds.insert(source, worker);
         }

@@ -181,6 +181,12 @@ impl Server {
         self.wait_until_up().await;
     }
 
+    /// The same with further arguments, which go before those it had.
+    pub async fn restart_with(&mut self, more: Vec<String>) {
+        self.args.extend(more);
+        self.restart().await;
+    }
+
     /// Stops the process (SIGSTOP): connections stay, nothing is answered.
     pub fn freeze(&mut self) {
         self.process.freeze();

@@ -13,13 +13,13 @@ use tonic::{Request, Response, Status};
 use super::channel::Masters;
 use super::keys::{self, OfSource, Range};
 use super::plan::TaskId;
-use super::wanted::{BadKey, OwnKeys, SourceKeys, StartTime, Wanted};
+use super::wanted::{BadKey, Loader, OwnKeys, SourceKeys, StartTime, Wanted};
 use crate::control::proto::etcd::cluster_client::ClusterClient;
 use crate::control::proto::etcd::kv_client::KvClient;
 use crate::control::proto::etcd::watch_client::WatchClient;
 use crate::control::proto::etcd::{
-    Compare, KeyValue, MemberListRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-    WatchCreateRequest, WatchRequest, compare, request_op, response_op, watch_request,
+    Compare, DeleteRangeRequest, KeyValue, MemberListRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    TxnResponse, WatchCreateRequest, WatchRequest, compare, request_op, response_op, watch_request,
 };
 
 /// How long a request may take.
@@ -62,6 +62,11 @@ impl Etcd {
     /// For a worker.
     pub fn new(masters: Masters, worker: String) -> Self {
         Etcd { masters, worker }
+    }
+
+    /// The worker.
+    pub fn worker(&self) -> &str {
+        &self.worker
     }
 
     async fn txn(&self, txn: TxnRequest) -> Result<TxnResponse, ReadError> {
@@ -111,6 +116,7 @@ impl Etcd {
                 ranges.push(OfSource::Stages.range(id));
                 ranges.push(OfSource::Configs.range(id));
                 ranges.push(keys::all_cli_args());
+                ranges.push(keys::all_load_tasks());
             }
             let (revision, kvs) = self.ranges(ranges).await?;
             let at = |index: usize| kvs.get(index).map_or(&[][..], Vec::as_slice);
@@ -123,6 +129,7 @@ impl Etcd {
                     stages: at(4),
                     configs: at(5),
                     cli_args: at(6),
+                    loaders: at(7),
                 };
                 return Ok(Wanted::decode(revision, own, keys)?);
             }
@@ -188,6 +195,41 @@ impl Etcd {
         let put = request_op::Request::RequestPut(PutRequest { key, value, lease: 0 });
         let success = vec![RequestOp { request: Some(put) }];
         let txn = TxnRequest { compare: vec![unchanged], success, failure: Vec::new() };
+        self.txn(txn).await.map(drop)
+    }
+
+    /// Says that this worker loads a subtask's existing rows, as long as the source is still the one given to it at `born`:
+    /// an agent that has lost it, and does not know that yet, takes nothing from the next one.
+    pub async fn claim_load(&self, task: &TaskId, born: i64) -> Result<(), ReadError> {
+        // A name as a string always becomes JSON.
+        let value = serde_json::to_vec(&self.worker).unwrap_or_default();
+        let key = keys::load_task(&task.name, &task.source).into_bytes();
+        let put = request_op::Request::RequestPut(PutRequest { key, value, lease: 0 });
+        self.while_ours(born, None, put).await
+    }
+
+    /// Nobody loads a subtask's existing rows any more; a newer word of that is left alone.
+    pub async fn release_load(&self, task: &TaskId, born: i64, loader: &Loader) -> Result<(), ReadError> {
+        let key = keys::load_task(&task.name, &task.source).into_bytes();
+        let unchanged = Compare {
+            result: compare::CompareResult::Equal.into(),
+            target: compare::CompareTarget::Mod.into(),
+            key: key.clone(),
+            target_union: Some(compare::TargetUnion::ModRevision(loader.revision)),
+        };
+        let gone = request_op::Request::RequestDeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
+        self.while_ours(born, Some(unchanged), gone).await
+    }
+
+    async fn while_ours(&self, born: i64, and: Option<Compare>, request: request_op::Request) -> Result<(), ReadError> {
+        let ours = Compare {
+            result: compare::CompareResult::Equal.into(),
+            target: compare::CompareTarget::Create.into(),
+            key: keys::bound(&self.worker).into_bytes(),
+            target_union: Some(compare::TargetUnion::CreateRevision(born)),
+        };
+        let success = vec![RequestOp { request: Some(request) }];
+        let txn = TxnRequest { compare: std::iter::once(ours).chain(and).collect(), success, failure: Vec::new() };
         self.txn(txn).await.map(drop)
     }
 

@@ -1,7 +1,8 @@
 //! Where a master keeps what in its etcd: DM's keys.
 //!
 //! A key is a prefix and its parts in lower-case hexadecimal digits, joined with `/`. A range of keys ends its parts with
-//! a `/`. Beware of the order of parts: stages and configurations have the source first, command-line arguments the task.
+//! a `/`. Beware of the order of parts: stages and configurations have the source first, command-line arguments and who
+//! loads the task.
 
 use std::fmt::Write;
 
@@ -13,6 +14,7 @@ const RELAY_STAGE: &str = "/dm-master/v2/stage/relay/";
 const SUBTASK_CONFIG: &str = "/dm-master/upstream/subtask/";
 const SUBTASK_STAGE: &str = "/dm-master/stage/subtask/";
 const CLI_ARGS: &str = "/dm-master/task-cli-args/";
+const LOAD_TASK: &str = "/dm-master/load-task/";
 
 fn join(prefix: &str, parts: &[&str]) -> String {
     let mut key = prefix.to_owned();
@@ -108,6 +110,24 @@ pub fn all_cli_args() -> Range {
     Range::below(CLI_ARGS.to_owned())
 }
 
+/// Which worker loads a subtask's existing rows: a worker's own key, by which masters place sources.
+pub fn load_task(task: &str, source: &str) -> String {
+    join(LOAD_TASK, &[task, source])
+}
+
+/// Task and source of a key of a worker that loads.
+pub fn load_task_of(key: &[u8]) -> Option<(String, String)> {
+    match <[String; 2]>::try_from(parts(LOAD_TASK, key)?) {
+        Ok([task, source]) => Some((task, source)),
+        Err(_) => None,
+    }
+}
+
+/// All keys of workers that load.
+pub fn all_load_tasks() -> Range {
+    Range::below(LOAD_TASK.to_owned())
+}
+
 fn parts(prefix: &str, key: &[u8]) -> Option<Vec<String>> {
     let rest = std::str::from_utf8(key).ok()?.strip_prefix(prefix)?;
     rest.strip_suffix('/').unwrap_or(rest).split('/').map(unhex).collect()
@@ -161,6 +181,7 @@ mod tests {
         assert_eq!(source_config("mysql-01"), "/dm-master/v2/upstream/config/6d7973716c2d3031");
         assert_eq!(relay_stage("maria-01"), "/dm-master/v2/stage/relay/6d617269612d3031");
         assert_eq!(cli_args("t2", "mysql-02"), "/dm-master/task-cli-args/7432/6d7973716c2d3032");
+        assert_eq!(load_task("ta", "mysql-01"), "/dm-master/load-task/7461/6d7973716c2d3031");
         assert_eq!(OfSource::Stages.key("mysql-01", "t1"), "/dm-master/stage/subtask/6d7973716c2d3031/7431");
         assert_eq!(OfSource::Configs.key("mysql-01", "t1"), "/dm-master/upstream/subtask/6d7973716c2d3031/7431");
     }
@@ -178,6 +199,7 @@ mod tests {
         assert_eq!(OfSource::Stages.task("mysql-01", key.as_bytes()), Some("täsk/1".into()));
         assert_eq!(OfSource::Stages.task("mysql-02", key.as_bytes()), None);
         assert_eq!(cli_args_of(cli_args("t2", "mysql-02").as_bytes()), Some(("t2".into(), "mysql-02".into())));
+        assert_eq!(load_task_of(load_task("t2", "mysql-02").as_bytes()), Some(("t2".into(), "mysql-02".into())));
         for odd in
             ["/dm-master/stage/subtask/6d/xy", "/dm-master/stage/subtask/6", "/other", "/dm-master/stage/subtask/ff/ff"]
         {

@@ -9,13 +9,13 @@
 //! ```text
 //! no lease            fence every subtask that is not fenced
 //! source not ours     release its subtasks ─► unbind it
-//! source ours         bind it ─► its settings, its relay log ─► drop, start, pause, resume its subtasks
+//! source ours         bind it ─► its settings, its relay log ─► drop, start, pause, resume its subtasks ─► say who copies
 //! ```
 //! Steps behind an arrow appear when those before it are done: the plan is made anew after every action.
 
 use std::collections::BTreeMap;
 
-use super::wanted::{RelayWish, SourceWish, StartTime, TaskWish, Wanted};
+use super::wanted::{Loader, RelayWish, SourceWish, StartTime, TaskWish, Wanted};
 use crate::supervisor::MasterMark;
 
 /// Whether this worker may act for the master.
@@ -30,6 +30,8 @@ pub enum Standing {
 /// What there is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actual {
+    /// This worker's name.
+    pub worker: String,
     /// Sources by id.
     pub sources: BTreeMap<String, SourceState>,
     /// Subtasks by source and name.
@@ -58,6 +60,22 @@ pub struct TaskState {
     pub idle: bool,
     /// A checkpoint has been stored downstream since it was started.
     pub flushed: bool,
+    /// How far it is with its existing rows.
+    pub copy: CopyPart,
+}
+
+/// How far a subtask is with existing rows, as masters care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CopyPart {
+    /// It stands still, or does not know yet.
+    #[default]
+    Unknown,
+    /// The master has paused it.
+    Parked,
+    /// They are being copied.
+    AtWork,
+    /// There is nothing to copy any more: the binlog is followed, or it has finished.
+    Over,
 }
 
 /// Why a subtask is parked for the lease.
@@ -123,6 +141,22 @@ pub enum Action {
     Drop(TaskId),
     /// End it here; it may come back with all its reasons.
     Release(TaskId),
+    /// Existing rows are copied here: say so, as DM's workers do while they load. Masters leave the source where it is then.
+    ClaimLoad {
+        /// Which.
+        task: TaskId,
+        /// Revision at which its source was given to this worker.
+        bound_born: i64,
+    },
+    /// Nothing is to be copied any more: who was said to do so is forgotten.
+    ReleaseLoad {
+        /// Which.
+        task: TaskId,
+        /// Revision at which its source was given to this worker.
+        bound_born: i64,
+        /// What is forgotten.
+        loader: Loader,
+    },
     /// `--start-time` was honoured: say so.
     ClearStartTime {
         /// Which.
@@ -165,8 +199,15 @@ impl Action {
             | Action::Readmit(task)
             | Action::Drop(task)
             | Action::Release(task)
+            | Action::ClaimLoad { task, .. }
+            | Action::ReleaseLoad { task, .. }
             | Action::ClearStartTime { task, .. } => Subject::Task(task.clone()),
         }
+    }
+
+    /// Whether it only writes to etcd.
+    pub fn writes(&self) -> bool {
+        matches!(self, Action::ClaimLoad { .. } | Action::ReleaseLoad { .. } | Action::ClearStartTime { .. })
     }
 
     /// A word for logs.
@@ -183,6 +224,8 @@ impl Action {
             Action::Readmit(_) => "readmit subtask",
             Action::Drop(_) => "drop subtask",
             Action::Release(_) => "release subtask",
+            Action::ClaimLoad { .. } => "say that rows are copied here",
+            Action::ReleaseLoad { .. } => "say that rows are copied no more",
             Action::ClearStartTime { .. } => "clear start time",
         }
     }
@@ -242,10 +285,39 @@ fn plan_tasks(wanted: &Wanted, actual: &Actual, source: &str) -> Vec<Action> {
         match held(name) {
             None if wish.config.is_none() => {}
             None => actions.push(Action::Start { task: id(name), wish: wish.clone(), mark }),
-            Some(state) => actions.extend(plan_task(id(name), wish, mark, state)),
+            Some(state) => {
+                let step = plan_task(id(name), wish, mark, state);
+                let said = || plan_load(id(name), bound.born, wanted.loaders.get(name), &actual.worker, state.copy);
+                actions.extend(step.or_else(said));
+            }
         }
     }
+    // stop-task in a copy: its marks are downstream, so whoever goes on with it one day need not be this worker.
+    let left = wanted.loaders.iter().filter(|(name, loader)| {
+        let known = wanted.tasks.contains_key(*name) || wanted.unreadable.contains(*name) || held(name).is_some();
+        !known && loader.worker == actual.worker
+    });
+    actions.extend(left.map(|(name, loader)| Action::ReleaseLoad {
+        task: id(name),
+        bound_born: bound.born,
+        loader: loader.clone(),
+    }));
     actions
+}
+
+/// Who loads. What fails in its copy leaves what is said: masters then prefer the worker that has its relay log. A master's
+/// pause takes it back: behind one may be a transfer-source, which a master undoes where a worker is said to load.
+fn plan_load(task: TaskId, bound_born: i64, loader: Option<&Loader>, worker: &str, copy: CopyPart) -> Option<Action> {
+    match (copy, loader) {
+        (CopyPart::AtWork, loader) if loader.is_none_or(|loader| loader.worker != worker) => {
+            Some(Action::ClaimLoad { task, bound_born })
+        }
+        (CopyPart::Parked, Some(loader)) if loader.worker != worker => None,
+        (CopyPart::Over | CopyPart::Parked, Some(loader)) => {
+            Some(Action::ReleaseLoad { task, bound_born, loader: loader.clone() })
+        }
+        _ => None,
+    }
 }
 
 fn plan_task(task: TaskId, wish: &TaskWish, mark: MasterMark, state: &TaskState) -> Option<Action> {

@@ -48,7 +48,7 @@ fn running() -> TaskState {
 fn actual(task: Option<TaskState>) -> Actual {
     let state = SourceState { config: "c1".into(), relay: None };
     let tasks = task.into_iter().map(|task| ((SOURCE.to_owned(), "t".to_owned()), task)).collect();
-    Actual { sources: [(SOURCE.to_owned(), state)].into(), tasks }
+    Actual { worker: "w1".into(), sources: [(SOURCE.to_owned(), state)].into(), tasks }
 }
 
 fn planned(wish: TaskWish, state: TaskState) -> Vec<Action> {
@@ -222,6 +222,11 @@ fn carry_out(world: &mut Actual, wanted: &mut Wanted, action: &Action) {
                 wish.start_time = None;
             }
         }
+        Action::ClaimLoad { task, .. } => {
+            let loader = Loader { worker: world.worker.clone(), revision: 200 };
+            wanted.loaders.insert(task.name.clone(), loader);
+        }
+        Action::ReleaseLoad { task, .. } => drop(wanted.loaders.remove(&task.name)),
     }
 }
 
@@ -320,4 +325,29 @@ proptest! {
         subjects.dedup();
         prop_assert_eq!(subjects.len(), count);
     }
+}
+
+/// What masters are told of a copy, by how far the subtask is and who was said to be at it.
+#[test]
+fn whoever_copies_says_so_and_nobody_does_behind_it() {
+    let loader = |worker: &str| Loader { worker: worker.into(), revision: 7 };
+    let planned = |task: Option<CopyPart>, said: Option<&str>| {
+        let wish = task.map(|_| wish(true, 10, 10));
+        let mut wanted = wanted(wish);
+        wanted.loaders = said.map(|worker| ("t".to_owned(), loader(worker))).into_iter().collect();
+        plan(&wanted, &actual(task.map(|copy| TaskState { copy, ..running() })), Standing::Owner)
+    };
+    let claim = Action::ClaimLoad { task: id("t"), bound_born: 5 };
+    let release = |worker: &str| Action::ReleaseLoad { task: id("t"), bound_born: 5, loader: loader(worker) };
+    assert_eq!(planned(Some(CopyPart::AtWork), None), std::slice::from_ref(&claim));
+    assert_eq!(planned(Some(CopyPart::AtWork), Some("w2")), std::slice::from_ref(&claim), "the source came here");
+    assert_eq!(planned(Some(CopyPart::AtWork), Some("w1")), []);
+    assert_eq!(planned(Some(CopyPart::Unknown), Some("w1")), [], "failed in its copy");
+    assert_eq!(planned(Some(CopyPart::Parked), Some("w1")), [release("w1")], "it may be moved now");
+    assert_eq!(planned(Some(CopyPart::Parked), Some("w2")), []);
+    assert_eq!(planned(Some(CopyPart::Over), Some("w1")), [release("w1")]);
+    assert_eq!(planned(Some(CopyPart::Over), Some("w2")), [release("w2")], "a stock worker that never came back");
+    assert_eq!(planned(Some(CopyPart::Over), None), []);
+    assert_eq!(planned(None, Some("w1")), [release("w1")], "stop-task");
+    assert_eq!(planned(None, Some("w2")), [], "another worker's own");
 }

@@ -19,12 +19,12 @@ use tonic::Status;
 
 use super::etcd::{Etcd, ReadError, hints};
 use super::lease::Tenure;
-use super::plan::{Action, Actual, LeasePark, SourceState, Standing, Subject, TaskId, TaskState, plan};
+use super::plan::{Action, Actual, CopyPart, LeasePark, SourceState, Standing, Subject, TaskId, TaskState, plan};
 use super::wanted::{RelayWish, Wanted};
 use crate::error::{Code, Failure};
 use crate::runtime::{Owned, spawn};
 use crate::supervisor::{HeldSource, HeldTask, LEASE, SourceOrder, Supervisor, TaskOrder};
-use crate::task::{ParkReason, Stage, Unit};
+use crate::task::{ParkReason, Stage, TaskStatus, Unit};
 
 /// A lease that no master has answered to for so long counts all the same.
 const GRACE: Duration = Duration::from_secs(5);
@@ -231,7 +231,7 @@ impl Reconciler {
     fn act(&mut self) {
         let nothing = Wanted::default();
         let wanted = self.wanted.as_ref().unwrap_or(&nothing);
-        let actions = plan(wanted, &actual(&self.supervisor), self.standing());
+        let actions = plan(wanted, &actual(&self.supervisor, self.etcd.worker()), self.standing());
         for action in actions {
             let subject = action.subject();
             let paused = self.pauses.get(&subject).is_some_and(|pause| Instant::now() < pause.until);
@@ -282,6 +282,12 @@ impl Reconciler {
                     .clear_start_time(&task, &given)
                     .await
                     .map_err(|error| Failure::new(Code::NotSet, "clear the start time").cause(error.to_string())),
+                Action::ClaimLoad { task, bound_born } => {
+                    etcd.claim_load(&task, bound_born).await.map_err(|error| unsaid(&error))
+                }
+                Action::ReleaseLoad { task, bound_born, loader } => {
+                    etcd.release_load(&task, bound_born, &loader).await.map_err(|error| unsaid(&error))
+                }
                 other => data.spawn(async move { carry_out(&supervisor, other).await }).await.unwrap_or_else(|error| {
                     Err(Failure::new(Code::NotSet, "a step for the master broke off").cause(error.to_string()))
                 }),
@@ -298,7 +304,7 @@ impl Reconciler {
             Action::Fence(task) => drop(self.fencing.remove(task)),
             _ => drop(self.busy.remove(&subject)),
         }
-        if matches!(action, Action::ClearStartTime { .. }) {
+        if action.writes() {
             self.read_again = true;
         }
         match result {
@@ -380,7 +386,7 @@ impl Reconciler {
         }
         let (held, standing) = (self.supervisor.held(), self.standing());
         let wanted = self.wanted.clone().unwrap_or_default();
-        let open = plan(&wanted, &actual(&self.supervisor), standing);
+        let open = plan(&wanted, &actual(&self.supervisor, self.etcd.worker()), standing);
         let now = Instant::now();
         let about = |subject: &Subject, name: &str| match subject {
             Subject::Source(_) => true,
@@ -431,7 +437,22 @@ fn differs(before: &Wanted, after: &Wanted) -> bool {
     Wanted { revision: 0, ..before.clone() } != Wanted { revision: 0, ..after.clone() }
 }
 
-fn actual(supervisor: &Supervisor) -> Actual {
+fn unsaid(error: &ReadError) -> Failure {
+    Failure::new(Code::NotSet, "say in etcd who loads existing rows").cause(error.to_string())
+}
+
+/// A subtask that failed, or was fenced, in its copy is at it still, but not at work.
+fn copy_part(status: &TaskStatus) -> CopyPart {
+    match (status.stage, status.unit) {
+        (Stage::Paused, _) if status.parks.contains_key(&ParkReason::Master) => CopyPart::Parked,
+        (Stage::Running, Unit::Dump | Unit::Load) => CopyPart::AtWork,
+        (Stage::Running, Unit::Sync) if status.activity == "applying" => CopyPart::Over,
+        (Stage::Finished, _) => CopyPart::Over,
+        _ => CopyPart::Unknown,
+    }
+}
+
+fn actual(supervisor: &Supervisor, worker: &str) -> Actual {
     let held = supervisor.held();
     let relay = |paused: bool| if paused { RelayWish::Pause } else { RelayWish::Run };
     let source = |source: HeldSource| SourceState { config: source.toml, relay: source.relay.map(relay) };
@@ -443,9 +464,11 @@ fn actual(supervisor: &Supervisor) -> Actual {
             lease: lease.map(|park| if park.by == LEASE { LeasePark::Lost } else { LeasePark::Fenced }),
             idle: matches!(task.status.stage, Stage::Paused | Stage::Finished),
             flushed: task.status.flushed.is_some(),
+            copy: copy_part(&task.status),
         }
     };
     Actual {
+        worker: worker.to_owned(),
         sources: held.sources.into_iter().map(|(id, held)| (id, source(held))).collect(),
         tasks: held.tasks.into_iter().map(|(key, held)| (key, task(held))).collect(),
     }
@@ -480,7 +503,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
         Action::Drop(task) => supervisor.drop_bound(&task.source, &task.name).await,
         Action::Release(task) => supervisor.release_task(&task.source, &task.name).await,
         // Carried out where etcd is.
-        Action::ClearStartTime { .. } => Ok(()),
+        Action::ClearStartTime { .. } | Action::ClaimLoad { .. } | Action::ReleaseLoad { .. } => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::keys::{OfSource, cli_args_of};
+use super::keys::{OfSource, cli_args_of, load_task_of};
 use crate::control::proto::etcd::KeyValue;
 use crate::control::proto::pb::Stage;
 
@@ -26,6 +26,8 @@ pub struct Wanted {
     pub tasks: BTreeMap<String, TaskWish>,
     /// Subtasks whose stage cannot be read: left as they are.
     pub unreadable: BTreeSet<String>,
+    /// Who is said to load existing rows, by subtask of the source, where it is bound; also of subtasks that are gone.
+    pub loaders: BTreeMap<String, Loader>,
     /// What cannot be read, for the log: key and why.
     pub problems: Vec<String>,
 }
@@ -78,6 +80,15 @@ pub struct TaskWish {
     pub unheeded: Vec<String>,
 }
 
+/// A worker that is said to load a subtask's existing rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loader {
+    /// Its name; empty where the value makes no sense.
+    pub worker: String,
+    /// Revision of the key, to delete it and nothing newer.
+    pub revision: i64,
+}
+
 /// A start time that has not been honoured yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartTime {
@@ -109,6 +120,8 @@ pub struct SourceKeys<'a> {
     pub configs: &'a [KeyValue],
     /// All command-line arguments there are.
     pub cli_args: &'a [KeyValue],
+    /// All workers that load.
+    pub loaders: &'a [KeyValue],
 }
 
 /// A worker's own key that makes no sense.
@@ -179,6 +192,7 @@ impl Wanted {
         wanted.source = Some(SourceWish { id: id.clone(), config, relay });
         if wanted.bound.is_some() {
             wanted.read_tasks(&id, keys);
+            wanted.loaders = loaders(&id, keys.loaders);
         }
         Ok(wanted)
     }
@@ -266,6 +280,16 @@ impl Wanted {
     }
 }
 
+/// DM's value is the worker's name as a JSON string.
+fn loaders(source: &str, all: &[KeyValue]) -> BTreeMap<String, Loader> {
+    let of_it = all.iter().filter_map(|kv| {
+        let (task, _) = load_task_of(&kv.key).filter(|(_, of)| of == source)?;
+        let worker = serde_json::from_slice(&kv.value).unwrap_or_default();
+        Some((task, Loader { worker, revision: kv.mod_revision }))
+    });
+    of_it.collect()
+}
+
 fn relay_enabled(config: toml::Table) -> bool {
     config.get("enable-relay").and_then(toml::Value::as_bool).unwrap_or(false)
 }
@@ -324,6 +348,7 @@ pub(super) mod tests {
             stages: &stages,
             configs: &configs,
             cli_args: &[],
+            loaders: &[],
         };
         let wanted = Wanted::decode(100, own, keys).unwrap();
         assert_eq!(wanted.problems, Vec::<String>::new());
@@ -389,6 +414,21 @@ pub(super) mod tests {
         let args = [kv(&keys::cli_args("t", "s"), text, 9, 9)];
         let keys = SourceKeys { stages: &stages, cli_args: &args, ..SourceKeys::default() };
         assert_eq!(Wanted::decode(30, own, keys).unwrap().tasks["t"].unheeded, ["new", "safe_mode_duration"]);
+    }
+
+    #[test]
+    fn who_loads_is_known_by_task_and_source() {
+        let bound = kv("/b", "{\"source\":\"s\"}", 3, 3);
+        let own = OwnKeys { bound: Some(&bound), relay_worker: None };
+        let loaders = [
+            kv(&keys::load_task("t", "other"), "\"elsewhere\"", 1, 1),
+            kv(&keys::load_task("t", "s"), "\"worker1\"", 11, 12),
+            kv(&keys::load_task("u", "s"), "?", 13, 13),
+        ];
+        let keys = SourceKeys { loaders: &loaders, ..SourceKeys::default() };
+        let wanted = Wanted::decode(30, own, keys).unwrap();
+        let loader = |task: &str, worker: &str, revision| (task.into(), Loader { worker: worker.into(), revision });
+        assert_eq!(wanted.loaders, [loader("t", "worker1", 12), loader("u", "", 13)].into());
     }
 
     #[test]

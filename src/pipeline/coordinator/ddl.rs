@@ -13,7 +13,7 @@ use super::super::here::BookIntents;
 use super::super::item::{DdlEnd, DdlItem};
 use super::super::progress::RunningDdl;
 use super::{Coordinator, Ended};
-use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents, is_of_plan};
+use crate::apply::{DdlLock, DdlRun, Intents, StoredIntents, is_because_of_rows, is_of_plan};
 use crate::checkpoint::Kept;
 use crate::error::{Code, Failure};
 use crate::meta::{DdlIntent, StoredMark};
@@ -37,7 +37,7 @@ impl Coordinator {
             progress.activity = format!("running DDL: {shown}");
             progress.ddl = Some(running);
         });
-        let result = match self.run_steps(&ddl, stop).await {
+        let result = match self.run_over_rows(&ddl, stop).await {
             Ok((intent, taken_for_done)) => self.settle_window(&ddl, taken_for_done, stop).await.map(|()| intent),
             Err(ended) => Err(ended),
         };
@@ -54,6 +54,22 @@ impl Coordinator {
         let _ = ddl.done.send(DdlEnd::Ran);
         self.publish();
         Ok(())
+    }
+
+    /// As [`Self::run_steps`], and once more without the rows where it was refused for rows that never were together.
+    async fn run_over_rows(
+        &mut self,
+        ddl: &DdlItem,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(Option<DdlIntent>, bool), Ended> {
+        let refused = match self.run_steps(ddl, stop).await {
+            Err(Ended::Failed(failure)) if is_because_of_rows(&failure) => failure,
+            ended => return ended,
+        };
+        match self.make_way(ddl, stop).await? {
+            true => self.run_steps(ddl, stop).await,
+            false => Err(Ended::Failed(refused)),
+        }
     }
 
     /// The intent that is left, and whether a step counted as done because it came with the structures of the copy.
@@ -101,6 +117,7 @@ impl Coordinator {
                 window.structures_may_have(&self.applied.location) || touched.any(|table| window.is_stale(table))
             }),
             taken_for_done: false,
+            refused: None,
             say: &|waits| progress.send_modify(|progress| progress.activity = waits),
         };
         let mut result = Ok(());
@@ -110,8 +127,10 @@ impl Coordinator {
                 break;
             }
         }
-        let taken_for_done = run.taken_for_done;
+        let (taken_for_done, refused) = (run.taken_for_done, run.refused.take());
         if result.is_err() {
+            // As it is stored: of the steps before it none is run again.
+            self.intent = refused;
             // The next one begins with a connection that holds nothing.
             self.control = None;
         }

@@ -15,7 +15,9 @@ use crate::model::{Location, RowMark, SourceTable};
 use crate::mysql::Connector;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Outcome, Parked};
-use crate::snapshot::{CopyProgress, CopySpec, Reread, Rereading, Stopping, drop_leftover, read_again, record};
+use crate::snapshot::{
+    CopyProgress, CopySpec, Reread, Rereading, Stopping, drop_leftover, empty, is_alone, read_again, record,
+};
 
 /// How often stale tables are read again at the window's end, before a person is asked.
 const HEALS: u32 = 5;
@@ -32,7 +34,10 @@ impl Coordinator {
         stop: &mut watch::Receiver<Stop>,
     ) -> Result<(), Ended> {
         let Some(mut window) = self.options.windows.now() else { return Ok(()) };
-        if ddl.again.is_empty() && ddl.emptied.is_empty() {
+        // Those that gave way to it, besides.
+        let way = ddl.over_rows.iter().filter(|table| window.is_stale(table) && !ddl.again.contains(table));
+        let again: Vec<SourceTable> = ddl.again.iter().chain(way).cloned().collect();
+        if again.is_empty() && ddl.emptied.is_empty() {
             return Ok(());
         }
         // A statement on its way is what stale tables wait for.
@@ -50,10 +55,45 @@ impl Coordinator {
                 }
             }
         }
-        for table in &ddl.again {
+        for table in &again {
             self.read_table_again(table, false, &mut window, stop).await?;
         }
         self.take_window(window).await
+    }
+
+    /// Takes away the rows that a statement was refused for, where they may be together as they never were on the source:
+    /// behind a copy they are of several instants. The statement's tables are read again when it has run. False where that
+    /// is not the reason, or where others' rows would go, too.
+    ///
+    /// Killed in between: that they are to be read again is stored before the first row goes.
+    pub(super) async fn make_way(&mut self, ddl: &DdlItem, stop: &watch::Receiver<Stop>) -> Result<bool, Ended> {
+        let Some(mut window) = self.options.windows.now() else { return Ok(false) };
+        if ddl.over_rows.is_empty() || !window.mixes_instants(&self.applied.location) {
+            return Ok(false);
+        }
+        let copy = self.options.copy.clone();
+        for table in &ddl.over_rows {
+            if !is_alone(&copy, table).await? {
+                return Ok(false);
+            }
+            window.mark_stale(table);
+        }
+        self.store_window(&window).await?;
+        self.options.windows.set(Some(window));
+        let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
+        for table in &ddl.over_rows {
+            tracing::info!(%table, "emptied: a DDL statement was refused for rows that are of several instants");
+            self.progress.send_modify(|progress| progress.activity = format!("emptying {table}, to read it again"));
+            let emptied = tokio::select! {
+                biased;
+                () = stopping(stop) => return Err(Ended::Interrupted),
+                emptied = empty(&copy, table, &fence) => emptied?,
+            };
+            if !emptied {
+                return Err(Ended::Fenced);
+            }
+        }
+        Ok(true)
     }
 
     /// Tables that are stale at the window's end are read again there: whatever was logged before is applied, so that the
@@ -110,7 +150,9 @@ impl Coordinator {
         self.progress.send_modify(|progress| progress.activity = format!("reading {table} again"));
         let fence = copy.tables.move_all_lanes(self.options.claimed.epoch, &StoredMark::from(&self.applied));
         let spares_others = window.is_ordered(table);
-        let how = Rereading { makes, spares_others, fence: Some(fence) };
+        // As it is stored with the lanes, so that whoever goes on there knows it again.
+        let place = serde_json::to_string(&StoredMark::from(&self.applied)).ok();
+        let how = Rereading { makes, spares_others, fence: Some(fence), place };
         match self.reading(&copy, table, &how, stop).await? {
             Reread::Done { at, exact, made, rows } => {
                 window.read_again(table, &at, exact);

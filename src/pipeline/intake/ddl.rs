@@ -57,9 +57,10 @@ impl Intake {
         let first_step = self.ddl_steps;
         self.ddl_steps += steps.len() as u32;
         let (done, ran) = oneshot::channel();
-        let Touched { again, emptied, renamed } = touched;
+        let Touched { again, emptied, renamed, over_rows } = touched;
         let place = place.into();
-        self.send(Item::Ddl(DdlItem { steps, first_step, place, again, emptied, renamed, done }), 0).await?;
+        let item = DdlItem { steps, first_step, place, again, emptied, renamed, over_rows, done };
+        self.send(Item::Ddl(item), 0).await?;
         // Its sender goes with the coordinator.
         let end = ran.await.map_err(|_| Gone)?;
         self.bindings.clear();
@@ -229,6 +230,8 @@ struct Touched {
     emptied: Vec<SourceTable>,
     /// Of them, those that have another name behind it.
     renamed: Vec<SourceTable>,
+    /// Their rows, which are of several instants, may not fit what it makes of them.
+    over_rows: Vec<SourceTable>,
 }
 
 impl Touched {
@@ -236,7 +239,10 @@ impl Touched {
         let mut touched = Touched::default();
         for TargetStatement { kind, sources, schema_only, .. } in statements {
             match kind {
-                DdlKind::AlterTable => sources.iter().for_each(|table| touched.alters(table)),
+                DdlKind::AlterTable => {
+                    sources.iter().for_each(|table| touched.alters(table));
+                    touched.over_rows.extend(sources.iter().cloned());
+                }
                 // `a TO b`.
                 DdlKind::RenameTable => {
                     let [from, to] = sources.as_slice() else { continue };
@@ -258,9 +264,12 @@ impl Touched {
                     window.tables().filter(of_it).for_each(|table| touched.empties(table));
                 }
                 // One that waits to be read again may not be there.
-                DdlKind::CreateIndex | DdlKind::DropIndex => {
+                DdlKind::CreateIndex => {
                     sources.iter().filter(|table| window.is_stale(table)).for_each(|table| touched.alters(table));
+                    touched.over_rows.extend(sources.iter().cloned());
                 }
+                // Rows that are alike by a unique key which the source had dropped already have replaced each other here.
+                DdlKind::DropIndex => sources.iter().for_each(|table| touched.alters(table)),
                 DdlKind::CreateDatabase | DdlKind::AlterDatabase | DdlKind::CreateTable => {}
             }
         }
@@ -328,6 +337,7 @@ mod tests {
             starts: Vec::new(),
             stale: vec![table(stale)],
             ordered: Vec::new(),
+            of_copy: true,
         });
         let rules = Rules {
             block_allow: BlockAllowRules::default(),
@@ -339,7 +349,7 @@ mod tests {
         let transform = Transform::new(&rules).unwrap();
         let plan = transform.statement(&DdlInput { schema: "s", text, sql_mode: 0 }).unwrap();
         let DdlPlan::Run(statements) = plan else { panic!("{text} is left out") };
-        let Touched { again, emptied, renamed } = Touched::by(&statements, &window, &transform);
+        let Touched { again, emptied, renamed, .. } = Touched::by(&statements, &window, &transform);
         [again, emptied, renamed].map(|tables| names(&tables).join(","))
     }
 
@@ -356,6 +366,7 @@ mod tests {
             ("TRUNCATE TABLE a", "", "a", ""),
             ("CREATE TABLE a (id INT)", "", "", ""),
             ("CREATE INDEX i ON a (c)", "", "", ""),
+            ("DROP INDEX i ON a", "a", "", ""),
             ("CREATE INDEX i ON waits (c)", "waits", "", ""),
         ] {
             assert_eq!(touched(text, "waits"), [again, emptied, renamed], "{text}");
