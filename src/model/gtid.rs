@@ -290,8 +290,8 @@ impl MysqlGtidSet {
 
     /// What of it is of one source.
     pub fn of(&self, sid: Uuid) -> MysqlGtidSet {
-        let of_it = self.sids.iter().filter(|((other, _), _)| *other == sid);
-        MysqlGtidSet { sids: Arc::new(of_it.map(|(key, ranges)| (key.clone(), ranges.clone())).collect()) }
+        let of_it = self.all().iter().filter(|((other, _), _)| *other == sid).cloned().collect();
+        MysqlGtidSet { sids: Arc::new(of_it), ahead: Ahead::default() }
     }
 
     /// All ranges as `(sid, tag, [(start, end exclusive)])`, sorted by UUID and tag.
