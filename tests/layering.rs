@@ -28,7 +28,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("upstream", &["binlog", "error", "model", "mysql"]),
     ("relay", &["binlog", "error", "model", "store"]),
     ("decode", &["binlog", "error", "model", "row"]),
-    ("transform", &["error", "model"]),
+    ("transform", &["error", "model", "row"]),
     ("dispatch", &["model", "row", "schema"]),
     ("apply", &["dispatch", "downstream", "error", "meta", "model", "mysql", "row", "schema"]),
     ("checkpoint", &["error", "meta", "model"]),

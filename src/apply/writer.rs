@@ -208,8 +208,8 @@ impl Writer {
             }
             stats.rows += info.rows;
             stats.bytes += sql.len() as u64;
-            // A replay deletes what may be gone already.
-            if info.counts && !shape.safe.covers(&info.table) {
+            // A replay deletes what may be gone already, and a filter may have left out what made a row.
+            if info.counts && !info.table.selective && !shape.safe.covers(&info.table) {
                 stats.unmatched += info.rows.saturating_sub(matched);
             }
         }

@@ -37,8 +37,8 @@ const TASK_FILE: &str = "name: t\ntask-mode: all\ntarget-database: {host: h, por
 fn outcome(read: Result<Checked, Vec<String>>) -> Outcome {
     let (config, refused, notes) = match read {
         Ok(Checked::Source(config)) => {
-            let (refused, notes) = (config.refusals(), config.notes());
-            (Checked::Source(config), refused, notes)
+            let notes = config.notes();
+            (Checked::Source(config), Vec::new(), notes)
         }
         Ok(Checked::Task(task)) => {
             let refused = task.subtasks.iter().flat_map(SubtaskConfig::refusals).collect();
@@ -167,7 +167,8 @@ fn sample(table: &str, key: &Key) -> Option<Node> {
         (_, "secret-key-path") => yaml("/nowhere"),
         ("instance", "block-allow-list") => yaml("l2"),
         ("task", "filters" | "block-allow-list") => None,
-        ("source", "filters") => yaml("[{schema-pattern: a}]"),
+        ("source", "filters") => yaml("[{schema-pattern: a, action: Ignore}]"),
+        ("filter", "action") => yaml("Ignore"),
         ("task", "column-mappings") => yaml("{c: {}}"),
         ("instance", "syncer-thread") => yaml("3"),
         ("route", "extract-table") => yaml("{table-regexp: '^a(.*)$', target-column: c}"),
@@ -263,18 +264,10 @@ fn every_key_of_a_source_is_what_its_line_says() {
     prove_all("security", SECURITY, &base, &["from", "security"], source, &[]);
     prove_all("purge", PURGE, &base, &["purge"], source, &[]);
     prove_all("checker", CHECKER, &base, &["checker"], source, &[]);
-    // A filter is refused whatever is in it.
-    for key in FILTER {
-        let filter = with(
-            &Node::from_yaml("{schema-pattern: a}").unwrap(),
-            &[key.name],
-            Node::text(match key.name {
-                "action" => "Ignore",
-                _ => "own",
-            }),
-        );
-        assert_eq!(source(&with(&base, &["filters"], Node::List(vec![filter]))).refused.len(), 1, "{}", key.name);
-    }
+    let filters = with(&base, &["filters"], Node::from_yaml("[{schema-pattern: a, action: Do}]").unwrap());
+    prove_all("filter", FILTER, &filters, &["filters", "0"], source, &[]);
+    let aimless = source(&with(&base, &["filters"], Node::from_yaml("[{schema-pattern: a}]").unwrap()));
+    assert!(aimless.refused.len() == 1 && aimless.refused[0].contains("`Ignore`"), "{:?}", aimless.refused);
 }
 
 #[test]
@@ -339,17 +332,18 @@ fn names_lead_where_they_say() {
         ("loader-config-name: o, ", "loader: {pool-size: 9}, ", Some(Class::Acts)),
         ("loaders: {o: {}}", "loaders: {o: {pool-size: 9}}", Some(Class::Acts)),
         ("validators: {v: {}}", "validators: {v: {mode: fast}}", Some(Class::Refused)),
-        ("{source-id: s,", "{source-id: s, filter-rules: [f],", Some(Class::Refused)),
+        ("{source-id: s,", "{source-id: s, filter-rules: [f],", Some(Class::Acts)),
         ("{source-id: s,", "{source-id: s, expression-filters: [e],", Some(Class::Refused)),
         ("{source-id: s,", "{source-id: s, column-mapping-rules: [c],", Some(Class::Refused)),
         ("route-rules: [r], ", "", Some(Class::Acts)),
     ] {
         let mut text = TASK_FILE.replace(from, to);
-        text += "filters: {f: {schema-pattern: a}}\nexpression-filter: {e: {schema: a, table: b}}\n";
+        text += "filters: {f: {schema-pattern: a, action: Do}}\nexpression-filter: {e: {schema: a, table: b}}\n";
         // What is defined must be used, and what is used must be defined.
-        for (entry, reference) in
-            [("filters: {f: {schema-pattern: a}}\n", "[f]"), ("expression-filter: {e: {schema: a, table: b}}\n", "[e]")]
-        {
+        for (entry, reference) in [
+            ("filters: {f: {schema-pattern: a, action: Do}}\n", "[f]"),
+            ("expression-filter: {e: {schema: a, table: b}}\n", "[e]"),
+        ] {
             if !text.contains(reference) {
                 text = text.replace(entry, "");
             }
@@ -454,8 +448,6 @@ fn every_field_is_read_outside_of_config() {
         "is_sharding",
         "shard_mode",
         "strict_collation",
-        "filters",
-        "filter_rules",
         "expression_filters",
         "mode",
     ];

@@ -11,8 +11,8 @@ fn file(path: &str) -> String {
 #[test]
 fn samples_have_every_key_with_its_default() {
     let toml: &[Keys] = &[WORKER, AGENT];
-    let source: &[Keys] = &[SOURCE, DATABASE, SECURITY, PURGE, CHECKER];
-    let task: &[Keys] = &[TASK, INSTANCE, META, LIST, TABLE, ROUTE, DUMP, LOAD, SYNC];
+    let source: &[Keys] = &[SOURCE, DATABASE, SECURITY, PURGE, CHECKER, FILTER];
+    let task: &[Keys] = &[TASK, INSTANCE, META, LIST, TABLE, ROUTE, FILTER, DUMP, LOAD, SYNC];
     for (name, tables) in [("dm-agent.toml", toml), ("source.yaml", source), ("task.yaml", task)] {
         let text = file(&format!("config/{name}"));
         for key in tables.iter().flat_map(|table| table.iter()) {
@@ -51,6 +51,8 @@ fn must_differ(name: &str) -> bool {
         "ssl-ca",
         "ssl-cert",
         "ssl-key",
+        "events",
+        "sql-pattern",
     ]
     .contains(&name)
 }
@@ -123,6 +125,7 @@ fn readme_tables_are_those_of_the_code() {
         ("meta", META),
         ("block-allow-list", LIST),
         ("routes", ROUTE),
+        ("filters", FILTER),
         ("mydumpers", DUMP),
         ("loaders", LOAD),
         ("syncers", SYNC),

@@ -163,7 +163,11 @@ pub(super) const SOURCE: Keys = &[
     acts("from", Part("must be given"), "the server and the account"),
     acts("purge", Part("defaults"), "when relay log that no task needs is removed"),
     acts("checker", Part("defaults"), "when tasks that failed are resumed by themselves"),
-    refused("filters", Part("none"), "remove it, or use `block-allow-list` in the task"),
+    acts(
+        "filters",
+        Part("none"),
+        "event filters for all its tasks; where a task has one for the same patterns, that counts",
+    ),
     noted("enable", Flag(true), "a source that exists is used; remove it with `operate-source stop`"),
     noted("relay-dir", Text("relay-dir"), "the relay log is in `agent.state-dir`"),
     noted("meta-dir", Text(""), "there is no such directory"),
@@ -225,13 +229,16 @@ pub(super) const CHECKER: Keys = &[
 
 /// An event filter, of a source or a task.
 pub(super) const FILTER: Keys = &[
-    refused("schema-pattern", Open("must be given"), FILTERS),
-    refused("table-pattern", Text(""), FILTERS),
-    refused("events", Texts, FILTERS),
-    refused("sql-pattern", Texts, FILTERS),
-    refused("action", Text("Do"), FILTERS),
+    acts("schema-pattern", Open("must be given"), "source schemas; `*` at the end, `?`, `[…]`"),
+    acts("table-pattern", Text(""), "source tables; empty: the whole schema"),
+    acts("events", Texts, "DM's names of row changes and statements, see below"),
+    acts("sql-pattern", Texts, "regular expressions, looked for in the text of statements"),
+    acts(
+        "action",
+        Open("must be given"),
+        "`Ignore`: leave out what is named, `Do`: leave out all else, `Error`: stop the task at it",
+    ),
 ];
-const FILTERS: &str = "remove the filter, or use `block-allow-list`";
 
 /// A task file.
 pub(super) const TASK: Keys = &[
@@ -254,7 +261,7 @@ pub(super) const TASK: Keys = &[
     acts("black-white-list", Part("none"), "old name of `block-allow-list`"),
     acts("routes", Part("none"), "where tables go, by name"),
     acts("syncers", Part("none"), "how changes are applied, by name"),
-    refused("filters", Part("none"), FILTERS),
+    acts("filters", Part("none"), "which row changes and statements are left out, by name"),
     refused("expression-filter", Part("none"), "remove it; filter the rows downstream, with a view"),
     refused(
         "column-mappings",
@@ -295,7 +302,7 @@ pub(super) const ETCD: Keys = &[
     acts("source-id", Open("must be given"), "the source"),
     acts("meta", Part("none"), "where it starts"),
     acts("route-rules", Part("none"), "where tables go"),
-    refused("filter-rules", Part("none"), FILTERS),
+    acts("filter-rules", Part("none"), "which events are left out"),
     refused("mapping-rule", Part("none"), "remove it"),
     refused("ValidatorCfg", Part("none"), "set `mode` to `none`"),
 ];
@@ -314,7 +321,7 @@ pub(super) const INSTANCE: Keys = &[
     acts("syncer-config-name", Part("none"), "name of an entry of `syncers`"),
     acts("syncer", Part("none"), "the same, written in place"),
     acts("syncer-thread", Int(0), "`worker-count`, written in place"),
-    refused("filter-rules", Part("none"), FILTERS),
+    acts("filter-rules", Part("none"), "names of `filters`"),
     refused("expression-filters", Part("none"), "remove it"),
     refused("column-mapping-rules", Part("none"), "remove it"),
     refused("validator-config-name", Part("none"), "name an entry whose `mode` is `none`, or remove it"),

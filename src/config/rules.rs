@@ -96,7 +96,7 @@ impl Extract {
     }
 }
 
-/// An event filter. Kept as it is written; no version of this agent evaluates it yet.
+/// An event filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterRule {
     /// Its name in the task file; `filter-01`, … where the file came without names.
@@ -124,10 +124,22 @@ impl FilterRule {
             table_pattern: section.text("table-pattern").unwrap_or_default(),
             events: section.texts("events").unwrap_or_default(),
             sql_pattern: section.texts("sql-pattern").unwrap_or_default(),
-            action: section.choice("action", ACTIONS).unwrap_or("Do").to_owned(),
+            action: section.choice("action", ACTIONS).unwrap_or_default().to_owned(),
         };
+        if section.node("action").is_none() {
+            section.problem("action", "is missing; give `Ignore` to leave out what the rule names, `Do` to leave out all else, or `Error` to stop at it");
+        }
         section.finish();
         rule
+    }
+
+    /// Whether both are for the same tables, as DM compares them.
+    pub(super) fn is_for_the_same_as(&self, other: &FilterRule, case_sensitive: bool) -> bool {
+        let same = |one: &str, other: &str| match case_sensitive {
+            true => one == other,
+            false => one.to_lowercase() == other.to_lowercase(),
+        };
+        same(&self.schema_pattern, &other.schema_pattern) && same(&self.table_pattern, &other.table_pattern)
     }
 
     pub(super) fn to_node(&self) -> Node {

@@ -133,16 +133,6 @@ impl SourceConfig {
         yaml::write(&self.to_node(Secrets::Plain))
     }
 
-    /// What this file asks for and this version cannot do. It must be refused while this is not empty.
-    pub fn refusals(&self) -> Vec<String> {
-        let mut refusals = Vec::new();
-        if !self.filters.is_empty() {
-            refusals
-                .push(format!("`filters` is not supported by this version; {}", keys::remedy(keys::SOURCE, "filters")));
-        }
-        refusals
-    }
-
     /// What this file says that has no effect here, a line each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.kept.notes("");

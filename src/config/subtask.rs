@@ -191,8 +191,8 @@ impl SubtaskConfig {
     pub fn inherit(&mut self, source: &SourceConfig) {
         self.case_sensitive |= source.case_sensitive;
         for filter in &source.filters {
-            let pattern = |rule: &FilterRule| (rule.schema_pattern.clone(), rule.table_pattern.clone());
-            if !self.filter_rules.iter().any(|rule| pattern(rule) == pattern(filter)) {
+            let case_sensitive = self.case_sensitive;
+            if !self.filter_rules.iter().any(|rule| rule.is_for_the_same_as(filter, case_sensitive)) {
                 self.filter_rules.push(filter.clone());
             }
         }

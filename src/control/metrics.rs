@@ -41,12 +41,13 @@ fn task_families(page: &mut Page, status: &AgentStatus) {
         }
     }
     type Count = fn(&TaskStatus) -> u64;
-    let counters: [(&str, &str, Count); 7] = [
+    let counters: [(&str, &str, Count); 8] = [
         ("dm_agent_task_rows_total", "row changes applied", |t| t.totals.rows),
         ("dm_agent_task_transactions_total", "source transactions applied", |t| t.totals.transactions),
         ("dm_agent_task_applied_bytes_total", "binlog bytes applied", |t| t.totals.bytes),
         ("dm_agent_task_sent_bytes_total", "bytes of SQL sent downstream", |t| t.totals.sent_bytes),
         ("dm_agent_task_unmatched_total", "updates and deletes that met no row", |t| t.totals.unmatched),
+        ("dm_agent_task_filtered_rows_total", "row changes that filters left out", |t| t.totals.filtered_rows),
         ("dm_agent_task_starts_total", "times applying was begun: starts, resumes, tries of its own", |t| t.starts),
         ("dm_agent_task_errors_total", "times the task failed", |t| t.failed),
     ];

@@ -206,11 +206,13 @@ pub fn parked_by_agent(reason: ParkReason, park: &Park) -> Option<Failure> {
 
 fn sync_status(task: &TaskStatus, source: &SourceStatus) -> pb::SyncStatus {
     let flushed = task.flushed.as_ref().map(|l| &l.0);
-    let rows = i64::try_from(task.totals.rows).unwrap_or(i64::MAX);
+    // DM counts what filters leave out, too.
+    let seen = task.totals.rows.saturating_add(task.totals.filtered_rows);
+    let rows = i64::try_from(seen).unwrap_or(i64::MAX);
     let rate = whole(task.rows_per_second);
     let since = task.started.elapsed().map_or(0.0, |since| since.as_secs_f64());
     // DM's: rows since the start by seconds since the start, of which it counts whole ones.
-    let total_rate = if since < 1.0 { rate } else { whole(task.totals.rows as f64 / since) };
+    let total_rate = if since < 1.0 { rate } else { whole(seen as f64 / since) };
     pb::SyncStatus {
         total_events: rows,
         total_tps: total_rate,

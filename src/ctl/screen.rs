@@ -166,6 +166,9 @@ fn put_task(page: &mut Page, task: &Task, now_ms: i64, progress: &mut Progress) 
     let (rows, bytes) = (task.rows_per_second, rate(task.bytes_per_second));
     page.row("speed", &format!("{rows:.0} rows/s, {bytes}; {} rows so far", task.rows_total));
     put_catch_up(page, task, progress);
+    if task.filtered_rows_total > 0 {
+        page.row("filtered", &format!("{} rows left out by filters so far", task.filtered_rows_total));
+    }
     if task.unmatched_total > 0 {
         let found = "updates or deletes met no row since the agent's start: the target is not what the source was";
         page.row("DIFFERENCE", &format!("{} {found}", task.unmatched_total));

@@ -138,7 +138,9 @@ impl GroupBuilder {
     pub fn push(&mut self, change: &Change, skip: &[LaneSkip]) -> Result<(), DispatchError> {
         self.rows += 1;
         self.bytes += change.bytes();
-        if self.one_sequence || change.table().is_ordered() || change.lacks_key() {
+        let table = change.table();
+        let as_it_is = table.selective && !self.safe.covers(table);
+        if self.one_sequence || table.is_ordered() || as_it_is || change.lacks_key() {
             return self.push_in_order(change, skip);
         }
         let mut keys = std::mem::take(&mut self.keys);

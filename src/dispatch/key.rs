@@ -220,6 +220,7 @@ mod tests {
             lane_rule: LaneRule::Pinned,
             dialect: Dialect::MySql,
             loose_engine: None,
+            selective: false,
         };
         let image = |bytes| RowImage { present: None, bytes, resolved_json: &[] };
         let key = |bytes, columns: &[usize]| key_of(&table, image(bytes), columns).unwrap();

@@ -113,6 +113,12 @@ catalogue! {
     ConfigSource = 20036, Config, Internal, Medium, "Please check the source configuration.";
     /// A task configuration does not parse or is inconsistent.
     ConfigTask = 20003, Config, Internal, Medium, "Please check the task configuration.";
+    /// An event filter does not compile.
+    FilterRules = 20037, Config, Internal, High, "Please check the `filters` config in source and task configuration files.";
+    /// An expression filter has expressions for more than one kind of change.
+    ExpressionKinds = 20039, Config, Internal, High, "If you want to filter by A or B, please write two filters.";
+    /// An expression is not understood.
+    ExpressionGrammar = 20041, Config, Internal, High, "Please check the `expression-filters` config in task configuration file.";
     /// A task without a name.
     TaskNameEmpty = 20004, Config, Internal, Medium, "Please check the `name` config in task configuration file.";
     /// The start time lies behind the last binlog.
@@ -129,6 +135,8 @@ catalogue! {
     PurgeArguments = 30042, RelayUnit, Internal, High, "";
     /// A statement-format change was found in the binlog.
     StatementFormat = 36014, SyncUnit, Internal, High, "Please set `binlog_format` to ROW on the upstream. What it logged as statements before stays in its binlog: make each of these changes downstream by hand, then `binlog skip` it.";
+    /// A filter forbids an event.
+    EventFilter = 36015, SyncUnit, Internal, High, "";
     /// A statement to be run in place of an event names no schema.
     NoSchemaName = 36024, SyncUnit, Internal, Low, "";
     /// A statement to be run in place of an event is no DDL.

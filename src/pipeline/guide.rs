@@ -35,7 +35,7 @@ impl Guide for TaskGuide {
     }
 
     fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
-        let statements = match self.transform.statement(&DdlInput { schema, text: sql, sql_mode: 0 })? {
+        let statements = match self.transform.definition(&DdlInput { schema, text: sql, sql_mode: 0 })? {
             DdlPlan::Skip { .. } => return Ok(Vec::new()),
             DdlPlan::Run(statements) => statements,
         };

@@ -135,6 +135,14 @@ impl TableFilter for Wanted<'_> {
     }
 }
 
+/// Whether filters are asked about rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filters {
+    Ask,
+    /// They were, about what these rows undo.
+    Asked,
+}
+
 /// What intake asks the downstream.
 enum Question<'a> {
     /// What a table looks like.
@@ -313,6 +321,10 @@ impl Intake {
     }
 
     async fn rows(&mut self, event: RowsEvent, lsn: u64) -> Result<(), End> {
+        self.rows_past(Filters::Ask, event, lsn).await
+    }
+
+    async fn rows_past(&mut self, filters: Filters, event: RowsEvent, lsn: u64) -> Result<(), End> {
         if !self.exceptions.0.is_empty()
             && let Some(exception) = self.exceptions.at(&event.span.start()).cloned()
             && !self.rows_go_on(&event, &exception).await?
@@ -321,6 +333,13 @@ impl Intake {
         }
         let source = &event.layout.source;
         if self.window.as_ref().is_some_and(|window| window.leaves_out(source, self.gtid.as_ref(), &self.open)) {
+            return Ok(());
+        }
+        // A table of which nothing comes does not have to be there downstream.
+        if filters == Filters::Ask
+            && !self.transform.changes(source, event.rows.kind()).map_err(|failure| failure.at(self.place(&event)))?
+        {
+            self.leave_out(event.rows.len());
             return Ok(());
         }
         let bound = match self.binding(&event).await {
@@ -337,6 +356,15 @@ impl Intake {
         self.sent_rows = true;
         let event = Arc::new(ChangeEvent { table, rows, first, span });
         Ok(self.send(Item::Changes { event, lsn }, bytes).await?)
+    }
+
+    /// A filter does not let rows pass.
+    fn leave_out(&self, rows: usize) {
+        // What is applied wakes who looks at it.
+        self.progress.send_if_modified(|progress| {
+            progress.filtered_rows += rows as u64;
+            false
+        });
     }
 
     /// The coordinator may have changed it.

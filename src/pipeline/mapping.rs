@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Failure};
 use crate::model::TargetTable;
 use crate::schema::{BoundTable, TableRule};
-use crate::transform::{BlockAllowRules, RouteRule, Rules};
+use crate::transform::{BlockAllowRules, FilterRule, RouteRule, Rules};
 
 /// The task's part: everything but the number of lanes and the tables' keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct TaskMapping {
     pub one_sequence: bool,
     block_allow: BlockAllowRules,
     routes: Vec<RouteRule>,
+    /// Versions before filters wrote none.
+    #[serde(default)]
+    filters: Vec<FilterRule>,
     case_sensitive: bool,
 }
 
@@ -33,6 +36,7 @@ impl TaskMapping {
             one_sequence,
             block_allow: rules.block_allow.clone(),
             routes: rules.routes.clone(),
+            filters: rules.filters.clone(),
             case_sensitive: rules.case_sensitive,
         }
     }
@@ -42,6 +46,7 @@ impl TaskMapping {
         Rules {
             block_allow: self.block_allow.clone(),
             routes: self.routes.clone(),
+            filters: self.filters.clone(),
             case_sensitive: self.case_sensitive,
             ..now.clone()
         }
@@ -130,12 +135,20 @@ mod tests {
     use super::*;
     use crate::dispatch::testing::table;
     use crate::model::Flavor;
+    use crate::transform::FilterAction;
 
     #[test]
     fn the_tasks_part_comes_back() {
         let rules = Rules {
             block_allow: BlockAllowRules { do_dbs: vec!["~^a".into()], ..Default::default() },
             routes: vec![RouteRule { schema_pattern: "a*".into(), target_schema: "b".into(), ..Default::default() }],
+            filters: vec![FilterRule {
+                schema_pattern: "a*".into(),
+                table_pattern: String::new(),
+                events: vec!["delete".into()],
+                sql_pattern: Vec::new(),
+                action: FilterAction::Ignore,
+            }],
             case_sensitive: true,
             meta_schema: "dm_meta".into(),
             flavor: Flavor::MySql,
@@ -146,6 +159,12 @@ mod tests {
         let other = Rules { routes: Vec::new(), ..rules.clone() };
         assert_eq!(back.rules(&other), rules);
         assert_ne!(TaskMapping::of(&other, true), mapping);
+        let unfiltered = Rules { filters: Vec::new(), ..rules.clone() };
+        assert_ne!(TaskMapping::of(&unfiltered, true), mapping);
+        // As versions before filters wrote it.
+        let mut before: serde_json::Value = serde_json::from_str(&mapping.to_text()).unwrap();
+        before.as_object_mut().unwrap().remove("filters").unwrap();
+        assert_eq!(TaskMapping::parse(&before.to_string()).unwrap(), TaskMapping::of(&unfiltered, true));
         assert!(TaskMapping::parse("{").is_err());
     }
 

@@ -98,6 +98,8 @@ pub struct Progress {
     pub transactions: u64,
     /// Updates and deletes that met no row.
     pub unmatched: u64,
+    /// Row changes that filters left out, of tables that are wanted.
+    pub filtered_rows: u64,
     /// Bytes of SQL sent downstream.
     pub sent_bytes: u64,
     /// How long groups took from being dealt out to the last lane's commit.

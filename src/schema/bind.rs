@@ -125,6 +125,9 @@ pub struct BoundTable {
     pub other_unique: Vec<usize>,
     /// How a row's lane is found.
     pub lane_rule: LaneRule,
+    /// Some rows that are on the source may be missing downstream, since filters leave changes out: outside safe mode each
+    /// change is sent as it is, in source order, and need not meet a row.
+    pub selective: bool,
     /// What is hashed for it begins with this: the target's name.
     pub lane_prefix: Vec<u8>,
     /// The downstream's SQL.
@@ -165,6 +168,12 @@ impl BoundTable {
         self.identity = identity;
         self.lane_rule = spread.map_or(LaneRule::Pinned, LaneRule::Spread);
         Ok(())
+    }
+
+    /// Makes it one of which filters leave changes out. A sum of changes would be another thing then (an update that meets
+    /// no row must not make one), and an update that changes the key leads nowhere: all of it goes to one lane.
+    pub fn make_selective(&mut self) {
+        (self.selective, self.lane_rule) = (true, LaneRule::Pinned);
     }
 
     /// Whether source order must be kept row by row: there is no key to tell rows apart.
@@ -223,6 +232,7 @@ pub fn bind_with(
         identity,
         other_unique,
         lane_rule,
+        selective: false,
         lane_prefix: [target.0.schema.as_bytes(), b"\0", target.0.table.as_bytes()].concat(),
         dialect,
         loose_engine: structure.loose_engine.clone(),

@@ -1,9 +1,12 @@
 //! From configuration to connections and rules.
 
-use crate::config::{DatabaseConfig, Pem as ConfigPem, SecretKey, Security, SubtaskConfig};
+use crate::config::{
+    DatabaseConfig, FilterRule as ConfigFilter, Pem as ConfigPem, SecretKey, Security, SourceConfig, SubtaskConfig,
+};
+use crate::error::Failure;
 use crate::model::Flavor;
 use crate::mysql::{Endpoint, Pem, TlsFiles};
-use crate::transform::{BlockAllowRules, RouteRule, Rules};
+use crate::transform::{BlockAllowRules, FilterAction, FilterRule, RouteRule, Rules, Transform};
 
 /// An endpoint with the password in plain text.
 pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint {
@@ -33,6 +36,19 @@ pub fn tls_files(security: &Security) -> TlsFiles {
     }
 }
 
+/// Compiles the filters of a source, which all its tasks inherit.
+pub fn compile_filters(source: &SourceConfig) -> Result<(), Vec<Failure>> {
+    let rules = Rules {
+        block_allow: BlockAllowRules::default(),
+        routes: Vec::new(),
+        filters: source.filters.iter().map(filter).collect(),
+        case_sensitive: source.case_sensitive,
+        meta_schema: String::new(),
+        flavor: Flavor::MySql,
+    };
+    Transform::new(&rules).map(|_| ())
+}
+
 /// A subtask's rules for names.
 pub fn rules(subtask: &SubtaskConfig, flavor: Flavor) -> Rules {
     let pairs = |tables: &[crate::config::TablePattern]| {
@@ -56,8 +72,23 @@ pub fn rules(subtask: &SubtaskConfig, flavor: Flavor) -> Rules {
                 target_table: route.target_table.clone(),
             })
             .collect(),
+        filters: subtask.filter_rules.iter().map(filter).collect(),
         case_sensitive: subtask.case_sensitive,
         meta_schema: subtask.meta_schema.clone(),
         flavor,
+    }
+}
+
+fn filter(filter: &ConfigFilter) -> FilterRule {
+    FilterRule {
+        schema_pattern: filter.schema_pattern.clone(),
+        table_pattern: filter.table_pattern.clone(),
+        events: filter.events.clone(),
+        sql_pattern: filter.sql_pattern.clone(),
+        action: match filter.action.as_str() {
+            "Ignore" => FilterAction::Ignore,
+            "Error" => FilterAction::Error,
+            _ => FilterAction::Do,
+        },
     }
 }

@@ -215,7 +215,9 @@ fn check_statements(subtask: &SubtaskConfig, flavor: Flavor, statements: &[Strin
         let plan = |schema: &str| transform.statement(&DdlInput { schema, text, sql_mode: 0 });
         match plan("") {
             Ok(DdlPlan::Run(_)) => {}
-            Ok(DdlPlan::Skip { reason }) => return refuse(format!("the statement has no effect downstream: {reason}")),
+            Ok(DdlPlan::Skip { reason, .. }) => {
+                return refuse(format!("the statement has no effect downstream: {reason}"));
+            }
             Err(failure) if failure.known_code() == Some(Code::StatementFormat) => {
                 return refuse("only support replace or inject with DDL currently".to_owned());
             }

@@ -6,10 +6,11 @@ use mysql_async::Conn;
 
 use super::api::SourceResult;
 use super::broken::{SOURCE_REMEDY, damaged};
-use super::endpoint::endpoint;
+use super::endpoint::{compile_filters, endpoint};
 use super::records::{SourceRecord, check_form};
 use super::source::{Settings, Source, remove_relay_dir};
 use super::start::{complete_gtids, connect};
+use super::tasks::all;
 use super::{SourceEntry, Supervisor, read, store_failure, write};
 use crate::config::{DatabaseConfig, SecretKey, SourceConfig};
 use crate::error::{Code, Failure};
@@ -447,8 +448,9 @@ pub(super) fn said(config: &SourceConfig) -> String {
 
 fn parse(yaml: &str) -> Result<SourceConfig, Failure> {
     let config = SourceConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigSource))?;
-    let refused = config.refusals();
-    if refused.is_empty() { Ok(config) } else { Err(Failure::new(Code::ConfigSource, refused.join("; "))) }
+    // A master's source is taken as it is: what is wrong with its filters stops the tasks that they are for.
+    compile_filters(&config).map_err(|problems| all(Code::ConfigSource, &problems))?;
+    Ok(config)
 }
 
 /// What a master stores of a source.
@@ -458,8 +460,7 @@ pub(super) fn parse_toml(id: &str, toml: &str) -> Result<SourceConfig, Failure> 
         let other = &config.source_id;
         return Err(Failure::new(Code::ConfigSource, format!("the configuration of source {id} is that of {other}")));
     }
-    let refused = config.refusals();
-    if refused.is_empty() { Ok(config) } else { Err(Failure::new(Code::ConfigSource, refused.join("; "))) }
+    Ok(config)
 }
 
 fn flavor(text: &str) -> Result<Flavor, Failure> {

@@ -156,6 +156,7 @@ impl Meter {
         self.present.rows = progress.rows;
         self.present.transactions = progress.transactions;
         self.present.unmatched = progress.unmatched;
+        self.present.filtered_rows = progress.filtered_rows;
         self.present.sent_bytes = progress.sent_bytes;
         // Groups that were applied since are told together, and are of one age within a moment.
         let groups = progress.groups.count.saturating_sub(self.present.groups.count);
@@ -192,6 +193,7 @@ impl Meter {
             rows: a.rows + b.rows,
             transactions: a.transactions + b.transactions,
             unmatched: a.unmatched + b.unmatched,
+            filtered_rows: a.filtered_rows + b.filtered_rows,
             bytes: a.bytes + b.bytes,
             sent_bytes: a.sent_bytes + b.sent_bytes,
             groups: a.groups.plus(&b.groups),

@@ -148,6 +148,8 @@ pub struct Totals {
     pub transactions: u64,
     /// Updates and deletes that met no row.
     pub unmatched: u64,
+    /// Row changes of wanted tables that filters left out.
+    pub filtered_rows: u64,
     /// Bytes of binlog applied.
     pub bytes: u64,
     /// Bytes of SQL sent downstream.

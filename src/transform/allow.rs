@@ -108,7 +108,8 @@ mod tests {
     fn list(block_allow: BlockAllowRules, case_sensitive: bool) -> AllowList {
         let mut problems = Vec::new();
         let meta_schema = "dm_meta".to_owned();
-        let rules = Rules { block_allow, routes: vec![], case_sensitive, meta_schema, flavor: Flavor::MySql };
+        let rules =
+            Rules { block_allow, routes: vec![], filters: vec![], case_sensitive, meta_schema, flavor: Flavor::MySql };
         let list = AllowList::new(&rules, &mut problems);
         assert_eq!(problems, vec![]);
         list
@@ -191,7 +192,14 @@ mod tests {
             ..Default::default()
         };
         let meta_schema = "dm_meta".to_owned();
-        let rules = Rules { block_allow, routes: vec![], case_sensitive: false, meta_schema, flavor: Flavor::MySql };
+        let rules = Rules {
+            block_allow,
+            routes: vec![],
+            filters: vec![],
+            case_sensitive: false,
+            meta_schema,
+            flavor: Flavor::MySql,
+        };
         let mut problems = Vec::new();
         AllowList::new(&rules, &mut problems);
         let places: Vec<_> = problems.iter().map(|failure| failure.message.split(':').next().unwrap()).collect();

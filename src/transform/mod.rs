@@ -1,4 +1,4 @@
-//! What is replicated and under which name: block-allow list, routes, for rows and for DDL.
+//! What is replicated and under which name: block-allow list, event filters, routes, for rows and for DDL.
 //!
 //! [`Transform`] answers two questions and has no other state than a cache: where do rows of a table go, and what must be
 //! run on the target for a statement of the source. Both go through the same list and the same routes, so that a table's
@@ -8,19 +8,20 @@
 //! ```text
 //! pattern ◄── regexp        names against `*`, `?`, `[..]`, `~expression`
 //!    ▲
-//! allow, route              wanted? which name?
+//! allow, filter, route      wanted? which of its events? which name?
 //!    ▲
 //! ddl: lex ─► parse ─► plan statements: spans of names ─► filtered, renamed, split
 //! ```
 //!
-//! Event filters decide between `parse` and `plan` of a statement and beside [`Transform::table`] for rows; expression
-//! filters need rows, so they are a type of their own that the pipeline asks after it.
+//! Event filters decide in `plan` of a statement, and in [`Transform::changes`] for rows.
 
 // A `Failure` is large, and made once before a task parks; boxing it would burden every caller for nothing.
 #![allow(clippy::result_large_err)]
 
 mod allow;
 mod ddl;
+mod events;
+mod filter;
 mod pattern;
 mod regexp;
 mod route;
@@ -33,13 +34,15 @@ pub use ddl::{
     ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement,
     create_columns,
 };
-pub use rules::{BlockAllowRules, RouteRule, Rules};
+pub use rules::{BlockAllowRules, FilterAction, FilterRule, RouteRule, Rules};
 
 use allow::AllowList;
+use filter::{EventFilter, Filters, Verdict};
 use route::Router;
 
 use crate::error::Failure;
-use crate::model::{Flavor, SourceTable, TargetTable};
+use crate::model::{Flavor, SourceTable, TableName, TargetTable};
+use crate::row::ChangeKind;
 
 /// Tables whose target is remembered. A source with more of them in use asks the rules again now and then.
 const CACHED_TABLES: usize = 16_384;
@@ -49,8 +52,19 @@ const CACHED_TABLES: usize = 16_384;
 pub struct Transform {
     allow: AllowList,
     router: Router,
+    filter: EventFilter,
+    /// No rules, for what filters are not asked about.
+    no_filter: EventFilter,
     flavor: Flavor,
-    targets: RwLock<HashMap<SourceTable, Option<TargetTable>>>,
+    known: RwLock<HashMap<SourceTable, Known>>,
+}
+
+/// What the rules say of a table.
+#[derive(Debug, Clone)]
+struct Known {
+    target: Option<TargetTable>,
+    /// What becomes of its inserts, updates and deletes.
+    changes: [Verdict; 3],
 }
 
 impl Transform {
@@ -59,8 +73,10 @@ impl Transform {
         let mut problems = Vec::new();
         let allow = AllowList::new(rules, &mut problems);
         let router = Router::new(rules, &mut problems);
+        let filter = EventFilter::new(rules, &mut problems);
         if problems.is_empty() {
-            Ok(Transform { allow, router, flavor: rules.flavor, targets: RwLock::new(HashMap::new()) })
+            let no_filter = EventFilter::new(&Rules { filters: Vec::new(), ..rules.clone() }, &mut problems);
+            Ok(Transform { allow, router, filter, no_filter, flavor: rules.flavor, known: RwLock::new(HashMap::new()) })
         } else {
             Err(problems)
         }
@@ -69,34 +85,79 @@ impl Transform {
     /// Where rows and statements of a table go; `None` where the block-allow list does not want them. Fails where two
     /// routes claim the table. Cheap for a table that was asked for before.
     pub fn table(&self, source: &SourceTable) -> Result<Option<TargetTable>, Failure> {
+        self.known(source, |known| known.target.clone())
+    }
+
+    /// Whether changes of that kind of a wanted table are replicated; fails where a filter forbids them.
+    pub fn changes(&self, source: &SourceTable, kind: ChangeKind) -> Result<bool, Failure> {
+        let (place, event) = filter::place_of(kind);
+        match self.known(source, |known| known.changes[place])? {
+            Verdict::Do => Ok(true),
+            Verdict::Ignore => Ok(false),
+            Verdict::Error => Err(filter::forbidden(Some(event), &source.0.schema, &source.0.table)),
+        }
+    }
+
+    /// Whether a target's rows may lack some that are on the source because inserts or updates of a table that goes there
+    /// are left out, so that a change may find no row. In doubt they may.
+    pub fn is_selective(&self, source: &SourceTable, target: &TargetTable) -> bool {
+        let same = |one: &TargetTable, other: &TargetTable| {
+            one.0.to_string().to_lowercase() == other.0.to_string().to_lowercase()
+        };
+        let own = self.known(source, |known| known.changes[..2].contains(&Verdict::Ignore)).unwrap_or(true);
+        own || self.filter.leaves_some_out(|named| match named {
+            // Another table may go to the same target.
+            Some((schema, table)) => {
+                let other = SourceTable(TableName::new(schema, table));
+                self.router.table(&other).map_or(true, |other| same(&other, target))
+            }
+            None => self.router.leads_to(target),
+        })
+    }
+
+    fn known<T>(&self, source: &SourceTable, of: impl Fn(&Known) -> T) -> Result<T, Failure> {
         // A map of finished answers is whole at any instant, so that a panic elsewhere cannot have spoilt it.
-        if let Some(known) = self.targets.read().unwrap_or_else(PoisonError::into_inner).get(source) {
-            return Ok(known.clone());
+        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(source) {
+            return Ok(of(known));
         }
         let wanted = self.allow.table(&source.0.schema, &source.0.table);
         let target = if wanted { Some(self.router.table(source)?) } else { None };
-        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
-        if targets.len() >= CACHED_TABLES {
-            targets.clear();
+        let known = Known { target, changes: self.filter.changes(source) };
+        let answer = of(&known);
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= CACHED_TABLES {
+            all.clear();
         }
-        targets.insert(source.clone(), target.clone());
-        Ok(target)
+        all.insert(source.clone(), known);
+        Ok(answer)
     }
 
     /// What must be run on the target for a statement of the source.
     ///
     /// Fails with `ParseDdl` where the statement cannot be understood, with `StatementFormat` where it changes rows, and
     /// with `DuplicateRoute` where two routes claim one of its tables; except where all it can concern is certainly
-    /// not replicated: then it is skipped.
+    /// not replicated, or where a filter for all schemas leaves its text out: then it is skipped. Fails with `EventFilter`
+    /// where a filter forbids it.
     pub fn statement(&self, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
-        ddl::plan(self, input)
+        let filters = Filters::new(&self.filter, input.text);
+        match ddl::plan(self, input, filters) {
+            Err(failure) if filters.leave_out_unread() => {
+                let reason = format!("an event filter for all schemas leaves it out, although: {}", failure.message);
+                Ok(DdlPlan::Skip { reason, filtered: Vec::new() })
+            }
+            planned => planned,
+        }
+    }
+
+    /// The same for what is no event: a definition of what is to be copied. Filters are not asked.
+    pub fn definition(&self, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
+        ddl::plan(self, input, Filters::new(&self.no_filter, input.text))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TableName;
 
     fn rules() -> Rules {
         Rules {
@@ -107,6 +168,7 @@ mod tests {
                 target_schema: "all".to_owned(),
                 target_table: "t".to_owned(),
             }],
+            filters: Vec::new(),
             case_sensitive: false,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,
@@ -126,15 +188,47 @@ mod tests {
             assert_eq!(table("app", "u").as_deref(), Some("`app`.`u`"));
             assert_eq!(table("other", "u"), None);
         }
-        assert!(transform.targets.read().unwrap().len() <= CACHED_TABLES);
+        assert!(transform.known.read().unwrap().len() <= CACHED_TABLES);
     }
 
     #[test]
-    fn problems_of_lists_and_routes_come_together() {
+    fn a_target_is_selective_where_rows_of_it_may_be_missing() {
+        let filter = |schema: &str, table: &str, event: &str| FilterRule {
+            schema_pattern: schema.to_owned(),
+            table_pattern: table.to_owned(),
+            events: vec![event.to_owned()],
+            sql_pattern: Vec::new(),
+            action: FilterAction::Ignore,
+        };
+        let of = |filters: Vec<FilterRule>, name: &str| {
+            let transform = Transform::new(&Rules { filters, ..rules() }).unwrap();
+            let source = SourceTable(TableName::new("app", name));
+            let target = transform.table(&source).unwrap().unwrap();
+            transform.is_selective(&source, &target)
+        };
+        assert!(!of(vec![], "u"));
+        assert!(of(vec![filter("app", "u", "insert")], "u") && of(vec![filter("app", "u", "update")], "u"));
+        // What is not deleted is there all the more.
+        assert!(!of(vec![filter("app", "u", "delete")], "u") && !of(vec![filter("app", "u", "drop table")], "u"));
+        assert!(!of(vec![filter("app", "u", "insert")], "v"));
+        // Two go to one target, and the rule is about the other.
+        assert!(of(vec![filter("app", "t_2", "insert")], "t_1") && !of(vec![filter("app", "t_2", "insert")], "u"));
+        assert!(of(vec![filter("app", "t_2*", "insert")], "t_1") && !of(vec![filter("app", "t_2*", "insert")], "u"));
+    }
+
+    #[test]
+    fn problems_of_lists_routes_and_filters_come_together() {
         let mut rules = rules();
+        rules.filters.push(FilterRule {
+            schema_pattern: "app".to_owned(),
+            table_pattern: String::new(),
+            events: vec!["nothing of the kind".to_owned()],
+            sql_pattern: Vec::new(),
+            action: FilterAction::Do,
+        });
         rules.block_allow.do_dbs.push("~(".to_owned());
         rules.routes.push(RouteRule::default());
         let problems = Transform::new(&rules).unwrap_err();
-        assert_eq!(problems.len(), 3);
+        assert_eq!(problems.len(), 4);
     }
 }

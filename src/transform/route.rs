@@ -69,6 +69,16 @@ impl Router {
         Ok(rule.map_or(source, |rule| rule.target_schema.as_str()).to_owned())
     }
 
+    /// Whether some route may lead to the target.
+    pub fn leads_to(&self, target: &TargetTable) -> bool {
+        let same = |one: &str, other: &str| one.to_lowercase() == other.to_lowercase();
+        self.routes.iter().any(|route| {
+            let rule = &route.rule;
+            same(&rule.target_schema, &target.0.schema)
+                && (rule.target_table.is_empty() || same(&rule.target_table, &target.0.table))
+        })
+    }
+
     /// The one rule among those of a level that matches.
     fn only(
         &self,
@@ -116,6 +126,7 @@ mod tests {
         let rules = Rules {
             block_allow: BlockAllowRules::default(),
             routes,
+            filters: Vec::new(),
             case_sensitive,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,

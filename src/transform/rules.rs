@@ -1,8 +1,7 @@
 //! What a task says about names, as plain values; the configuration is mapped to these.
 //!
 //! Nothing is checked here: [`Transform::new`](super::Transform::new) compiles the rules and reports every problem at
-//! once. Event filters (`filter-rules`) and expression filters belong beside these as types of their own: the first ask
-//! by [`DdlKind`](super::DdlKind) or row change kind and statement text, the second by row values.
+//! once.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +14,8 @@ pub struct Rules {
     pub block_allow: BlockAllowRules,
     /// Under which names; an unmatched table keeps its own.
     pub routes: Vec<RouteRule>,
+    /// Which events of them are left out.
+    pub filters: Vec<FilterRule>,
     /// Whether patterns and names are compared with regard to case.
     pub case_sensitive: bool,
     /// The schema that holds checkpoints; never replicated.
@@ -47,4 +48,30 @@ pub struct RouteRule {
     pub target_schema: String,
     /// Table on the target; empty keeps the name.
     pub target_table: String,
+}
+
+/// One of DM's event filters (`filters`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterRule {
+    /// Which schemas.
+    pub schema_pattern: String,
+    /// Which tables in them; empty makes the rule one for whole schemas and all that is in them.
+    pub table_pattern: String,
+    /// DM's names of events.
+    pub events: Vec<String>,
+    /// Go regular expressions on the text of statements.
+    pub sql_pattern: Vec<String>,
+    /// What is done.
+    pub action: FilterAction,
+}
+
+/// What an event filter does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilterAction {
+    /// Leaves out what it names.
+    Ignore,
+    /// Leaves out what it does not name.
+    Do,
+    /// Stops the task at what it names.
+    Error,
 }

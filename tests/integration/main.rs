@@ -32,6 +32,7 @@ mod exceptions;
 mod failover;
 mod fallback;
 mod faults;
+mod filters;
 mod lifecycle;
 mod master_copy;
 mod master_ctl;

@@ -95,6 +95,7 @@ fn task(task: &TaskStatus) -> agent::Task {
         backlog_bytes: task.backlog_bytes,
         rows_total: task.totals.rows,
         unmatched_total: task.totals.unmatched,
+        filtered_rows_total: task.totals.filtered_rows,
         rows_per_second: task.rows_per_second,
         bytes_per_second: task.bytes_per_second,
         eta_ms: task.eta.map(span),

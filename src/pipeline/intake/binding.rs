@@ -89,6 +89,9 @@ impl Intake {
             ));
         }
         let mut bound = bound.map_err(|error| bind_failure(&error, event, target))?;
+        if self.transform.is_selective(&event.layout.source, target) {
+            bound.make_selective();
+        }
         self.note_charsets(&bound);
         if let Some(rule) = self.mappings.settle(&mut bound)?
             && let Some(tables) = &self.tables

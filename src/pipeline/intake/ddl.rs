@@ -21,17 +21,25 @@ impl Intake {
         // Its transaction has nothing else: the place of either means it.
         let exception = self.exceptions.at(&statement.start).or_else(|| self.exceptions.at(&self.open.position));
         let exception = exception.cloned();
-        let mut targets = Vec::new();
+        let (mut targets, mut changed) = (Vec::new(), Vec::new());
         if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
             let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
             match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
-                DdlPlan::Skip { reason } => tracing::debug!(pos = %statement.start, reason, "statement left out"),
+                DdlPlan::Skip { reason, filtered } if filtered.is_empty() => {
+                    tracing::debug!(pos = %statement.start, reason, "statement left out");
+                }
+                DdlPlan::Skip { reason, filtered } => {
+                    tracing::warn!(pos = %statement.start, reason, "statement left out");
+                    changed = filtered;
+                }
                 DdlPlan::Run(planned) => targets = planned,
             }
         } else {
             self.tell_skipped(&statement.start, "a statement");
         }
         let before = exception.map(|exception| exception.statements).unwrap_or_default();
+        // What a filter leaves out has changed the source's tables all the same.
+        self.end_declared(&changed, &statement.start).await?;
         if targets.is_empty() && before.is_empty() {
             return Ok(());
         }
@@ -42,7 +50,7 @@ impl Intake {
         let window = self.window.as_ref();
         let touched = window.map(|window| Touched::by(&targets, window, &self.transform)).unwrap_or_default();
         let mut steps = self.steps_of(&before, statement.sql_mode, &session, &statement.start, &place).await?;
-        self.end_declared(&targets, &statement.start).await?;
+        self.end_declared(&altered(&targets), &statement.start).await?;
         steps.extend(targets.into_iter().map(|target| self.step(target, statement.sql_mode, session.clone())));
         if steps.is_empty() {
             return Ok(());
@@ -85,9 +93,9 @@ impl Intake {
         for text in statements {
             let input = DdlInput { schema: "", text, sql_mode };
             match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
-                DdlPlan::Skip { reason } => tracing::warn!(reason, "an operator's statement is left out"),
+                DdlPlan::Skip { reason, .. } => tracing::warn!(reason, "an operator's statement is left out"),
                 DdlPlan::Run(targets) => {
-                    self.end_declared(&targets, at).await?;
+                    self.end_declared(&altered(&targets), at).await?;
                     steps.extend(targets.into_iter().map(|target| self.step(target, sql_mode, session.clone())));
                 }
             }
@@ -97,11 +105,9 @@ impl Intake {
     }
 
     /// Ends what is declared of tables whose columns may be others behind these statements: stored before they run.
-    async fn end_declared(&mut self, targets: &[TargetStatement], at: &BinlogPosition) -> Result<(), Failure> {
-        let changes = |kind| matches!(kind, DdlKind::CreateTable | DdlKind::AlterTable | DdlKind::RenameTable);
-        let sources = targets.iter().filter(|target| changes(target.kind)).flat_map(|target| &target.sources);
+    async fn end_declared(&mut self, changed: &[SourceTable], at: &BinlogPosition) -> Result<(), Failure> {
         let holds = |table: &&SourceTable| self.declared.of(table).is_some() && self.declared.at(table, at).is_some();
-        let ended: Vec<SourceTable> = sources.filter(holds).cloned().collect();
+        let ended: Vec<SourceTable> = changed.iter().filter(holds).cloned().collect();
         if ended.is_empty() {
             return Ok(());
         }
@@ -219,6 +225,13 @@ impl Intake {
             zone,
         }
     }
+}
+
+/// The source's tables whose columns may be others behind these statements.
+fn altered(targets: &[TargetStatement]) -> Vec<SourceTable> {
+    let changes = |kind| matches!(kind, DdlKind::CreateTable | DdlKind::AlterTable | DdlKind::RenameTable);
+    let changed = targets.iter().filter(|target| changes(target.kind));
+    changed.flat_map(|target| target.sources.iter().chain(&target.left_out)).cloned().collect()
 }
 
 /// What statements do to tables that were copied, all of them together: `RENAME TABLE a TO x, b TO a` leaves `a` to be read.
@@ -342,6 +355,7 @@ mod tests {
         let rules = Rules {
             block_allow: BlockAllowRules::default(),
             routes: Vec::new(),
+            filters: Vec::new(),
             case_sensitive: true,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,

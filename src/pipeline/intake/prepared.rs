@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{End, Intake, Wanted, place};
+use super::{End, Filters, Intake, Wanted, place};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent};
 use crate::error::{Code, Failure};
@@ -177,8 +177,12 @@ impl Intake {
         for (ordinal, event) in (0..).zip(events.into_iter().rev()) {
             // It stands where the rollback stands.
             let span = EventSpan { file: start.file.clone(), start: start.offset, end: end.offset };
+            // What a filter left out was never applied.
+            if matches!(transform.changes(&event.layout.source, event.rows.kind()), Ok(false)) {
+                continue;
+            }
             let rows = event.rows.undoing();
-            self.rows(RowsEvent { rows, ordinal, span, ..event }, lsn).await?;
+            self.rows_past(Filters::Asked, RowsEvent { rows, ordinal, span, ..event }, lsn).await?;
         }
         Ok(())
     }

@@ -6,10 +6,12 @@
 //!
 //! IF EXISTS and IF NOT EXISTS are added to CREATE and DROP of databases and tables, as DM does; nowhere else, where they
 //! would hide that source and target differ. A statement on several tables that each stand for themselves (DROP, RENAME)
-//! becomes several, so that each is filtered alone; clauses of one ALTER TABLE stay together. As in DM, a statement that
+//! becomes several, so that each is filtered alone; clauses of one ALTER TABLE stay together, without those that an event
+//! filter leaves out. As in DM, a statement that
 //! involves a table which is not wanted is skipped as a whole: a rename to or from such a table, a copy of its structure.
 
 mod adapt;
+mod clauses;
 mod columns;
 mod cursor;
 mod lex;
@@ -43,6 +45,8 @@ pub enum DdlPlan {
     Skip {
         /// Why, for the log. Holds names, but nothing else of the statement.
         reason: String,
+        /// Wanted tables that it is about where an event filter leaves it out: it has changed them on the source.
+        filtered: Vec<SourceTable>,
     },
     /// Run these, in order; never empty.
     Run(Vec<TargetStatement>),
@@ -67,6 +71,8 @@ pub struct TargetStatement {
     pub targets: Vec<TargetTable>,
     /// The target's schema, for statements on a whole one: what is known about all tables in it is void once it ran.
     pub schema_only: Option<String>,
+    /// Wanted tables of the source that the same statement has changed there where event filters leave a part of it out.
+    pub left_out: Vec<SourceTable>,
 }
 
 /// A clause of an ALTER TABLE, or a whole statement, that is run under a condition.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::DdlKind;
+use super::clauses::Clause;
 use super::cursor::{Cursor, Edit, Misread, NameRef};
 use super::table;
 
@@ -65,12 +66,22 @@ pub(super) struct TableStatement {
     pub only_names: bool,
     /// Why it cannot be run although it is understood.
     pub refusal: Option<&'static str>,
+    /// Of an ALTER TABLE, its clauses.
+    pub clauses: Vec<Clause>,
 }
 
 impl TableStatement {
     pub fn new(kind: DdlKind, table: NameRef) -> Self {
         let tables = vec![(Role::Changed, table)];
-        TableStatement { kind, tables, edits: Vec::new(), replaces: false, only_names: false, refusal: None }
+        TableStatement {
+            kind,
+            tables,
+            edits: Vec::new(),
+            replaces: false,
+            only_names: false,
+            refusal: None,
+            clauses: Vec::new(),
+        }
     }
 }
 

@@ -3,10 +3,15 @@
 //! Filtering comes before every complaint. Whatever is wrong with a statement, it is skipped where all it can concern is
 //! certainly not replicated.
 
+use std::ops::Range;
+
 use crate::error::{Code, Failure};
 use crate::model::{SourceTable, TableName, TargetTable};
 
 use super::super::Transform;
+use super::super::events::Event;
+use super::super::filter::Filters;
+use super::clauses::{self, Clause, ClauseEvent};
 use super::cursor::{Cursor, Edit, Misread, NameRef, qualifiers};
 use super::lex::{Dialect, Token, TokenKind, lex};
 use super::parse::{EachStatement, Parsed, Role, SchemaStatement, TableStatement, parse};
@@ -18,28 +23,32 @@ const SHOWN: usize = 1024;
 const BY_HAND: &str = "Run what the statement should do on the target by hand, then use `binlog skip`, or `binlog replace` \
                        it with statements that are understood; or filter its tables by the block-allow list.";
 
-/// See [`Transform::statement`].
-pub(in crate::transform) fn plan(transform: &Transform, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
+/// See [`Transform::statement`]. `filters` are asked about the statement's whole text.
+pub(in crate::transform) fn plan(
+    transform: &Transform,
+    input: &DdlInput<'_>,
+    filters: Filters<'_>,
+) -> Result<DdlPlan, Failure> {
     // Clients send texts with NUL bytes at the end, and servers log them.
     let text = input.text.trim_matches(|c: char| c.is_ascii_control() || c == ' ');
     let tokens = lex(text, Dialect { sql_mode: input.sql_mode, flavor: transform.flavor });
     if let Some(disarmed) = disarmed(text, &tokens) {
-        return plan(transform, &DdlInput { text: &disarmed, ..*input });
+        return plan(transform, &DdlInput { text: &disarmed, ..*input }, filters);
     }
     let meaningful: Vec<Token> = tokens.iter().copied().filter(|token| !token.is_trivia()).collect();
-    let planner = Planner { transform, input, text, tokens: &meaningful };
+    let planner = Planner { transform, input, filters, text, all: &tokens, tokens: &meaningful };
     if let Some(what) = unfinished(&tokens) {
         return planner.refuse(Code::ParseDdl, what);
     }
     match parse(Cursor::new(text, &meaningful)) {
-        Ok(Parsed::Skipped(what)) => Ok(DdlPlan::Skip { reason: format!("{what} is not replicated") }),
+        Ok(Parsed::Skipped(what)) => Ok(skipped(format!("{what} is not replicated"))),
         Ok(Parsed::Dml(table)) => planner.dml(table.as_ref()),
         Ok(Parsed::Schema(statement)) => planner.schema(statement),
         Ok(Parsed::Table(statement)) => planner.table(statement),
         Ok(Parsed::Each(statement)) => planner.each(&statement),
         Ok(Parsed::Prefixed(start)) => {
             let text = text.get(start..).unwrap_or_default();
-            plan(transform, &DdlInput { text, ..*input })
+            plan(transform, &DdlInput { text, ..*input }, filters)
         }
         Err(misread) => planner.misread(&misread),
     }
@@ -68,7 +77,10 @@ fn unfinished(tokens: &[Token]) -> Option<&'static str> {
 struct Planner<'a> {
     transform: &'a Transform,
     input: &'a DdlInput<'a>,
+    filters: Filters<'a>,
     text: &'a str,
+    all: &'a [Token],
+    /// Those that mean something.
     tokens: &'a [Token],
 }
 
@@ -89,7 +101,7 @@ impl Planner<'_> {
     /// Fails, except where the statement certainly concerns nothing that is replicated.
     fn refuse(&self, code: Code, what: &str) -> Result<DdlPlan, Failure> {
         if self.certainly_unwanted() {
-            return Ok(DdlPlan::Skip { reason: "all schemas in it are outside the block-allow list".to_owned() });
+            return Ok(skipped("all schemas in it are outside the block-allow list".to_owned()));
         }
         let failure = Failure::new(code, format!("{what}: {}", self.shown(code)));
         Err(if code == Code::ParseDdl { failure.workaround(BY_HAND) } else { failure })
@@ -161,7 +173,10 @@ impl Planner<'_> {
             return self.refuse(Code::ParseDdl, "no schema is named, and the statement ran without a default one");
         }
         if !self.transform.allow.schema(source) {
-            return Ok(DdlPlan::Skip { reason: format!("schema `{source}` is outside the block-allow list") });
+            return Ok(skipped(format!("schema `{source}` is outside the block-allow list")));
+        }
+        if !self.filters.pass(event_of(statement.kind), source, "")? {
+            return Ok(skipped(format!("an event filter leaves it out of schema `{source}`")));
         }
         let target = self.transform.router.schema(source)?;
         let space = if statement.name.is_some() { "" } else { " " };
@@ -177,11 +192,11 @@ impl Planner<'_> {
 
     fn table(&self, mut statement: TableStatement) -> Result<DdlPlan, Failure> {
         let mut built = self.built(statement.kind, String::new(), None);
-        let mut involved: Vec<TargetTable> = Vec::new();
-        let mut own_schema = self.input.schema.to_owned();
-        for (index, (role, name)) in statement.tables.iter().enumerate() {
+        let mut named: Vec<Named> = Vec::with_capacity(statement.tables.len());
+        for (role, name) in &statement.tables {
             // A foreign key without a schema means the schema of the table it stands in, everything else the default.
-            let default = if *role == Role::Mentioned { own_schema.as_str() } else { self.input.schema };
+            let own_schema = named.first().map_or(self.input.schema, |own| &own.source.0.schema);
+            let default = if *role == Role::Mentioned { own_schema } else { self.input.schema };
             let source = self.resolve(name, default)?;
             let target = if *role == Role::Mentioned {
                 self.transform.router.table(&source)?
@@ -191,29 +206,32 @@ impl Planner<'_> {
                     None => return Ok(unwanted(&source)),
                 }
             };
-            if index == 0 {
-                own_schema = source.0.schema.to_string();
-            }
-            statement.edits.push(Edit { span: name.span.clone(), text: target.to_string() });
-            if *role != Role::Mentioned {
-                built.sources.push(source);
-                involved.push(target.clone());
-            }
-            if *role == Role::Changed {
-                built.targets.push(target);
-            }
+            named.push(Named { role: *role, span: name.span.clone(), source, target });
+        }
+        let Some(kept) = self.kept(&statement, &named)? else { return Ok(left_out(sources_of(&named))) };
+        if kept.contains(&false) {
+            built.left_out = sources_of(&named);
+            statement.edits.extend(self.without_others(&statement.clauses, &kept, &mut named));
         }
         if let Some(what) = statement.refusal {
             return self.refuse(Code::ParseDdl, what);
         }
-        if let [first, others @ ..] = involved.as_slice()
-            && others.contains(first)
+        let involved = || named.iter().filter(|named| named.role != Role::Mentioned).map(|named| &named.target);
+        if let Some(first) = involved().next()
+            && involved().skip(1).any(|other| other == first)
         {
             return if statement.only_names {
-                Ok(DdlPlan::Skip { reason: format!("all its tables are {first} on the target") })
+                Ok(skipped(format!("all its tables are {first} on the target")))
             } else {
                 self.refuse(Code::ParseDdl, &format!("two tables in it are both {first} on the target"))
             };
+        }
+        built.sources = sources_of(&named);
+        for Named { role, span, target, .. } in named {
+            statement.edits.push(Edit { span, text: target.to_string() });
+            if role == Role::Changed {
+                built.targets.push(target);
+            }
         }
         built.sql = edited(self.text, statement.edits);
         let mut run = Vec::new();
@@ -222,6 +240,49 @@ impl Planner<'_> {
         }
         run.push(built);
         Ok(DdlPlan::Run(run))
+    }
+
+    /// Which of the clauses the filters let pass; `None` where nothing is left to be run.
+    fn kept(&self, statement: &TableStatement, named: &[Named]) -> Result<Option<Vec<bool>>, Failure> {
+        let whole = |event| {
+            let asked = named.iter().filter(|named| named.role != Role::Mentioned);
+            self.filters.pass_all(&[event], asked.map(|named| &named.source))
+        };
+        if statement.clauses.iter().all(|clause| clause.event == ClauseEvent::Rider) {
+            return Ok(whole(event_of(statement.kind))?.then(|| vec![true; statement.clauses.len()]));
+        }
+        // Behind a rename the table has its new name.
+        let mut own = 0;
+        let mut kept = Vec::with_capacity(statement.clauses.len());
+        for clause in &statement.clauses {
+            let others = clause.tables.clone().filter(|&at| named[at].role != Role::Mentioned);
+            let asked = [own].into_iter().chain(others).map(|at| &named[at].source);
+            kept.push(match &clause.event {
+                ClauseEvent::One(event) => self.filters.pass_all(&[*event], asked)?,
+                ClauseEvent::Modified(events) => self.filters.pass_all(events, asked)?,
+                ClauseEvent::Rider => true,
+            });
+            if clause.event == ClauseEvent::One(Event::RenameTable) {
+                own = clause.tables.start;
+            }
+        }
+        let runs = |(clause, kept): (&Clause, &bool)| *kept && clause.event != ClauseEvent::Rider;
+        Ok(statement.clauses.iter().zip(&kept).any(runs).then_some(kept))
+    }
+
+    /// What takes the clauses out that are not `kept`, and their tables out of `named`.
+    fn without_others(&self, clauses: &[Clause], kept: &[bool], named: &mut Vec<Named>) -> Vec<Edit> {
+        let gone = |span: &Range<usize>| {
+            let holds = |clause: &Clause| clause.span.start <= span.start && span.end <= clause.span.end;
+            clauses.iter().zip(kept).any(|(clause, kept)| !kept && holds(clause))
+        };
+        named.retain(|named| !gone(&named.span));
+        let mut edits = clauses::without_others(clauses, kept);
+        // One that opens in what goes may close in what stays; its content was executed.
+        let version = |token: &&Token| matches!(token.kind, TokenKind::VersionOpen | TokenKind::VersionClose);
+        let versions = self.all.iter().filter(version).map(|token| token.start..token.end).filter(|span| !gone(span));
+        edits.extend(versions.map(|span| Edit { span, text: " ".to_owned() }));
+        edits
     }
 
     /// CREATE OR REPLACE TABLE is MariaDB's alone; everyone understands a DROP and a CREATE.
@@ -235,16 +296,22 @@ impl Planner<'_> {
 
     fn each(&self, statement: &EachStatement) -> Result<DdlPlan, Failure> {
         let mut run = Vec::new();
-        let mut skipped = None;
+        let (mut skipped, mut left_out) = (None, Vec::new());
         for item in &statement.items {
             match self.item(statement, item)? {
                 DdlPlan::Run(one) => run.extend(one),
-                DdlPlan::Skip { reason } => skipped = Some(reason),
+                DdlPlan::Skip { reason, filtered } => {
+                    skipped = Some(reason);
+                    left_out.extend(filtered);
+                }
             }
         }
-        match skipped {
-            Some(reason) if run.is_empty() => Ok(DdlPlan::Skip { reason }),
-            _ => Ok(DdlPlan::Run(run)),
+        match (skipped, run.last_mut()) {
+            (Some(reason), None) => Ok(DdlPlan::Skip { reason, filtered: left_out }),
+            (_, last) => {
+                last.into_iter().for_each(|last| last.left_out.append(&mut left_out));
+                Ok(DdlPlan::Run(run))
+            }
         }
     }
 
@@ -257,12 +324,17 @@ impl Planner<'_> {
                 Some(target) => built.targets.push(target),
                 None => return Ok(unwanted(&source)),
             }
+            if !self.filters.pass_all(&[event_of(statement.kind)], [&source])? {
+                let tables =
+                    names.iter().map(|name| self.resolve(name, self.input.schema)).collect::<Result<_, _>>()?;
+                return Ok(left_out(tables));
+            }
             built.sources.push(source);
         }
         if let [from, to] = built.targets.as_slice()
             && from == to
         {
-            return Ok(DdlPlan::Skip { reason: format!("both tables are {from} on the target") });
+            return Ok(skipped(format!("both tables are {from} on the target")));
         }
         let list: Vec<String> = built.targets.iter().map(TargetTable::to_string).collect();
         let mut edits = statement.edits.clone();
@@ -278,12 +350,51 @@ impl Planner<'_> {
             .map(|(_, name)| *name)
             .collect();
         let (sources, targets, clauses) = (Vec::new(), Vec::new(), Vec::new());
-        TargetStatement { sql, clauses, sql_modes, kind, sources, targets, schema_only }
+        TargetStatement { sql, clauses, sql_modes, kind, sources, targets, schema_only, left_out: Vec::new() }
     }
 }
 
+/// A table of a statement.
+struct Named {
+    role: Role,
+    span: Range<usize>,
+    source: SourceTable,
+    target: TargetTable,
+}
+
+/// Those that it is about.
+fn sources_of(named: &[Named]) -> Vec<SourceTable> {
+    named.iter().filter(|named| named.role != Role::Mentioned).map(|named| named.source.clone()).collect()
+}
+
+/// What a statement is to event filters, its clauses aside.
+fn event_of(kind: DdlKind) -> Event {
+    match kind {
+        DdlKind::CreateDatabase => Event::CreateDatabase,
+        DdlKind::AlterDatabase => Event::AlterDatabase,
+        DdlKind::DropDatabase => Event::DropDatabase,
+        DdlKind::CreateTable => Event::CreateTable,
+        DdlKind::AlterTable => Event::AlterTable,
+        DdlKind::DropTable => Event::DropTable,
+        DdlKind::RenameTable => Event::RenameTable,
+        DdlKind::TruncateTable => Event::TruncateTable,
+        DdlKind::CreateIndex => Event::CreateIndex,
+        DdlKind::DropIndex => Event::DropIndex,
+    }
+}
+
+fn skipped(reason: String) -> DdlPlan {
+    DdlPlan::Skip { reason, filtered: Vec::new() }
+}
+
+/// What a filter leaves out of wanted tables.
+fn left_out(tables: Vec<SourceTable>) -> DdlPlan {
+    let names: Vec<String> = tables.iter().map(SourceTable::to_string).collect();
+    DdlPlan::Skip { reason: format!("an event filter leaves it out of {}", names.join(", ")), filtered: tables }
+}
+
 fn unwanted(source: &SourceTable) -> DdlPlan {
-    DdlPlan::Skip { reason: format!("table {source} is outside the block-allow list") }
+    skipped(format!("table {source} is outside the block-allow list"))
 }
 
 fn quoted(name: &str) -> String {

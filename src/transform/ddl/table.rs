@@ -3,6 +3,7 @@
 //! Everything is found by reserved words in the places where the grammar has them: REFERENCES at any depth of
 //! parentheses, the others only outside all of them. A quoted name is never taken for a keyword.
 
+use super::clauses::{self, Clause};
 use super::cursor::{Cursor, Edit, Misread};
 use super::parse::{Role, TableStatement};
 
@@ -60,24 +61,31 @@ fn without_start_transaction(c: &mut Cursor<'_>) -> Edit {
 /// What follows the name in ALTER TABLE: clauses with commas between them.
 pub(super) fn alterations(c: &mut Cursor<'_>, statement: &mut TableStatement) -> Result<(), Misread> {
     lock_wait(c);
-    let mut clauses = 0_usize;
     let mut renames = 0_usize;
+    let mut comma = None;
     while !c.at_end() {
-        clauses += 1;
+        let (start, tables, event) = (c.position(), statement.tables.len(), clauses::event_of(c));
         renames += usize::from(renamed(c, statement)?);
         if !exchanged(c, statement)? {
             converted(c, statement)?;
         }
         let mut depth = 0_usize;
-        while !c.at_end() {
-            if depth == 0 && c.eat_symbol(",") {
+        while !c.at_end() && !(depth == 0 && c.is_symbol(0, ",")) {
+            if depth == 0 && c.position() > start && clauses::begins_tail(c) {
                 break;
             }
             step(c, statement, &mut depth)?;
         }
         closed(c, depth)?;
+        let span = start..c.previous_end().max(start);
+        let tables = tables..statement.tables.len();
+        statement.clauses.push(Clause { span, comma: comma.take(), event, tables });
+        let at = c.position();
+        if c.eat_symbol(",") {
+            comma = Some(at..c.previous_end());
+        }
     }
-    statement.only_names = clauses == 1 && renames == 1;
+    statement.only_names = statement.clauses.len() == 1 && renames == 1;
     Ok(())
 }
 

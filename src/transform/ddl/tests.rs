@@ -1,6 +1,7 @@
 //! Real statement texts, and what becomes of them.
 
 mod adapted;
+mod filters;
 mod refusals;
 
 use proptest::prelude::*;
@@ -22,7 +23,8 @@ fn transform(block_allow: BlockAllowRules, routes: &[[&str; 4]], flavor: Flavor)
         })
         .collect();
     let meta_schema = "dm_meta".to_owned();
-    Transform::new(&Rules { block_allow, routes, case_sensitive: false, meta_schema, flavor }).unwrap()
+    let filters = Vec::new();
+    Transform::new(&Rules { block_allow, routes, filters, case_sensitive: false, meta_schema, flavor }).unwrap()
 }
 
 /// Everything under its own name, but the schema `out` not at all and neither the table `d.hidden`.
@@ -43,7 +45,7 @@ fn run_in(transform: &Transform, schema: &str, text: &str, sql_mode: u64) -> Res
             assert!(!statements.is_empty(), "{text}");
             Ok(statements.into_iter().map(|statement| statement.sql).collect())
         }
-        Ok(DdlPlan::Skip { reason }) => Err(format!("skip: {reason}")),
+        Ok(DdlPlan::Skip { reason, .. }) => Err(format!("skip: {reason}")),
         Err(Failure { code, message, workaround, .. }) => {
             assert!(!workaround.is_empty(), "{message}");
             Err(format!("{code}: {message}"))

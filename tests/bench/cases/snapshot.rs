@@ -138,6 +138,7 @@ fn spec(source: &Server, target: &Server, task: &str) -> CopySpec {
     let rules = Rules {
         block_allow: BlockAllowRules { do_dbs: vec![SCHEMA.to_owned()], ..Default::default() },
         routes: Vec::new(),
+        filters: Vec::new(),
         case_sensitive: false,
         meta_schema: "dm_meta".into(),
         flavor: Flavor::MariaDb,
