@@ -76,7 +76,7 @@
 //! | [`upstream`] | connection to a source: login, preflight, binlog reader, where to start |
 //! | [`relay`] | the relay log: writer, reader, recovery, purge, runway |
 //! | [`decode`] | raw events to transactions, rows and statements |
-//! | [`transform`] | block-allow list, event filters and routes, for rows and for DDL |
+//! | [`transform`] | block-allow list, filters and routes, for rows and for DDL |
 //! | [`dispatch`] | groups: compaction by key, lanes, waves |
 //! | [`apply`] | lanes: SQL, marks, the fence, retries; DDL with its intent |
 //! | [`snapshot`] | the copy of existing rows: chunks with marks, structures, tables read again |

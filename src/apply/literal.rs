@@ -227,7 +227,14 @@ mod tests {
     use super::*;
 
     fn column(encoding: Encoding) -> BoundColumn {
-        BoundColumn { quoted: "`c`".into(), encoding, writable: true, text_charset: None, compares_by_bytes: true }
+        BoundColumn {
+            quoted: "`c`".into(),
+            encoding,
+            writable: true,
+            text_charset: None,
+            text_collation: None,
+            compares_by_bytes: true,
+        }
     }
 
     fn literal(value: Value<'_>, encoding: Encoding) -> String {

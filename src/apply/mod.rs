@@ -26,5 +26,6 @@ pub use ddl::{DdlRun, DdlStep, Intents, StoredIntents, is_because_of_rows, is_of
 pub use ddl_clauses::{DdlClause, Only};
 pub use ddl_lock::DdlLock;
 pub use introspect::{Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
+pub use literal::write_literal;
 pub use statement::{Shape, StatementCursor, StatementInfo};
 pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};

@@ -219,7 +219,7 @@ fn task_with_everything() {
     assert_eq!(full.mydumper.text("extra-args"), Some("--consistency none"));
     assert_eq!(full.loader.int("pool-size"), Some(16));
     assert_eq!(full.to.session.get("time_zone").map(String::as_str), Some("+00:00"));
-    assert_eq!(full.refusals().len(), 2, "{:?}", full.refusals());
+    assert_eq!(full.refusals().len(), 1, "{:?}", full.refusals());
     assert_eq!(full.notes().len(), 8, "{:?}", full.notes());
 }
 

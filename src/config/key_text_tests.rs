@@ -12,7 +12,7 @@ fn file(path: &str) -> String {
 fn samples_have_every_key_with_its_default() {
     let toml: &[Keys] = &[WORKER, AGENT];
     let source: &[Keys] = &[SOURCE, DATABASE, SECURITY, PURGE, CHECKER, FILTER];
-    let task: &[Keys] = &[TASK, INSTANCE, META, LIST, TABLE, ROUTE, FILTER, DUMP, LOAD, SYNC];
+    let task: &[Keys] = &[TASK, INSTANCE, META, LIST, TABLE, ROUTE, FILTER, EXPRESSION, DUMP, LOAD, SYNC];
     for (name, tables) in [("dm-agent.toml", toml), ("source.yaml", source), ("task.yaml", task)] {
         let text = file(&format!("config/{name}"));
         for key in tables.iter().flat_map(|table| table.iter()) {
@@ -53,6 +53,7 @@ fn must_differ(name: &str) -> bool {
         "ssl-key",
         "events",
         "sql-pattern",
+        "insert-value-expr",
     ]
     .contains(&name)
 }
@@ -126,6 +127,7 @@ fn readme_tables_are_those_of_the_code() {
         ("block-allow-list", LIST),
         ("routes", ROUTE),
         ("filters", FILTER),
+        ("expression-filter", EXPRESSION),
         ("mydumpers", DUMP),
         ("loaders", LOAD),
         ("syncers", SYNC),

@@ -262,7 +262,7 @@ pub(super) const TASK: Keys = &[
     acts("routes", Part("none"), "where tables go, by name"),
     acts("syncers", Part("none"), "how changes are applied, by name"),
     acts("filters", Part("none"), "which row changes and statements are left out, by name"),
-    refused("expression-filter", Part("none"), "remove it; filter the rows downstream, with a view"),
+    acts("expression-filter", Part("none"), "which row changes are left out by what their rows hold, by name"),
     refused(
         "column-mappings",
         Part("none"),
@@ -322,7 +322,7 @@ pub(super) const INSTANCE: Keys = &[
     acts("syncer", Part("none"), "the same, written in place"),
     acts("syncer-thread", Int(0), "`worker-count`, written in place"),
     acts("filter-rules", Part("none"), "names of `filters`"),
-    refused("expression-filters", Part("none"), "remove it"),
+    acts("expression-filters", Part("none"), "names of entries of `expression-filter`"),
     refused("column-mapping-rules", Part("none"), "remove it"),
     refused("validator-config-name", Part("none"), "name an entry whose `mode` is `none`, or remove it"),
     acts("mydumper-config-name", Part("none"), "name of an entry of `mydumpers`"),
@@ -372,12 +372,16 @@ pub(super) const EXTRACT_SOURCE: Keys = &[TARGET_COLUMN, refused("source-regexp"
 
 /// An entry of `expression-filter`.
 pub(super) const EXPRESSION: Keys = &[
-    refused("schema", Open("must be given"), "remove it"),
-    refused("table", Open("must be given"), "remove it"),
-    refused("insert-value-expr", Text(""), "remove it"),
-    refused("update-old-value-expr", Text(""), "remove it"),
-    refused("update-new-value-expr", Text(""), "remove it"),
-    refused("delete-value-expr", Text(""), "remove it"),
+    acts("schema", Open("must be given"), "source schema, with case"),
+    acts("table", Open("must be given"), "source table, with case"),
+    acts("insert-value-expr", Text(""), "leave out inserts of rows for which this is true"),
+    acts("update-old-value-expr", Text(""), "leave out updates of rows for which this was true"),
+    acts(
+        "update-new-value-expr",
+        Text(""),
+        "leave out updates of rows for which this is true then; with both given, both must be",
+    ),
+    acts("delete-value-expr", Text(""), "leave out deletes of rows for which this was true"),
 ];
 
 /// An entry of `syncers`.

@@ -153,7 +153,7 @@ impl FilterRule {
     }
 }
 
-/// A filter on row values. Kept as it is written.
+/// A filter on row values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpressionFilter {
     /// Its name in the task file; `expr-filter-01`, … where the file came without names.

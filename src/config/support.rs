@@ -35,9 +35,6 @@ impl SubtaskConfig {
                 .map_or("`is-sharding`".to_owned(), |mode: ShardMode| format!("shard-mode `{}`", mode.as_str()));
             refuse(format!("merging shards ({mode})"), keys::TASK, "shard-mode");
         }
-        for filter in &self.expression_filters {
-            refuse(format!("expression filter `{}`", filter.name), keys::TASK, "expression-filter");
-        }
         for route in &self.routes {
             let extracts = [
                 ("extract-table", &route.extract_table),

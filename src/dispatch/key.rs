@@ -205,6 +205,7 @@ mod tests {
             encoding: Encoding::Text("utf8mb4"),
             writable: true,
             text_charset: None,
+            text_collation: None,
             compares_by_bytes: true,
         };
         let layout =

@@ -15,6 +15,8 @@ mod keys;
 mod model_tests;
 mod net;
 #[cfg(test)]
+mod selective_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub use change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};

@@ -6,6 +6,7 @@
 
 mod binding;
 mod ddl;
+mod expressions;
 mod foreign_keys;
 mod prepared;
 
@@ -57,6 +58,8 @@ pub struct Intake {
     transform: Arc<Transform>,
     downstream: Downstream,
     conn: Option<Conn>,
+    /// The session reads expressions as they are written, whatever the task's `sql_mode` says.
+    plain_session: bool,
     origin: Origin,
     /// By the layout's address and what is declared of its table; the layout is kept, so that the address stays its own.
     bindings: HashMap<BindingKey, (Arc<TableLayout>, Option<Binding>)>,
@@ -157,6 +160,8 @@ enum Question<'a> {
     SchemaCharset(&'a str),
     /// To store what is left to be done behind a copy.
     Replay(&'a Replay),
+    /// Which rows an expression filter leaves out.
+    LeftOut { sql: &'a str, doing: &'a str },
 }
 
 /// What it answers.
@@ -166,6 +171,7 @@ enum Answer {
     Cascades(Vec<Cascade>),
     ParentColumns(Vec<String>),
     SchemaCharset(Option<String>),
+    LeftOut(Vec<u64>),
 }
 
 /// Intake ended without a failure: nobody takes its items any more.
@@ -202,6 +208,7 @@ impl Intake {
             transform,
             downstream,
             conn: None,
+            plain_session: false,
             origin,
             bindings: HashMap::new(),
             cascades: Cascades::default(),
@@ -346,7 +353,18 @@ impl Intake {
             Err(failure) if self.turns_stale(&failure, source).await? => return Ok(()),
             bound => bound?,
         };
-        let Some(Binding { table, cascade }) = bound else { return Ok(()) };
+        let Some(Binding { table, cascade, conditions }) = bound else { return Ok(()) };
+        let mut event = event;
+        if let Some(conditions) = conditions.filter(|_| filters == Filters::Ask) {
+            let passes = self.rows_that_pass(&conditions, &table, &event).await;
+            if let Some(passes) = passes.map_err(|failure| failure.at(self.place(&event)))? {
+                self.leave_out(passes.iter().filter(|pass| !**pass).count());
+                event.rows.retain(|row| passes[row]);
+            }
+            if event.rows.is_empty() {
+                return Ok(());
+            }
+        }
         if let Some(cascade) = cascade {
             self.check_cascade(&event, &cascade).await.map_err(|failure| failure.at(self.place(&event)))?;
         }
@@ -429,14 +447,22 @@ impl Intake {
 
     async fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {
         if self.conn.is_none() {
-            self.conn = Some(self.downstream.connect().await?);
+            (self.conn, self.plain_session) = (Some(self.downstream.connect().await?), false);
         }
+        let plain = self.downstream.set_mode(true);
         let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
         match question {
             Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
             Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
             Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
             Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),
+            Question::LeftOut { sql, doing } => {
+                let failed = |error| driver_failure(&error, Code::ExpressionGrammar, Scope::Downstream, doing);
+                if !std::mem::replace(&mut self.plain_session, true) {
+                    self.downstream.limited(conn.query_drop(plain)).await.map_err(failed)?;
+                }
+                self.downstream.limited(conn.query(*sql)).await.map(Answer::LeftOut).map_err(failed)
+            }
             Question::Replay(replay) => {
                 let Some(tables) = &self.tables else { return Ok(Answer::Stored) };
                 // Nobody is fenced off by it: it is true for whoever goes on, and only the owner comes here.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Failure};
 use crate::model::TargetTable;
 use crate::schema::{BoundTable, TableRule};
-use crate::transform::{BlockAllowRules, FilterRule, RouteRule, Rules};
+use crate::transform::{BlockAllowRules, ExpressionRule, FilterRule, RouteRule, Rules};
 
 /// The task's part: everything but the number of lanes and the tables' keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct TaskMapping {
     /// Versions before filters wrote none.
     #[serde(default)]
     filters: Vec<FilterRule>,
+    /// Nor these.
+    #[serde(default)]
+    expressions: Vec<ExpressionRule>,
     case_sensitive: bool,
 }
 
@@ -37,6 +40,7 @@ impl TaskMapping {
             block_allow: rules.block_allow.clone(),
             routes: rules.routes.clone(),
             filters: rules.filters.clone(),
+            expressions: rules.expressions.clone(),
             case_sensitive: rules.case_sensitive,
         }
     }
@@ -47,6 +51,7 @@ impl TaskMapping {
             block_allow: self.block_allow.clone(),
             routes: self.routes.clone(),
             filters: self.filters.clone(),
+            expressions: self.expressions.clone(),
             case_sensitive: self.case_sensitive,
             ..now.clone()
         }
@@ -149,6 +154,7 @@ mod tests {
                 sql_pattern: Vec::new(),
                 action: FilterAction::Ignore,
             }],
+            expressions: Vec::new(),
             case_sensitive: true,
             meta_schema: "dm_meta".into(),
             flavor: Flavor::MySql,

@@ -94,6 +94,15 @@ impl EventRows {
         Some(EventRows { kind, bytes, present, places, resolved })
     }
 
+    /// Leaves only the rows that `keeps` says yes of, by their numbers.
+    pub fn retain(&mut self, mut keeps: impl FnMut(usize) -> bool) {
+        let mut row = 0;
+        self.places.retain(|_| {
+            row += 1;
+            keeps(row - 1)
+        });
+    }
+
     /// What was done to all of them.
     pub fn kind(&self) -> ChangeKind {
         self.kind
@@ -204,6 +213,9 @@ mod tests {
         let rows = EventRows::new(ChangeKind::Insert, Bytes::from_static(b"ab"), [None, None], places).unwrap();
         assert!(rows.before(0).is_none() && rows.is_whole());
         assert_eq!(rows.after(1).unwrap().bytes, b"b");
+        let mut second = rows.clone();
+        second.retain(|row| row == 1);
+        assert_eq!((second.len(), second.after(0).unwrap().bytes), (1, &b"b"[..]));
         let undone = rows.undoing();
         assert_eq!(
             (undone.kind(), undone.before(0).unwrap().bytes, undone.after(0)),

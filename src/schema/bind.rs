@@ -94,6 +94,8 @@ pub struct BoundColumn {
     pub writable: bool,
     /// For textual columns: their downstream character set, to compare byte for byte.
     pub text_charset: Option<String>,
+    /// And their collation there.
+    pub text_collation: Option<String>,
     /// Equal values have equal bytes (trailing spaces aside).
     pub compares_by_bytes: bool,
 }
@@ -284,6 +286,7 @@ fn bound_column(
     Ok(BoundColumn {
         quoted: format!("`{}`", structure.name.replace('`', "``")),
         text_charset: structure.charset.clone().filter(|_| encoding.is_text()),
+        text_collation: structure.collation.clone().filter(|_| encoding.is_text()),
         encoding,
         writable: !structure.generated,
         compares_by_bytes: structure.compares_by_bytes(),

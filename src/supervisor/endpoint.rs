@@ -1,12 +1,13 @@
 //! From configuration to connections and rules.
 
 use crate::config::{
-    DatabaseConfig, FilterRule as ConfigFilter, Pem as ConfigPem, SecretKey, Security, SourceConfig, SubtaskConfig,
+    DatabaseConfig, ExpressionFilter, FilterRule as ConfigFilter, Pem as ConfigPem, SecretKey, Security, SourceConfig,
+    SubtaskConfig,
 };
 use crate::error::Failure;
 use crate::model::Flavor;
 use crate::mysql::{Endpoint, Pem, TlsFiles};
-use crate::transform::{BlockAllowRules, FilterAction, FilterRule, RouteRule, Rules, Transform};
+use crate::transform::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, RouteRule, Rules, Transform};
 
 /// An endpoint with the password in plain text.
 pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint {
@@ -42,6 +43,7 @@ pub fn compile_filters(source: &SourceConfig) -> Result<(), Vec<Failure>> {
         block_allow: BlockAllowRules::default(),
         routes: Vec::new(),
         filters: source.filters.iter().map(filter).collect(),
+        expressions: Vec::new(),
         case_sensitive: source.case_sensitive,
         meta_schema: String::new(),
         flavor: Flavor::MySql,
@@ -73,6 +75,7 @@ pub fn rules(subtask: &SubtaskConfig, flavor: Flavor) -> Rules {
             })
             .collect(),
         filters: subtask.filter_rules.iter().map(filter).collect(),
+        expressions: subtask.expression_filters.iter().map(expression).collect(),
         case_sensitive: subtask.case_sensitive,
         meta_schema: subtask.meta_schema.clone(),
         flavor,
@@ -90,5 +93,16 @@ fn filter(filter: &ConfigFilter) -> FilterRule {
             "Error" => FilterAction::Error,
             _ => FilterAction::Do,
         },
+    }
+}
+
+fn expression(filter: &ExpressionFilter) -> ExpressionRule {
+    ExpressionRule {
+        schema: filter.schema.clone(),
+        table: filter.table.clone(),
+        insert_value: filter.insert_value.clone(),
+        update_old_value: filter.update_old_value.clone(),
+        update_new_value: filter.update_new_value.clone(),
+        delete_value: filter.delete_value.clone(),
     }
 }

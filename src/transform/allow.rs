@@ -108,8 +108,15 @@ mod tests {
     fn list(block_allow: BlockAllowRules, case_sensitive: bool) -> AllowList {
         let mut problems = Vec::new();
         let meta_schema = "dm_meta".to_owned();
-        let rules =
-            Rules { block_allow, routes: vec![], filters: vec![], case_sensitive, meta_schema, flavor: Flavor::MySql };
+        let rules = Rules {
+            block_allow,
+            routes: vec![],
+            filters: vec![],
+            expressions: vec![],
+            case_sensitive,
+            meta_schema,
+            flavor: Flavor::MySql,
+        };
         let list = AllowList::new(&rules, &mut problems);
         assert_eq!(problems, vec![]);
         list
@@ -196,6 +203,7 @@ mod tests {
             block_allow,
             routes: vec![],
             filters: vec![],
+            expressions: vec![],
             case_sensitive: false,
             meta_schema,
             flavor: Flavor::MySql,

@@ -80,6 +80,11 @@ impl EventFilter {
         EventFilter { rules: compiled.into_iter().map(|(_, rule)| rule).collect(), case_sensitive }
     }
 
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// What becomes of it.
     pub fn verdict(&self, asked: Asked<'_>) -> Verdict {
         if self.rules.is_empty() {
@@ -357,7 +362,15 @@ mod tests {
 
     fn compiled(filters: Vec<FilterRule>, case_sensitive: bool) -> (EventFilter, Vec<Failure>) {
         let (block_allow, meta_schema) = (BlockAllowRules::default(), "dm_meta".to_owned());
-        let rules = Rules { block_allow, routes: vec![], filters, case_sensitive, meta_schema, flavor: Flavor::MySql };
+        let rules = Rules {
+            block_allow,
+            routes: vec![],
+            filters,
+            expressions: vec![],
+            case_sensitive,
+            meta_schema,
+            flavor: Flavor::MySql,
+        };
         let mut problems = Vec::new();
         (EventFilter::new(&rules, &mut problems), problems)
     }

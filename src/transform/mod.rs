@@ -13,7 +13,8 @@
 //! ddl: lex ─► parse ─► plan statements: spans of names ─► filtered, renamed, split
 //! ```
 //!
-//! Event filters decide in `plan` of a statement, and in [`Transform::changes`] for rows.
+//! Event filters decide in `plan` of a statement, and in [`Transform::changes`] for rows. Expression filters need rows, and a
+//! server: [`Transform::conditions`] only says what it is to be asked.
 
 // A `Failure` is large, and made once before a task parks; boxing it would burden every caller for nothing.
 #![allow(clippy::result_large_err)]
@@ -21,6 +22,7 @@
 mod allow;
 mod ddl;
 mod events;
+mod expression;
 mod filter;
 mod pattern;
 mod regexp;
@@ -34,9 +36,11 @@ pub use ddl::{
     ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement,
     create_columns,
 };
-pub use rules::{BlockAllowRules, FilterAction, FilterRule, RouteRule, Rules};
+pub use expression::{Expression, RowCondition};
+pub use rules::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, RouteRule, Rules};
 
 use allow::AllowList;
+use expression::RowFilter;
 use filter::{EventFilter, Filters, Verdict};
 use route::Router;
 
@@ -55,6 +59,7 @@ pub struct Transform {
     filter: EventFilter,
     /// No rules, for what filters are not asked about.
     no_filter: EventFilter,
+    row_filter: RowFilter,
     flavor: Flavor,
     known: RwLock<HashMap<SourceTable, Known>>,
 }
@@ -74,9 +79,18 @@ impl Transform {
         let allow = AllowList::new(rules, &mut problems);
         let router = Router::new(rules, &mut problems);
         let filter = EventFilter::new(rules, &mut problems);
+        let row_filter = RowFilter::new(rules, &mut problems);
         if problems.is_empty() {
             let no_filter = EventFilter::new(&Rules { filters: Vec::new(), ..rules.clone() }, &mut problems);
-            Ok(Transform { allow, router, filter, no_filter, flavor: rules.flavor, known: RwLock::new(HashMap::new()) })
+            Ok(Transform {
+                allow,
+                router,
+                filter,
+                no_filter,
+                row_filter,
+                flavor: rules.flavor,
+                known: RwLock::new(HashMap::new()),
+            })
         } else {
             Err(problems)
         }
@@ -90,12 +104,21 @@ impl Transform {
 
     /// Whether changes of that kind of a wanted table are replicated; fails where a filter forbids them.
     pub fn changes(&self, source: &SourceTable, kind: ChangeKind) -> Result<bool, Failure> {
+        // Asked for each rows event.
+        if self.filter.is_empty() {
+            return Ok(true);
+        }
         let (place, event) = filter::place_of(kind);
         match self.known(source, |known| known.changes[place])? {
             Verdict::Do => Ok(true),
             Verdict::Ignore => Ok(false),
             Verdict::Error => Err(filter::forbidden(Some(event), &source.0.schema, &source.0.table)),
         }
+    }
+
+    /// What leaves single row changes of a wanted table out.
+    pub fn conditions(&self, source: &SourceTable) -> &[RowCondition] {
+        self.row_filter.of(source)
     }
 
     /// Whether a target's rows may lack some that are on the source because inserts or updates of a table that goes there
@@ -105,14 +128,14 @@ impl Transform {
             one.0.to_string().to_lowercase() == other.0.to_string().to_lowercase()
         };
         let own = self.known(source, |known| known.changes[..2].contains(&Verdict::Ignore)).unwrap_or(true);
-        own || self.filter.leaves_some_out(|named| match named {
-            // Another table may go to the same target.
-            Some((schema, table)) => {
-                let other = SourceTable(TableName::new(schema, table));
-                self.router.table(&other).map_or(true, |other| same(&other, target))
-            }
-            None => self.router.leads_to(target),
-        })
+        // Another table may go to the same target.
+        let leads_there = |other: &SourceTable| self.router.table(other).map_or(true, |other| same(&other, target));
+        let by_rows = self.row_filter.tables().any(|other| other == source || leads_there(other));
+        own || by_rows
+            || self.filter.leaves_some_out(|named| match named {
+                Some((schema, table)) => leads_there(&SourceTable(TableName::new(schema, table))),
+                None => self.router.leads_to(target),
+            })
     }
 
     fn known<T>(&self, source: &SourceTable, of: impl Fn(&Known) -> T) -> Result<T, Failure> {
@@ -169,6 +192,7 @@ mod tests {
                 target_table: "t".to_owned(),
             }],
             filters: Vec::new(),
+            expressions: Vec::new(),
             case_sensitive: false,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,

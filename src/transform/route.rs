@@ -127,6 +127,7 @@ mod tests {
             block_allow: BlockAllowRules::default(),
             routes,
             filters: Vec::new(),
+            expressions: Vec::new(),
             case_sensitive,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,

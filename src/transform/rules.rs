@@ -16,6 +16,8 @@ pub struct Rules {
     pub routes: Vec<RouteRule>,
     /// Which events of them are left out.
     pub filters: Vec<FilterRule>,
+    /// Which row changes are left out by what their rows hold.
+    pub expressions: Vec<ExpressionRule>,
     /// Whether patterns and names are compared with regard to case.
     pub case_sensitive: bool,
     /// The schema that holds checkpoints; never replicated.
@@ -74,4 +76,21 @@ pub enum FilterAction {
     Do,
     /// Stops the task at what it names.
     Error,
+}
+
+/// One of DM's expression filters: SQL that is true for row changes which are left out. Empty texts are not given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpressionRule {
+    /// Schema on the source.
+    pub schema: String,
+    /// Table on the source.
+    pub table: String,
+    /// On inserted rows.
+    pub insert_value: String,
+    /// On updated rows as they were.
+    pub update_old_value: String,
+    /// On updated rows as they are now.
+    pub update_new_value: String,
+    /// On deleted rows.
+    pub delete_value: String,
 }

@@ -66,6 +66,8 @@ impl Bench {
         let rules = Rules {
             block_allow: BlockAllowRules { do_dbs: vec![schema.clone()], ..Default::default() },
             routes: routes(&schema),
+            filters: Vec::new(),
+            expressions: Vec::new(),
             case_sensitive: false,
             meta_schema: "dm_meta".into(),
             flavor: flavor(source.kind),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::expressions::BoundConditions;
 use super::foreign_keys::CascadeRule;
 use super::{Answer, Intake, Question};
 use crate::decode::RowsEvent;
@@ -28,6 +29,8 @@ pub(super) struct Binding {
     pub(super) table: Arc<BoundTable>,
     /// Other tables that change with it downstream only if foreign keys are checked.
     pub(super) cascade: Option<Arc<CascadeRule>>,
+    /// What leaves single rows out.
+    pub(super) conditions: Option<Arc<BoundConditions>>,
 }
 
 impl Intake {
@@ -46,7 +49,8 @@ impl Intake {
             Some(target) => match self.bind(event, &target).await {
                 Ok(bound) => {
                     let cascade = self.cascade_rule(&bound).await?;
-                    Some(Binding { table: Arc::new(bound), cascade })
+                    let conditions = self.conditions(&bound).map_err(|failure| failure.at(self.place(event)))?;
+                    Some(Binding { table: Arc::new(bound), cascade, conditions })
                 }
                 Err(failure) if failure.known_code() == Some(Code::NoDownstreamTable) && is_sequence(&event.layout) => {
                     let source = &event.layout.source;
@@ -102,6 +106,17 @@ impl Intake {
             self.retried(Question::Store(&sql)).await?;
         }
         Ok(bound)
+    }
+
+    /// What leaves single rows of the table out.
+    fn conditions(&self, bound: &BoundTable) -> Result<Option<Arc<BoundConditions>>, Failure> {
+        let conditions = self.transform.conditions(&bound.source);
+        BoundConditions::bind(conditions, bound, |text, name| {
+            self.note(format!(
+                "expression filter `{text}` of {} leaves nothing out: the table has no column `{name}`",
+                bound.source
+            ));
+        })
     }
 
     /// What an operator declared of the table. Where the source writes names, there is nothing to declare.

@@ -356,6 +356,7 @@ mod tests {
             block_allow: BlockAllowRules::default(),
             routes: Vec::new(),
             filters: Vec::new(),
+            expressions: Vec::new(),
             case_sensitive: true,
             meta_schema: "dm_meta".to_owned(),
             flavor: Flavor::MySql,

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::binding::Binding;
 use super::{End, Filters, Intake, Wanted, place};
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent};
@@ -181,10 +182,27 @@ impl Intake {
             if matches!(transform.changes(&event.layout.source, event.rows.kind()), Ok(false)) {
                 continue;
             }
+            let mut event = event;
+            if let Some(passes) = self.applied_of(&event).await? {
+                event.rows.retain(|row| passes[row]);
+                if event.rows.is_empty() {
+                    continue;
+                }
+            }
             let rows = event.rows.undoing();
             self.rows_past(Filters::Asked, RowsEvent { rows, ordinal, span, ..event }, lsn).await?;
         }
         Ok(())
+    }
+
+    /// Which rows of an event expression filters have let pass; `None` for all of them.
+    async fn applied_of(&mut self, event: &RowsEvent) -> Result<Option<Vec<bool>>, Failure> {
+        match self.binding(event).await? {
+            Some(Binding { table, conditions: Some(conditions), .. }) => {
+                self.rows_that_pass(&conditions, &table, event).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// One that was prepared before the task's start and is committed behind it: its rows are on neither side of the start.

@@ -15,7 +15,7 @@ pub(super) const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
 
 /// What decides how text is read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dialect {
+pub(in crate::transform) struct Dialect {
     /// `sql_mode` bits.
     pub sql_mode: u64,
     /// Whose text it is.
@@ -23,7 +23,7 @@ pub(super) struct Dialect {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenKind {
+pub(in crate::transform) enum TokenKind {
     /// White space and control characters.
     Space,
     /// A comment without meaning.
@@ -46,7 +46,7 @@ pub(super) enum TokenKind {
 
 /// A piece of the text, from byte `start` to before byte `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
+pub(in crate::transform) struct Token {
     pub kind: TokenKind,
     pub start: usize,
     pub end: usize,
@@ -66,7 +66,7 @@ impl Token {
 }
 
 /// Cuts `text` into tokens.
-pub(super) fn lex(text: &str, dialect: Dialect) -> Vec<Token> {
+pub(in crate::transform) fn lex(text: &str, dialect: Dialect) -> Vec<Token> {
     let mut lexer = Lexer { bytes: text.as_bytes(), dialect, in_version: false };
     let mut tokens = Vec::new();
     let mut start = 0;

@@ -14,7 +14,7 @@ mod adapt;
 mod clauses;
 mod columns;
 mod cursor;
-mod lex;
+pub(super) mod lex;
 mod parse;
 mod plan;
 mod table;

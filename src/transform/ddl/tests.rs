@@ -24,7 +24,16 @@ fn transform(block_allow: BlockAllowRules, routes: &[[&str; 4]], flavor: Flavor)
         .collect();
     let meta_schema = "dm_meta".to_owned();
     let filters = Vec::new();
-    Transform::new(&Rules { block_allow, routes, filters, case_sensitive: false, meta_schema, flavor }).unwrap()
+    Transform::new(&Rules {
+        block_allow,
+        routes,
+        filters,
+        expressions: vec![],
+        case_sensitive: false,
+        meta_schema,
+        flavor,
+    })
+    .unwrap()
 }
 
 /// Everything under its own name, but the schema `out` not at all and neither the table `d.hidden`.

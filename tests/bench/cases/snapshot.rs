@@ -139,6 +139,7 @@ fn spec(source: &Server, target: &Server, task: &str) -> CopySpec {
         block_allow: BlockAllowRules { do_dbs: vec![SCHEMA.to_owned()], ..Default::default() },
         routes: Vec::new(),
         filters: Vec::new(),
+        expressions: Vec::new(),
         case_sensitive: false,
         meta_schema: "dm_meta".into(),
         flavor: Flavor::MariaDb,

@@ -24,7 +24,16 @@ fn filtering(filters: Vec<FilterRule>, flavor: Flavor) -> Transform {
             target_table: target_table.to_owned(),
         });
     let (routes, meta_schema) = (routes.to_vec(), "dm_meta".to_owned());
-    Transform::new(&Rules { block_allow, routes, filters, case_sensitive: false, meta_schema, flavor }).unwrap()
+    Transform::new(&Rules {
+        block_allow,
+        routes,
+        filters,
+        expressions: vec![],
+        case_sensitive: false,
+        meta_schema,
+        flavor,
+    })
+    .unwrap()
 }
 
 fn ignoring(events: &[&str]) -> Transform {
