@@ -24,7 +24,12 @@ impl Intake {
         let (mut targets, mut changed) = (Vec::new(), Vec::new());
         if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
             let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
-            match self.transform.statement(&input).map_err(|failure| failure.at(&place))? {
+            // One that a filter forbids was understood: it is shown, as one that fails downstream, and can be skipped.
+            let at = |failure: Failure| match failure.known_code() {
+                Some(Code::EventFilter) => failure.at(format!("{place}, origin SQL: [{text}]")),
+                _ => failure.at(&place),
+            };
+            match self.transform.statement(&input).map_err(at)? {
                 DdlPlan::Skip { reason, filtered } if filtered.is_empty() => {
                     tracing::debug!(pos = %statement.start, reason, "statement left out");
                 }

@@ -13,7 +13,7 @@ use super::{Answer, Intake, Question};
 use crate::apply::write_literal;
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure};
-use crate::row::{ChangeKind, ColumnKind, RowError, RowImage, TableLayout, Value};
+use crate::row::{ChangeKind, ColumnKind, RowError, RowImage, Value};
 use crate::schema::{BoundColumn, BoundTable, Encoding};
 use crate::transform::{Expression, RowCondition};
 
