@@ -120,7 +120,7 @@ fn modified(mut c: Cursor<'_>) -> ClauseEvent {
     let old = c.plain_name().map(|name| name.name.to_lowercase());
     let renamed = changes && c.plain_name().map(|name| name.name.to_lowercase()) != old;
     let (mut depth, mut placed) = (0_usize, false);
-    while !c.at_end() && !(depth == 0 && c.is_symbol(0, ",")) {
+    while !(c.at_end() || depth == 0 && c.is_symbol(0, ",")) {
         placed |= depth == 0 && c.is_one_of(&["FIRST", "AFTER"]);
         match () {
             () if c.is_symbol(0, "(") => depth += 1,

@@ -70,7 +70,7 @@ pub(super) fn alterations(c: &mut Cursor<'_>, statement: &mut TableStatement) ->
             converted(c, statement)?;
         }
         let mut depth = 0_usize;
-        while !c.at_end() && !(depth == 0 && c.is_symbol(0, ",")) {
+        while !(c.at_end() || depth == 0 && c.is_symbol(0, ",")) {
             if depth == 0 && c.position() > start && clauses::begins_tail(c) {
                 break;
             }
