@@ -209,6 +209,7 @@ mod tests {
             encoding: encoding.clone(),
             writable: *writable,
             text_charset: None,
+            text_collation: None,
             compares_by_bytes: true,
         });
         let source = SourceTable(TableName::new("s", "t"));
@@ -223,6 +224,7 @@ mod tests {
             lane_prefix: Vec::new(),
             dialect: Dialect::MySql,
             loose_engine: None,
+            selective: false,
         }
     }
 

@@ -22,7 +22,7 @@ fn shares(safe: SafeMode) -> Vec<Share> {
     let mut group = GroupBuilder::new(8, 4, false, safe);
     for (number, sides) in (0..).zip(CHANGES) {
         let [before, after] = sides.map(|(id, v)| if id == 0 { None } else { row(id, v) });
-        group.push(change(&bound, before, after, RowOrdinal(number)), &[]).unwrap();
+        group.push(&change(&bound, before, after, RowOrdinal(number)), &[]).unwrap();
     }
     let start = BinlogPosition::parse("bin.000001", 4).unwrap();
     let mark = || RowMark::at(Location::new(start.clone(), GtidSet::empty(Flavor::MySql)));
