@@ -312,7 +312,7 @@ mod tests {
             average
         };
         assert!((0..4).all(|_| (feed(100.0) - 100.0).abs() < 1e-9), "no ramp from zero");
-        let after = (0..40).map(|_| feed(50.0)).last().unwrap_or_default();
+        let after = (0..40).fold(0.0, |_, _| feed(50.0));
         assert!((50.0..52.0).contains(&after), "what is long ago counts no more: {after}");
     }
 
