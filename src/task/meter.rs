@@ -14,8 +14,13 @@ use crate::model::Location;
 use crate::pipeline::{Doing, Durations, Progress};
 use crate::relay::Relay;
 
-/// Rates are averaged over about this time.
+/// Rates are averaged over about this time, in seconds; over all the time that there was while that is less.
 const WINDOW: f64 = 5.0;
+
+/// What the last `elapsed` seconds count in an average that began `age` seconds ago.
+fn weight(elapsed: f64, age: f64) -> f64 {
+    (1.0 - (-elapsed / WINDOW).exp()).max(elapsed / age.max(elapsed))
+}
 
 /// What is known of a source now.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +105,8 @@ pub struct Meter {
     waiting: Waiting,
     /// Where it was before the restart.
     kept: Option<Location>,
+    /// Since when it runs: what was before counts for nothing in a rate.
+    runs_since: Instant,
     sampled: Instant,
     sampled_rows: u64,
     sampled_lsn: u64,
@@ -130,6 +137,7 @@ impl Meter {
             lags: Durations::default(),
             waiting: Waiting::default(),
             kept: None,
+            runs_since: Instant::now(),
             sampled: Instant::now(),
             sampled_rows: 0,
             sampled_lsn: 0,
@@ -225,7 +233,7 @@ impl Meter {
             true => Some(0),
             false => self.lsn.map(|lsn| state.received_lsn.0.saturating_sub(lsn)),
         };
-        self.sample(totals.rows);
+        self.sample(running, totals.rows);
         let lag = match (all_received, backlog_bytes) {
             (true, _) => {
                 self.waiting.none(pulse.reached);
@@ -262,13 +270,19 @@ impl Meter {
         (rows, bytes, eta)
     }
 
-    fn sample(&mut self, rows_total: u64) {
+    fn sample(&mut self, running: bool, rows_total: u64) {
         let elapsed = self.sampled.elapsed().as_secs_f64();
         if elapsed < 0.2 {
             return;
         }
         let lsn = self.lsn.unwrap_or(0);
-        let weight = 1.0 - (-elapsed / WINDOW).exp();
+        if !running {
+            self.runs_since = Instant::now();
+            (self.rows_per_second, self.bytes_per_second) = (0.0, 0.0);
+            (self.sampled, self.sampled_rows, self.sampled_lsn) = (self.runs_since, rows_total, lsn);
+            return;
+        }
+        let weight = weight(elapsed, self.runs_since.elapsed().as_secs_f64());
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / elapsed;
         self.rows_per_second += (rate(rows_total, self.sampled_rows) - self.rows_per_second) * weight;
         let bytes = if self.sampled_lsn == 0 { 0.0 } else { rate(lsn, self.sampled_lsn) };
@@ -290,6 +304,19 @@ fn clock(at: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_average_begins_with_what_there_is() {
+        let (mut average, mut age) = (0.0, 0.0);
+        let mut feed = |value: f64| {
+            age += 0.5;
+            average += (value - average) * weight(0.5, age);
+            average
+        };
+        assert!((0..4).all(|_| (feed(100.0) - 100.0).abs() < 1e-9), "no ramp from zero");
+        let after = (0..40).fold(0.0, |_, _| feed(50.0));
+        assert!((50.0..52.0).contains(&after), "what is long ago counts no more: {after}");
+    }
 
     fn secs(lag: Option<Duration>) -> Option<u64> {
         lag.map(|lag| lag.as_secs())

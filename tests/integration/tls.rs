@@ -152,7 +152,8 @@ async fn what_does_not_fit(kind: Kind) {
     // Tasks that cannot reach their downstream.
     agent.expect_error("connect to dm@");
     // A source without TLS, so that a downstream can be spoilt alone.
-    let plain = shared(kind, &ServerOptions::default()).await;
+    let args = if kind == Kind::MariaDb { vec!["--skip-ssl".to_owned()] } else { Vec::new() };
+    let plain = shared(kind, &ServerOptions { args, ..ServerOptions::default() }).await;
     let path = agent.file("plain.yaml", &SourceFile::new("plain", kind, plain.port).yaml());
     agent.ctl(&["operate-source", "create", &path]).await.expect_success();
     let task_to = |source: &str, port: u16, security: &str| {
