@@ -35,7 +35,7 @@ pub async fn run(source: &Server, from: &mut Db) -> Vec<Row> {
 /// Settings of a target that leaves the source's disk alone: nothing of it is flushed while the case runs.
 const NO_DISK: [&str; 6] = [
     "--innodb-flush-method=nosync",
-    "--innodb-log-file-buffering=ON",
+    "--loose-innodb-log-file-buffering=ON",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=OFF",
     "--innodb-buffer-pool-size=2G",
