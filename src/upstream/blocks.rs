@@ -16,6 +16,8 @@ use crate::binlog::EventRun;
 pub(super) const BLOCK: usize = 256 << 10;
 /// Blocks that are watched: more than the relay log keeps in memory. Others are freed by whoever has them.
 const WATCHED: usize = 96;
+/// Of so many blocks that are used again, one that is free is let go of.
+const SHRINK_EACH: u32 = 8;
 
 /// The block being written, and those that were.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Blocks {
     watched: bool,
     /// The first run of each block, oldest first.
     lent: VecDeque<Bytes>,
+    /// Times that a block was used again.
+    used_again: u32,
     /// The run, where it is one event that came in memory of its own.
     apart: Option<Bytes>,
 }
@@ -90,10 +94,14 @@ impl Blocks {
         self.watched = false;
     }
 
-    /// The oldest block, if nobody has it any more. Where the next one is free too, there are more than are needed.
+    /// The oldest block, if nobody has it any more. Where the next one is free too, there may be more than are needed, or many
+    /// were let go of together and all of them will be: so one of them goes now and then.
     fn free_block(&mut self) -> Option<BytesMut> {
         let block = self.lent.pop_front_if(|oldest| oldest.is_unique())?;
-        self.lent.pop_front_if(|next| next.is_unique());
+        self.used_again = self.used_again.wrapping_add(1);
+        if self.used_again.is_multiple_of(SHRINK_EACH) {
+            self.lent.pop_front_if(|next| next.is_unique());
+        }
         let mut block = block.try_into_mut().ok()?;
         block.clear();
         Some(block)

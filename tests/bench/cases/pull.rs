@@ -13,12 +13,14 @@ use dm_agent::model::{BinlogPosition, Flavor, Secret};
 use dm_agent::mysql::Endpoint;
 use dm_agent::upstream::{BinlogReader, DumpRequest, DumpStart, Extent, ReadError};
 
+use crate::admin::Admin;
 use crate::bed::Bed;
 use crate::meter::cpu_of;
 use crate::outcome::{Goal, Measure, Row, Series};
-use crate::rig::{Mark, Rig};
+use crate::rig::{Mark, Rig, options};
 use crate::rounds;
-use crate::support::process::fresh_folder;
+use crate::support::agent::{Agent, AgentOptions};
+use crate::support::process::{copy_folder, fresh_folder};
 use crate::support::servers::{Server, mysql_program};
 use crate::table::number;
 
@@ -74,8 +76,12 @@ async fn pull(source: &Server, state: &Path, first: &str, end: &Mark, rows: u64)
     // has many.
     let mut done = Vec::new();
     for _ in 0..rounds() {
+        let state_dir = fresh_folder("pull").join("state");
+        copy_folder(state, &state_dir);
+        settle();
         let began = Instant::now();
-        let mut rig = Rig::from_state(state.to_owned()).await;
+        let agent = Agent::start(&AgentOptions { state_dir: Some(state_dir), ..options() }).await;
+        let mut rig = Rig { admin: Admin::connect(&agent.socket()).await, agent };
         let relay = rig.wait_relayed(&end.end).await.relay.expect("a source has a relay log");
         let took = began.elapsed().as_secs_f64();
         let raw = relay.raw_bytes as f64 / 1e6;
@@ -88,6 +94,7 @@ async fn pull(source: &Server, state: &Path, first: &str, end: &Mark, rows: u64)
         done.push(rig.agent.state_dir());
 
         let folder = fresh_folder("mysqlbinlog");
+        settle();
         let took = mysqlbinlog(source, first, &folder);
         let written = allocated(&folder) as f64 / 1e6;
         line.reference.0.push(raw / took);
@@ -99,6 +106,11 @@ async fn pull(source: &Server, state: &Path, first: &str, end: &Mark, rows: u64)
     done.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
     line.work = format!("{} MB, {} row changes", number(pulled.raw.median()), number(rows as f64));
     pulled
+}
+
+/// What was left to be written is not the next one's cost: a start of the agent makes the whole system write it.
+fn settle() {
+    rustix::fs::sync();
 }
 
 /// Pulls everything once more, as a file; the seconds that took.
