@@ -111,6 +111,7 @@ impl Etcd {
                 ranges.push(OfSource::Stages.range(id));
                 ranges.push(OfSource::Configs.range(id));
                 ranges.push(keys::all_cli_args());
+                ranges.push(OfSource::Validators.range(id));
             }
             let (revision, kvs) = self.ranges(ranges).await?;
             let at = |index: usize| kvs.get(index).map_or(&[][..], Vec::as_slice);
@@ -123,6 +124,7 @@ impl Etcd {
                     stages: at(4),
                     configs: at(5),
                     cli_args: at(6),
+                    validators: at(7),
                 };
                 return Ok(Wanted::decode(revision, own, keys)?);
             }

@@ -12,6 +12,7 @@ const SOURCE_CONFIG: &str = "/dm-master/v2/upstream/config/";
 const RELAY_STAGE: &str = "/dm-master/v2/stage/relay/";
 const SUBTASK_CONFIG: &str = "/dm-master/upstream/subtask/";
 const SUBTASK_STAGE: &str = "/dm-master/stage/subtask/";
+const VALIDATOR_STAGE: &str = "/dm-master/stage/validator/";
 const CLI_ARGS: &str = "/dm-master/task-cli-args/";
 
 fn join(prefix: &str, parts: &[&str]) -> String {
@@ -65,6 +66,8 @@ pub enum OfSource {
     Configs,
     /// What subtasks are to do.
     Stages,
+    /// What their validators are to do.
+    Validators,
 }
 
 impl OfSource {
@@ -72,6 +75,7 @@ impl OfSource {
         match self {
             OfSource::Configs => SUBTASK_CONFIG,
             OfSource::Stages => SUBTASK_STAGE,
+            OfSource::Validators => VALIDATOR_STAGE,
         }
     }
 
@@ -163,6 +167,7 @@ mod tests {
         assert_eq!(cli_args("t2", "mysql-02"), "/dm-master/task-cli-args/7432/6d7973716c2d3032");
         assert_eq!(OfSource::Stages.key("mysql-01", "t1"), "/dm-master/stage/subtask/6d7973716c2d3031/7431");
         assert_eq!(OfSource::Configs.key("mysql-01", "t1"), "/dm-master/upstream/subtask/6d7973716c2d3031/7431");
+        assert_eq!(OfSource::Validators.key("mysql-01", "t1"), "/dm-master/stage/validator/6d7973716c2d3031/7431");
     }
 
     #[test]
