@@ -63,6 +63,8 @@ struct Settle {
 pub struct View {
     /// The source that could not be opened, and why.
     pub source_failure: Option<(String, Failure)>,
+    /// What of the master's wishes cannot be read or understood; empty for nothing.
+    pub problem: String,
 }
 
 /// Asks the loop.
@@ -110,7 +112,8 @@ pub struct Reconciler {
     /// Where subtasks live.
     data: Handle,
     tenure: watch::Receiver<Tenure>,
-    held_since: Option<(i64, Instant)>,
+    /// The revision and the cluster that the lease is held since and in, and since when we know.
+    held_since: Option<(i64, u64, Instant)>,
     ttl: watch::Sender<Duration>,
     ttls: Ttls,
     requests: mpsc::Receiver<Settle>,
@@ -197,10 +200,10 @@ impl Reconciler {
         let tenure = *self.tenure.borrow_and_update();
         self.held_since = match (tenure, self.held_since) {
             (Tenure::Lost, _) => None,
-            (Tenure::Held { since }, Some((known, at))) if known == since => Some((known, at)),
-            (Tenure::Held { since }, _) => {
+            (Tenure::Held { since, cluster }, Some(known)) if (known.0, known.1) == (since, cluster) => Some(known),
+            (Tenure::Held { since, cluster }, _) => {
                 self.read_again = true;
-                Some((since, Instant::now()))
+                Some((since, cluster, Instant::now()))
             }
         };
         self.read_again |= self.read_at.elapsed() >= RESYNC;
@@ -221,11 +224,14 @@ impl Reconciler {
     }
 
     fn standing(&self) -> Standing {
-        let (Some((since, at)), Some(wanted)) = (self.held_since, &self.wanted) else { return Standing::Away };
+        let (Some((since, cluster, at)), Some(wanted)) = (self.held_since, &self.wanted) else {
+            return Standing::Away;
+        };
         // A master that sees a worker come back writes again what it has given it. Before that, what is there may be of
         // the time before, and given to another one in the next moment.
         let confirmed = wanted.given_at().is_some_and(|given| given > since) || at.elapsed() >= GRACE;
-        if confirmed && wanted.revision >= since { Standing::Owner } else { Standing::Away }
+        let current = wanted.cluster == cluster && wanted.revision >= since;
+        if confirmed && current { Standing::Owner } else { Standing::Away }
     }
 
     fn act(&mut self) {
@@ -359,6 +365,11 @@ impl Reconciler {
         if !problem.is_empty() && problem != self.last_problem {
             tracing::warn!(problem, "what the master wants");
         }
+        self.view.send_if_modified(|view| {
+            let other = view.problem != problem;
+            view.problem.clone_from(&problem);
+            other
+        });
         self.last_problem = problem;
     }
 
