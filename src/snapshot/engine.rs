@@ -504,17 +504,11 @@ impl Engine {
     }
 
     fn begin(&mut self) {
-        let closed_rows: (u64, u64) =
-            self.closed.iter().fold((0, 0), |sum, closed| (sum.0 + closed.state.rows, sum.1 + closed.state.bytes));
-        let estimate = self.open.values().fold(closed_rows, |sum, open| {
-            (sum.0 + open.job.rows_estimated.max(open.rows), sum.1 + open.job.bytes_estimated.max(open.bytes))
-        });
         let total = self.open.len() + self.closed.len();
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Copy;
-            progress.activity = String::new();
+            progress.activity = "copying rows".to_owned();
             progress.tables_total = total as u64;
-            (progress.rows_estimated, progress.bytes_estimated) = estimate;
             progress.chunks_written = 0;
         });
         let (rows, bytes) = self.written();
@@ -534,8 +528,23 @@ impl Engine {
         ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
     }
 
+    /// Rows and bytes of all tables: what is written of those that ended, and of the others what the source estimates, as
+    /// long as that is not passed.
+    fn estimated(&self) -> (u64, u64) {
+        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
+            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
+            TableEnd::Open | TableEnd::Stale { .. } => (closed.state.rows, closed.state.bytes),
+        });
+        let open = self
+            .open
+            .values()
+            .map(|open| (open.job.rows_estimated.max(open.rows), open.job.bytes_estimated.max(open.bytes)));
+        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
+    }
+
     fn tell(&self) {
         let (rows, bytes) = self.written();
+        let estimated = self.estimated();
         let at_work = self.open.values().filter(|open| open.begun || open.rows > 0).map(|open| TableProgress {
             table: open.job.plan.source.clone(),
             rows: open.rows,
@@ -546,6 +555,7 @@ impl Engine {
         let done = (self.closed.len() + self.closing.len()) as u64;
         self.progress.send_modify(|progress| {
             progress.tables_done = done;
+            (progress.rows_estimated, progress.bytes_estimated) = estimated;
             (progress.rows_written, progress.bytes_written) = (rows, bytes);
             progress.rows_read = self.shared.read_rows.load(Ordering::Relaxed);
             progress.bytes_read = self.shared.read_bytes.load(Ordering::Relaxed);

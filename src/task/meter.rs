@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::status::{CopyStatus, Totals};
+use super::status::{CopyStatus, Totals, work};
 use crate::error::Failure;
 use crate::model::Location;
-use crate::pipeline::{Doing, Durations, Progress};
+use crate::pipeline::{CopyPhase, Doing, Durations, Progress};
 use crate::relay::Relay;
 
 /// Rates are averaged over about this time, in seconds; over all the time that there was while that is less.
@@ -115,13 +115,16 @@ pub struct Meter {
     /// Rows and bytes of the copy: now, at the last sample, and a second. `None` before a pipeline told.
     copied: Option<[Copied; 2]>,
     copied_per_second: (f64, f64),
+    /// Of what [`CopyStatus::work`] counts.
+    work_per_second: f64,
 }
 
-/// Rows and bytes of the copy that are written.
+/// Rows and bytes of the copy that are written, and its work that is done.
 #[derive(Debug, Clone, Copy, Default)]
 struct Copied {
     rows: u64,
     bytes: u64,
+    work: u64,
 }
 
 impl Meter {
@@ -145,6 +148,7 @@ impl Meter {
             bytes_per_second: 0.0,
             copied: None,
             copied_per_second: (0.0, 0.0),
+            work_per_second: 0.0,
         }
     }
 
@@ -181,8 +185,11 @@ impl Meter {
         if let Some(timestamp) = progress.applied_timestamp {
             self.applied_at = Some(timestamp);
         }
-        if let Doing::Copying(copy) = &progress.doing {
-            let now = Copied { rows: copy.rows_written, bytes: copy.bytes_written };
+        if let Doing::Copying(copy) = &progress.doing
+            && copy.phase != CopyPhase::Prepare
+        {
+            let work = work(copy.rows_written, copy.tables_done);
+            let now = Copied { rows: copy.rows_written, bytes: copy.bytes_written, work };
             // What was there before a restart was not written now.
             self.copied.get_or_insert([now; 2])[0] = now;
         }
@@ -192,7 +199,7 @@ impl Meter {
     pub fn pipeline_ended(&mut self) {
         self.before = self.totals();
         self.present = Totals::default();
-        (self.copied, self.copied_per_second) = (None, (0.0, 0.0));
+        (self.copied, self.copied_per_second, self.work_per_second) = (None, (0.0, 0.0), 0.0);
     }
 
     fn totals(&self) -> Totals {
@@ -265,8 +272,9 @@ impl Meter {
     fn copy_rates(&self, running: bool, copy: Option<&CopyStatus>) -> (f64, f64, Option<Duration>) {
         let Some(copy) = copy.filter(|_| running && self.copied.is_some()) else { return (0.0, 0.0, None) };
         let (rows, bytes) = self.copied_per_second;
-        let left = copy.rows.saturating_sub(copy.rows_written) as f64;
-        let eta = if rows > 0.0 && copy.rows > 0 { Duration::try_from_secs_f64(left / rows).ok() } else { None };
+        let (done, all) = copy.work();
+        let (left, pace) = (all.saturating_sub(done) as f64, self.work_per_second);
+        let eta = if pace > 0.0 && copy.tables > 0 { Duration::try_from_secs_f64(left / pace).ok() } else { None };
         (rows, bytes, eta)
     }
 
@@ -291,6 +299,7 @@ impl Meter {
             let (rows, bytes) = &mut self.copied_per_second;
             *rows += (rate(now.rows, then.rows) - *rows) * weight;
             *bytes += (rate(now.bytes, then.bytes) - *bytes) * weight;
+            self.work_per_second += (rate(now.work, then.work) - self.work_per_second) * weight;
             *then = *now;
         }
         (self.sampled, self.sampled_rows, self.sampled_lsn) = (Instant::now(), rows_total, lsn);

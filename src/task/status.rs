@@ -96,16 +96,29 @@ pub struct CopyStatus {
     pub eta: Option<Duration>,
 }
 
+/// What a table costs beside its rows, in rows: of many small tables that is most.
+const TABLE: u64 = 200;
+
+/// Rows, and what their tables cost besides.
+pub(super) fn work(rows: u64, tables: u64) -> u64 {
+    rows.saturating_add(TABLE.saturating_mul(tables))
+}
+
 impl CopyStatus {
+    /// How much work is done, and all of it, as far as that is known: what time left is estimated by.
+    pub(super) fn work(&self) -> (u64, u64) {
+        (work(self.rows_written, self.tables_done), work(self.rows.max(self.rows_written), self.tables))
+    }
+
     /// How much of it is done, from 0 to 1. What the source estimates may be wrong either way: only a finished copy is 1.
     pub fn fraction(&self) -> f64 {
         if self.tables > 0 && self.tables_done >= self.tables {
             return 1.0;
         }
         let part = |done: u64, all: u64| if all == 0 { 0.0 } else { done as f64 / all as f64 };
+        let (done, all) = self.work();
         let by_bytes = part(self.bytes_written, self.bytes);
-        let by_rows = part(self.rows_written, self.rows);
-        let known = if self.rows > 0 { by_rows } else { by_bytes.max(part(self.tables_done, self.tables)) };
+        let known = if self.rows > 0 { part(done, all) } else { by_bytes.max(part(self.tables_done, self.tables)) };
         known.clamp(0.0, 0.99)
     }
 }

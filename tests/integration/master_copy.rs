@@ -34,7 +34,7 @@ async fn copying(label: &str, ttl: u32) -> (ClusterLink, Agent) {
     for (name, value) in [("name", link.task.as_str()), ("mode", "all")] {
         link.toml.insert(name.into(), value.into());
     }
-    for (name, value) in [("threads", 1), ("rows", 20), ("pool-size", 1)] {
+    for (name, value) in [("threads", 1), ("rows", 4), ("pool-size", 1)] {
         link.toml.insert(name.into(), value.into());
     }
     let started = link.start_task(None).await;
