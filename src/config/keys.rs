@@ -82,9 +82,9 @@ pub(super) const WORKER: Keys = &[
         Text("info"),
         "`debug`, `info`, `warn`, `error` or `fatal`, and levels of single modules behind it: `info,relay=debug`. Also at run time: `dm-agentctl log-level`",
     ),
-    acts("log-file", Open("none"), "append the log there; SIGHUP opens it anew"),
+    acts("log-file", Open("none"), "append the log there; SIGUSR1 opens it anew"),
     acts("log-format", Open("text on a terminal, else json"), "`text` or `json`; the journal has its own form"),
-    noted("log-rotate", Text(""), "as in dm-worker: rotate the file and send SIGHUP"),
+    noted("log-rotate", Text(""), "as in dm-worker: rotate the file and send SIGUSR1"),
     noted("redact-info-log", Flag(false), "row data is never logged"),
     acts(
         "join",
