@@ -277,7 +277,11 @@ pub(super) const TASK: Keys = &[
         "set it to `loose`, and give the target's tables the source's collations",
     ),
     noted("strict-optimistic-shard-mode", Flag(false), "shards are not merged"),
-    noted("timezone", Text(""), "sessions are in UTC; TIMESTAMP values arrive equal in any time zone"),
+    noted(
+        "timezone",
+        Text(""),
+        "sessions are in UTC; TIMESTAMP values arrive equal in any time zone. Only `--start-time` is in it",
+    ),
     noted("online-ddl", Flag(true), NO_GHOSTS),
     noted("online-ddl-scheme", Text(""), NO_GHOSTS),
     noted("shadow-table-rules", Texts, NO_GHOSTS),

@@ -106,6 +106,7 @@ struct Before {
     /// The source was elsewhere in between.
     bound_anew: bool,
     start: Option<StoredMark>,
+    safe_until: Option<StoredMark>,
     parks: ParkRecord,
 }
 
@@ -314,10 +315,11 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
-        let Before { same, bound_anew, start, mut parks } = self.before(order).await?;
+        let Before { same, bound_anew, start, safe_until, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {
-            parks.parks.insert(ParkReason::Master, Park::now(MASTER));
+            let note = if order.stopped { NOT_STARTED.to_owned() } else { String::new() };
+            parks.parks.insert(ParkReason::Master, Park { note, ..Park::now(MASTER) });
         }
         let master = MasterRecord {
             toml: order.toml.clone(),
@@ -325,7 +327,7 @@ impl Supervisor {
             start_time: order.start_time.clone(),
             unheeded: order.unheeded.clone(),
         };
-        let record = TaskRecord { form: FORM, yaml: String::new(), start, master: Some(master) };
+        let record = TaskRecord { form: FORM, yaml: String::new(), start, safe_until, master: Some(master) };
         let key = record_key(&order.source, &order.name);
         let mut changes = Changes::new();
         if !same {
@@ -360,7 +362,8 @@ impl Supervisor {
                 parks.parks.remove(&ParkReason::Error);
                 parks.failures.clear();
                 let bound_anew = record.master.is_some_and(|m| m.mark.bound_born != order.mark.bound_born);
-                return Ok(Before { same: true, bound_anew, start: record.start, parks });
+                let TaskRecord { start, safe_until, .. } = record;
+                return Ok(Before { same: true, bound_anew, start, safe_until, parks });
             }
             (Ok(_), Ok(_)) => return Ok(Before::default()),
             (Err(error), _) | (_, Err(error)) => error,
