@@ -26,6 +26,7 @@ mod bad_input;
 mod blackhole;
 mod claim;
 mod commands;
+mod ddl_there;
 mod declared;
 mod downstream;
 mod exceptions;

@@ -18,8 +18,6 @@ use crate::schema::{
 
 /// Bindings kept; a source with more tables in use binds again now and then.
 const BINDINGS: usize = 10_000;
-/// Notes about single tables in the status.
-const NOTES: usize = 20;
 /// The collation number of bytes.
 const BINARY: u32 = 63;
 
@@ -179,7 +177,7 @@ impl Intake {
     }
 
     pub(super) fn note(&self, note: String) {
-        self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
+        self.progress.send_if_modified(|progress| progress.note(note));
     }
 }
 
