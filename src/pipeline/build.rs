@@ -215,6 +215,7 @@ async fn start(
         declared_store: Arc::clone(&spec.declared),
         windows: windows.share(),
         ends: spec.copy.ends,
+        copies: spec.copy.copies,
     };
     let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));

@@ -140,7 +140,11 @@ impl Intake {
         let (layout, source) = (&event.layout, &event.layout.source);
         let flavor = self.origin.flavor;
         let texts = structure.columns.iter().any(|column| column.charset.is_some());
-        if !texts || !layout.columns.iter().any(|column| is_unsaid(column, flavor, &structure.columns)) {
+        let unsaid = texts && layout.columns.iter().any(|column| is_unsaid(column, flavor, &structure.columns));
+        // Where the copy took the rows by name, the binlog's go on so.
+        let values = layout.columns.len();
+        let uneven = self.copies && layout.names.is_none() && structure.columns.len() != values;
+        if !unsaid && !uneven {
             return None;
         }
         let Some(found) = self.origin.columns(source).await else {
@@ -161,7 +165,9 @@ impl Intake {
         };
         // In the same second, it may have changed before or after.
         let holds = found.changed.is_some_and(|changed| changed < u64::from(event.timestamp));
-        Some(OriginTable { columns: found.columns.into_iter().map(column).collect(), holds, declared: false })
+        let columns: Vec<OriginColumn> = found.columns.into_iter().map(column).collect();
+        let by_name = uneven && holds && columns.len() == values;
+        Some(OriginTable { columns, holds, by_name })
     }
 
     fn note_charsets(&self, bound: &BoundTable) {
