@@ -27,8 +27,12 @@ use crate::task::{Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, 
 
 /// Who parks a subtask because the lease is lost, or has not been had yet.
 pub const LEASE: &str = "lease with dm-master";
+/// Longest wait for a source that is asked who it is.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Who parks a subtask because its stage says so.
 const MASTER: &str = "dm-master";
+/// Note on the park of a subtask that was made with the stage Stopped, until its first resume.
+pub const NOT_STARTED: &str = "not started here yet (stage Stopped)";
 
 /// What of its master's wishes a subtask follows: etcd revisions, kept with its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,6 +69,8 @@ pub struct TaskOrder {
     pub mark: MasterMark,
     /// Whether it is to run.
     pub run: bool,
+    /// Whether it is made to be started later (OpenAPI).
+    pub stopped: bool,
     /// `--start-time`; empty for none.
     pub start_time: String,
     /// Words of its start-task that have no effect here.

@@ -37,7 +37,7 @@ pub use api::{
 };
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
-pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
+pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, NOT_STARTED, SourceOrder, TaskOrder};
 pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;

@@ -495,6 +495,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
                 toml: wish.config.unwrap_or_default(),
                 mark,
                 run: wish.run,
+                stopped: wish.stopped,
                 start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
                 unheeded: wish.unheeded,
             };

@@ -3,7 +3,7 @@
 use crate::control::pb_status::{parked_by_agent, process_error, source_response};
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
-use crate::supervisor::{AgentStatus, CONNECTING, Receiving, SourceStatus};
+use crate::supervisor::{AgentStatus, CONNECTING, NOT_STARTED, Receiving, SourceStatus};
 use crate::task::{Park, ParkReason, Stage, TaskStatus};
 
 /// Longest text of a failure: a master takes 4 MiB for the whole answer.
@@ -26,6 +26,10 @@ pub fn answer(
         let task = agent.tasks.iter().find(|task| task.source_id == source.source_id && task.name == status.name);
         if let Some(task) = task {
             status.result = result(task);
+            if is_not_started(task) {
+                status.set_stage(pb::Stage::Stopped);
+                status.result = None;
+            }
         }
         if let Some(pb::sub_task_status::Status::Sync(sync)) = &mut status.status {
             // Everything is applied from the relay log; a master's users know of one only where they started it.
@@ -75,6 +79,12 @@ fn result(task: &TaskStatus) -> Option<pb::ProcessResult> {
         failures.extend(task.parks.iter().filter_map(|(reason, park)| explain(*reason, park)));
     }
     Some(failed(asked_for, &failures))
+}
+
+/// Made by OpenAPI and waiting for its first start.
+fn is_not_started(task: &TaskStatus) -> bool {
+    let made = task.parks.get(&ParkReason::Master).is_some_and(|park| park.note == NOT_STARTED);
+    made && task.stage == Stage::Paused && task.failures.is_empty()
 }
 
 fn explain(reason: ParkReason, park: &Park) -> Option<Failure> {
