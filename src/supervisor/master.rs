@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::broken::{TASK_REMEDY, damaged};
+use super::eye::lacks;
 use super::recipe::StoredRecipe;
 use super::records::{FORM, MasterRecord, SourceRecord, TaskRecord};
 use super::source::{Settings, Source};
@@ -23,7 +25,7 @@ use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 use crate::model::Flavor;
 use crate::store::{Changes, Namespace, StoreError};
-use crate::task::{Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, forget, record_key};
+use crate::task::{KEY_SEPARATOR, Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, forget, record_key};
 
 /// Who parks a subtask because the lease is lost, or has not been had yet.
 pub const LEASE: &str = "lease with dm-master";
@@ -187,6 +189,10 @@ impl Supervisor {
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         told(&config);
         let source = self.open(config, &record).await?;
+        if source.received().is_some() && !self.has_records(&order.id).await {
+            // What is left here of an earlier time may be of a binlog that was reset since.
+            self.follow_server(&source).await;
+        }
         source.relay.arm_purge();
         write(&self.inner.sources).insert(order.id.clone(), SourceEntry { source, record });
         write(&self.inner.broken).sources.remove(&order.id);
@@ -258,15 +264,28 @@ impl Supervisor {
         }
     }
 
-    /// Where another server has taken the former one's place and nobody needs the former one's binlog, it goes. A server
-    /// that does not answer is asked by the receiver again and again.
+    /// Whether something is stored of a source's subtasks, also of those that are elsewhere now. Where that cannot be read,
+    /// it is taken to be so.
+    async fn has_records(&self, id: &str) -> bool {
+        let of_it = |key: &str| key.split_once(KEY_SEPARATOR).is_some_and(|(source, _)| source == id);
+        match self.inner.db.list_each::<TaskRecord>(Namespace::Task).await {
+            Ok(stored) => stored.iter().any(|(key, _)| of_it(key)),
+            Err(_) => true,
+        }
+    }
+
+    /// Where another server has taken the former one's place, or the same one's binlog was reset, and nobody needs the
+    /// former binlog, it goes. A server that does not answer is asked by the receiver again and again.
     async fn follow_server(&self, source: &Source) {
         let settings = source.settings();
         if self.has_tasks(&source.id) {
             return;
         }
-        if let Ok(facts) = self.preflight(&settings.config, settings.receive.server_id).await
-            && !source.is_of(&facts)
+        let received = source.received();
+        let asked = self.preflight(&settings.config, settings.receive.server_id);
+        if let Ok(Ok(facts)) = tokio::time::timeout(ASK_LIMIT, asked).await
+            && (!source.is_of(&facts)
+                || facts.location.as_ref().zip(received.as_ref()).is_some_and(|(now, had)| lacks(now, had).is_some()))
             && let Err(failure) = source.become_another(&facts).await
         {
             tracing::warn!(source = %source.id, error = %failure, "begin the relay log anew for another server");

@@ -44,6 +44,7 @@ mod master_move;
 mod master_odd;
 mod master_port;
 mod master_states;
+mod master_suite;
 mod master_tls;
 mod master_wishes;
 mod memory;
