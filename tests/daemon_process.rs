@@ -145,7 +145,7 @@ fn starts_reloads_and_stops_under_a_service_manager() {
     service.await_told("READY=1");
     // A file that is wrong now changes nothing.
     std::fs::write(&config, "log-level = 'loud'\n").unwrap();
-    service.signal(rustix::process::Signal::HUP);
+    service.signal(rustix::process::Signal::USR1);
     service.await_told("RELOADING=1");
     service.await_told("READY=1");
 

@@ -100,8 +100,8 @@ fn the_daemon_does_what_the_unit_relies_on() {
     await_told(&manager, "READY=1");
     assert!(path("run/admin.sock").exists() && path("state/checkpoint").exists(), "it uses systemd's directories");
     await_told(&manager, "WATCHDOG=1");
-    assert_eq!(value("ExecReload"), "/bin/kill -HUP $MAINPID");
-    signal(&daemon, rustix::process::Signal::HUP);
+    assert_eq!(value("ExecReload"), "/bin/kill -USR1 $MAINPID");
+    signal(&daemon, rustix::process::Signal::USR1);
     await_told(&manager, "RELOADING=1");
     await_told(&manager, "READY=1");
     signal(&daemon, rustix::process::Signal::TERM);

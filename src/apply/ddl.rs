@@ -16,6 +16,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::ddl_clauses::{DdlClause, needed};
+use super::ddl_effect::is_there;
 use super::ddl_lock::{DdlLock, thread};
 use super::introspect::{fingerprint, has_rows};
 use super::writer::ApplyError;
@@ -45,6 +46,8 @@ pub struct DdlStep {
     pub unsafe_with_rows: Option<String>,
     /// It makes one change: where its effect is there, all of it is. A dm-worker runs several one after the other.
     pub one_change: bool,
+    /// An operator ordered it: where it has no effect, that is told rather than passed over.
+    pub ordered: bool,
 }
 
 impl DdlStep {
@@ -125,6 +128,10 @@ pub struct DdlRun<'a> {
     pub taken_for_done: bool,
     /// The step that was refused last, as its intent is stored.
     pub refused: Option<DdlIntent>,
+    /// Qualified name of a table of ours that may be made and dropped, to find out what a refused statement would make.
+    pub scratch: &'a str,
+    /// Statements that were refused because their effect was there already.
+    pub was_there: Vec<String>,
     /// Told what is waited for.
     pub say: &'a (dyn Fn(String) + Send + Sync),
 }
@@ -187,6 +194,11 @@ impl DdlRun<'_> {
             Err(Ran::Failed(failure)) if self.came_with_copy && says_one_of(&failure, &CAME_WITH_COPY) => {
                 tracing::info!(step = number, cause = %failure.raw_cause, "taken for done: it came with the structures of the copy");
                 self.taken_for_done = true;
+                Ok(())
+            }
+            Err(Ran::Failed(failure)) if is_there(conn, self.downstream, self.scratch, step, &failure).await => {
+                tracing::warn!(step = number, statement = %shown, cause = %failure.raw_cause, "taken for done: its effect was there");
+                self.was_there.push(shown);
                 Ok(())
             }
             Err(Ran::Failed(failure)) => self.refused(conn, intent, &shown, failure).await,
@@ -400,6 +412,7 @@ mod tests {
             session: DdlSession::default(),
             unsafe_with_rows: None,
             one_change: true,
+            ordered: false,
         }
     }
 

@@ -14,6 +14,7 @@
 
 mod ddl;
 mod ddl_clauses;
+mod ddl_effect;
 mod ddl_lock;
 mod introspect;
 mod literal;

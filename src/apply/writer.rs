@@ -60,6 +60,8 @@ pub struct Job {
 pub struct WriterStats {
     /// Rows sent.
     pub rows: u64,
+    /// Statements that they were in.
+    pub statements: u64,
     /// Bytes of SQL sent.
     pub bytes: u64,
     /// Updates and deletes that met no row.
@@ -207,6 +209,7 @@ impl Writer {
                 execute(conn, normal.as_bytes(), "set sql_mode").await?;
             }
             stats.rows += info.rows;
+            stats.statements += 1;
             stats.bytes += sql.len() as u64;
             // A replay deletes what may be gone already, and a filter may have left out what made a row.
             if info.counts && !info.table.selective && !shape.safe.covers(&info.table) {

@@ -46,12 +46,26 @@ pub struct Claim {
     pub mapping: String,
     /// Where to start if nothing is stored.
     pub fresh_start: Location,
+    /// Up to here rows may be downstream already, if nothing is stored.
+    pub fresh_safe: Option<Location>,
     /// What this machine keeps of the task.
     pub ledger: Arc<dyn Ledger>,
     /// Host and port of the downstream.
     pub target: String,
     /// Another worker may take the task over, which finds nothing of what only this machine keeps.
     pub moves: bool,
+}
+
+impl Claim {
+    /// How long a task that starts anew must be idempotent. Where DM's columns cannot say the place, as long as after a
+    /// writer that died.
+    fn fresh_window(&self) -> Option<SafeWindow> {
+        let until = self.fresh_safe.as_ref().filter(|until| **until != self.fresh_start)?;
+        Some(match DmRow::can_say(until) {
+            true => SafeWindow::Until(StoredMark::from(&RowMark::at(until.clone()))),
+            false => SafeWindow::Unknown,
+        })
+    }
 }
 
 /// What the new owner has.
@@ -263,7 +277,7 @@ async fn claim_here(
             Decision::Theirs { at, safe } => (parse(&at)?, safe),
             _ => (parse(&row.location)?, Some(SafeWindow::Unknown)),
         },
-        (None, SeenRow::Hidden | SeenRow::Missing) => (RowMark::at(claim.fresh_start.clone()), None),
+        (None, SeenRow::Hidden | SeenRow::Missing) => (RowMark::at(claim.fresh_start.clone()), claim.fresh_window()),
     };
     if matches!(seen, SeenRow::Row(_))
         && start.location.gtids.is_empty()
@@ -342,7 +356,7 @@ async fn claim_in_transaction(
     let (marks, safe, intent, window) = match (&decision, here) {
         // Until now they were kept on this machine; the right to keep them downstream is new.
         (_, Some((record, mark))) => (vec![parse(mark)?], record.safe(), record.intent.clone(), None),
-        (Decision::Fresh, _) => (vec![RowMark::at(claim.fresh_start.clone())], None, None, None),
+        (Decision::Fresh, _) => (vec![RowMark::at(claim.fresh_start.clone())], claim.fresh_window(), None, None),
         (Decision::Theirs { at, safe }, _) => (vec![parse(at)?], safe.clone(), None, None),
         (Decision::Ours { marks, safe }, _) => {
             let window = record.and_then(|record| record.window.clone());

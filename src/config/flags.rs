@@ -55,7 +55,7 @@ pub(super) fn command() -> Command {
             value("config", "FILE", "Configuration file: dm-worker.toml's keys and a table [agent]"),
             value("name", "NAME", "Name of this worker [default: the advertised address, or the host's name]"),
             value("log-level", "LEVEL", "debug, info, warn, error or fatal [default: info]").short('L'),
-            value("log-file", "FILE", "Write the log there; SIGHUP opens it anew [default: standard error or the journal]"),
+            value("log-file", "FILE", "Write the log there; SIGUSR1 opens it anew [default: standard error or the journal]"),
             value("log-format", "FORMAT", "text or json [default: text on a terminal, else json]"),
             switch("redact-info-log", "Taken for dm-worker's sake: row data is never logged"),
             value("state-dir", "DIR", "Where everything is kept that must outlive the process"),

@@ -57,6 +57,11 @@ impl SubtaskConfig {
         refusals
     }
 
+    /// `timezone`, where it is set: times that an operator gives are in it.
+    pub fn timezone(&self) -> Option<&str> {
+        self.kept.text("timezone").filter(|zone| !zone.is_empty())
+    }
+
     /// What has no effect here, a line each, for the task's status.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.kept.notes("");
@@ -67,7 +72,7 @@ impl SubtaskConfig {
         }
         notes.extend(self.to.notes("target-database"));
         // `timezone` has put itself into the session, and has a note of its own.
-        if self.kept.text("timezone").is_none_or(str::is_empty) {
+        if self.timezone().is_none() {
             notes.extend(self.to.session_notes("target-database"));
         }
         notes.extend(self.syncer.kept.notes(" of `syncers`"));

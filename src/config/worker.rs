@@ -43,7 +43,7 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Reads the same command line and file again, for SIGHUP. Nothing of `self` changes.
+    /// Reads the same command line and file again, for a reload. Nothing of `self` changes.
     pub fn reload(&self) -> Result<WorkerConfig, StartError> {
         startup::load(self.arguments.clone(), self.environment.clone())
     }

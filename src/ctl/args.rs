@@ -128,7 +128,8 @@ pub enum Command {
         /// Forget the task's checkpoint first.
         #[arg(long)]
         remove_meta: bool,
-        /// Start at this time of the binlog: '2026-11-22 14:00:00' or 2026-11-22T14:00:00.
+        /// Start at this time of the binlog, in the time zone of the task or the source: '2026-11-22 14:00:00' or
+        /// 2026-11-22T14:00:00.
         #[arg(long, default_value = "", value_name = "TIME")]
         start_time: String,
     },

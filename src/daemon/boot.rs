@@ -19,7 +19,7 @@ use super::lock::{LockError, StateLock};
 use super::logging::{Logging, LoggingError};
 use super::notify::Notifier;
 use super::service::{Prepared, Service, ServiceError, open_store};
-use super::signals::{Order, SignalWatch};
+use super::signals::{Hangup, Order, SignalWatch};
 
 /// Exit code of a configuration that cannot be run, as dm-worker's. Restarting does not help.
 const EXIT_CONFIG: u8 = 2;
@@ -70,7 +70,8 @@ impl Foundation {
         let system = |action| move |source| BootError::System { action, source };
         harden(config.agent.allow_core_dump).map_err(system("switch core dumps off"))?;
         let logging = Logging::start(&config.log)?;
-        let signals = SignalWatch::start().map_err(system("take signals over"))?;
+        let hangup = if config.joins() { Hangup::Stops } else { Hangup::Reloads };
+        let signals = SignalWatch::start(hangup).map_err(system("take signals over"))?;
         let lock = StateLock::acquire(&config.agent.state_dir)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

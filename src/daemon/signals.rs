@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! SIGTERM, SIGINT, SIGQUIT   first: Drain    second: Abort    third: the process ends there and then
-//! SIGHUP                     Reload
+//! SIGUSR1                    Reload
+//! SIGHUP                     alone: Reload    in a cluster: one of the stops
 //! ```
+//! In a cluster SIGHUP is what it is to dm-worker, since that is who the scripts and tools around it take it for.
 //! The third works even where the runtime is jammed and reads no order: being killed is always correct, only slower to
 //! come back from.
 
 use std::io;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::mpsc;
 
@@ -23,6 +25,15 @@ pub enum Order {
     Abort,
     /// Read the configuration again.
     Reload,
+}
+
+/// What SIGHUP is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// As to daemons that keep their log open.
+    Reloads,
+    /// As to dm-worker.
+    Stops,
 }
 
 /// Orders that wait to be read. Few: each kind of stop comes once, and one reload covers those behind it.
@@ -39,12 +50,12 @@ pub struct SignalWatch {
 
 impl SignalWatch {
     /// Takes the signals over. Call it once, before other threads are started.
-    pub fn start() -> io::Result<Self> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
+    pub fn start(hangup: Hangup) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
         let handle = signals.handle();
         let (sender, orders) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-            let mut escalation = Escalation::default();
+            let mut escalation = Escalation { hangup, stops: 0 };
             for signal in signals.forever() {
                 match escalation.take(signal) {
                     // A full queue holds a reload already, and the one stop before this one.
@@ -79,8 +90,9 @@ impl Drop for SignalWatch {
 }
 
 /// Which stop a signal is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Escalation {
+    hangup: Hangup,
     stops: u32,
 }
 
@@ -93,8 +105,9 @@ enum Action {
 impl Escalation {
     fn take(&mut self, signal: i32) -> Option<Action> {
         match signal {
-            SIGHUP => Some(Action::Order(Order::Reload)),
-            SIGTERM | SIGINT | SIGQUIT => {
+            SIGUSR1 => Some(Action::Order(Order::Reload)),
+            SIGHUP if self.hangup == Hangup::Reloads => Some(Action::Order(Order::Reload)),
+            SIGTERM | SIGINT | SIGQUIT | SIGHUP => {
                 self.stops = self.stops.saturating_add(1);
                 Some(match self.stops {
                     1 => Action::Order(Order::Drain),
@@ -111,25 +124,33 @@ impl Escalation {
 mod tests {
     use super::*;
 
+    fn taken(hangup: Hangup, signals: &[i32]) -> Vec<Action> {
+        let mut escalation = Escalation { hangup, stops: 0 };
+        signals.iter().filter_map(|signal| escalation.take(*signal)).collect()
+    }
+
+    const RELOAD: Action = Action::Order(Order::Reload);
+    const DRAIN: Action = Action::Order(Order::Drain);
+    const ABORT: Action = Action::Order(Order::Abort);
+
     #[test]
     fn stops_escalate_and_reloads_do_not() {
-        let mut escalation = Escalation::default();
-        let taken: Vec<_> = [SIGHUP, SIGTERM, SIGHUP, SIGINT, SIGQUIT].map(|signal| escalation.take(signal)).into();
-        let expected = [
-            Action::Order(Order::Reload),
-            Action::Order(Order::Drain),
-            Action::Order(Order::Reload),
-            Action::Order(Order::Abort),
-            Action::Exit,
-        ];
-        assert_eq!(taken, expected.map(Some));
-        assert_eq!(escalation.take(signal_hook::consts::signal::SIGUSR1), None);
+        let signals = [SIGHUP, SIGUSR1, SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGQUIT];
+        let expected = [RELOAD, RELOAD, DRAIN, RELOAD, ABORT, RELOAD, Action::Exit];
+        assert_eq!(taken(Hangup::Reloads, &signals), expected);
+        assert_eq!(taken(Hangup::Reloads, &[signal_hook::consts::signal::SIGUSR2]), []);
+    }
+
+    #[test]
+    fn in_a_cluster_a_hangup_is_a_stop() {
+        let signals = [SIGUSR1, SIGHUP, SIGUSR1, SIGTERM, SIGHUP];
+        assert_eq!(taken(Hangup::Stops, &signals), [RELOAD, DRAIN, RELOAD, ABORT, Action::Exit]);
     }
 
     #[test]
     fn a_raised_signal_becomes_an_order() {
-        let mut watch = SignalWatch::start().unwrap();
-        signal_hook::low_level::raise(SIGHUP).unwrap();
+        let mut watch = SignalWatch::start(Hangup::Reloads).unwrap();
+        signal_hook::low_level::raise(SIGUSR1).unwrap();
         assert_eq!(watch.blocking_next(), Some(Order::Reload));
     }
 }

@@ -156,6 +156,12 @@ impl MetaTables {
         format!("{}PRIMARY KEY {}", &statement[..begin], &statement[end..])
     }
 
+    /// A table that is made to try a statement on and dropped again; of this task and source alone.
+    pub fn scratch(&self) -> String {
+        let name = format!("agent_try_{:032x}", xxhash_rust::xxh3::xxh3_128(self.identity().as_bytes()));
+        format!("{}.{}", identifier(&self.schema), identifier(&name))
+    }
+
     /// Statements that succeed where our tables are there and can be read.
     pub fn probe(&self) -> [String; 4] {
         [self.lane(), self.ddl(), self.mapping(), self.checkpoint()]

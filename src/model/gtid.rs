@@ -395,6 +395,11 @@ impl FromStr for MysqlGtidSet {
                 let (start, end) = word.split_once('-').unwrap_or((word, word));
                 let number = |text: &str| text.trim().parse::<u64>().map_err(|_| error("a range must be N or N-M"));
                 let (start, end) = (number(start)?, number(end)?);
+                if (start, end) == (0, 0) {
+                    // Written by hand for a server that nothing was seen of.
+                    ranges += 1;
+                    continue;
+                }
                 if start == 0 || end < start || end == u64::MAX {
                     return Err(error("a range must begin at 1 or later and not end before it begins"));
                 }
@@ -510,12 +515,18 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_set() {
-        for text in ["x", A, &format!("{A}:0"), &format!("{A}:5-4"), &format!("{A}:1-"), &format!("{A}:t")] {
+        for text in ["x", A, &format!("{A}:0-3"), &format!("{A}:5-4"), &format!("{A}:1-"), &format!("{A}:t")] {
             assert!(GtidSet::parse(Flavor::MySql, text).is_err(), "{text:?} was accepted");
         }
         for text in ["0-1", "0-1-2-3", "a-1-2"] {
             assert!(GtidSet::parse(Flavor::MariaDb, text).is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn zero_stands_for_nothing() {
+        assert_eq!(mysql(&format!("{A}:0")), GtidSet::empty(Flavor::MySql));
+        assert_eq!(mysql(&format!("{A}:0,{B}:1-2")), mysql(&format!("{B}:1-2")));
     }
 
     #[test]

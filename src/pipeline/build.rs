@@ -53,6 +53,8 @@ pub struct PipelineSpec {
     pub lanes: u32,
     /// Where to start if nothing is stored; `None` where a copy finds that out.
     pub fresh_start: Option<Location>,
+    /// Up to here rows may be downstream already, if nothing is stored.
+    pub fresh_safe: Option<Location>,
     /// `checkpoint-flush-interval`.
     pub flush_interval: Duration,
     /// How long a pause waits for the end of a large transaction.
@@ -160,6 +162,7 @@ async fn start(
         lanes: spec.lanes,
         mapping: wanted.to_text(),
         fresh_start: fresh_start.clone(),
+        fresh_safe: spec.fresh_safe.clone(),
         ledger: Arc::clone(&spec.ledger),
         target: spec.target(),
         moves: spec.moves,
@@ -212,6 +215,7 @@ async fn start(
         declared_store: Arc::clone(&spec.declared),
         windows: windows.share(),
         ends: spec.copy.ends,
+        copies: spec.copy.copies,
     };
     let intake = Intake::new(intake, sender);
     progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));

@@ -463,6 +463,11 @@ impl Coordinator {
             Ok(stats) => self.progress.send_modify(|progress| {
                 progress.unmatched += stats.unmatched;
                 progress.sent_bytes += stats.bytes;
+                // Nothing is known of one whose answer was lost.
+                if stats.statements > 0 {
+                    progress.commits.statements.add(stats.statements);
+                    progress.commits.rows.add(stats.rows);
+                }
             }),
             Err(error) => at_work.failed = at_work.failed.or(Some(error)),
         }
@@ -483,8 +488,10 @@ impl Coordinator {
         self.options.paces.keep(&self.options.target, &self.pace);
         self.applied = group.end;
         self.ahead.retain(|mark| !self.applied.has_reached(mark));
+        let event_rows = self.former.event_rows();
         self.progress.send_modify(|progress| {
             progress.groups.add(took);
+            progress.event_rows = event_rows;
             progress.rows += group.rows;
             progress.transactions += group.transactions;
             progress.applied_lsn = group.lsn.or(progress.applied_lsn);

@@ -110,7 +110,7 @@ impl DeclaredTable {
                 unsigned: Some(column.unsigned),
             }
         };
-        OriginTable { columns: self.columns.iter().map(column).collect(), holds: true, declared: true }
+        OriginTable { columns: self.columns.iter().map(column).collect(), holds: true, by_name: true }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::pace::Size;
+use super::progress::Sizes;
 use super::trail::Trail;
 use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
 use crate::model::{Gtid, Location, RowMark, RowOrdinal, TargetTable};
@@ -125,6 +126,7 @@ pub struct Former {
     rows: u64,
     /// DDL statements in the queue, at most one: intake waits for it, so the end of its transaction is still to come.
     ddls: usize,
+    event_rows: Sizes,
 }
 
 /// Changes of which some are formed.
@@ -226,6 +228,7 @@ impl Former {
             after_ddl: false,
             rows: 0,
             ddls: 0,
+            event_rows: Sizes::default(),
         }
     }
 
@@ -244,6 +247,11 @@ impl Former {
         (self.rows + self.front.as_ref().map_or(0, |front| front.next.left()) as u64, self.bytes)
     }
 
+    /// Rows of the row events that were taken in.
+    pub fn event_rows(&self) -> Sizes {
+        self.event_rows
+    }
+
     /// Takes an item in.
     pub fn take(&mut self, queued: Queued) {
         if matches!(queued.item, Ok(Item::Restart)) {
@@ -252,6 +260,9 @@ impl Former {
         }
         self.bytes += queued.bytes;
         self.rows += rows_of(&queued);
+        if matches!(queued.item, Ok(Item::Changes { .. })) {
+            self.event_rows.add(rows_of(&queued));
+        }
         self.commits += usize::from(matches!(queued.item, Ok(Item::Commit { .. })));
         self.ddls += usize::from(matches!(queued.item, Ok(Item::Ddl(_))));
         self.queue.push_back(queued);

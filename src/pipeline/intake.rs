@@ -91,6 +91,8 @@ pub struct Intake {
     windows: Windows,
     /// Nothing is taken in beyond the window.
     ends: bool,
+    /// Rows were copied before.
+    copies: bool,
 }
 
 /// What intake needs to know.
@@ -127,6 +129,8 @@ pub struct IntakeOptions {
     pub windows: Windows,
     /// Nothing is taken in beyond the window.
     pub ends: bool,
+    /// Rows are copied before: the source's tables are at hand by name.
+    pub copies: bool,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -200,7 +204,7 @@ impl Intake {
         let IntakeOptions { reader, decoder, transform, downstream, origin, prepared, start, exceptions, .. } = options;
         let (declared, declared_store) = (options.declared, options.declared_store);
         let (mappings, progress, tables, epoch) = (options.mappings, options.progress, options.tables, options.epoch);
-        let (windows, ends) = (options.windows, options.ends);
+        let (windows, ends, copies) = (options.windows, options.ends, options.copies);
         let open = start.location.clone();
         Intake {
             reader,
@@ -231,6 +235,7 @@ impl Intake {
             window: windows.now(),
             windows,
             ends,
+            copies,
         }
     }
 

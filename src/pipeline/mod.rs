@@ -34,7 +34,9 @@ pub use exceptions::{Exception, Exceptions, Treatment};
 pub use guide::Begun;
 pub use guide::TaskGuide;
 pub use pace::Paces;
-pub use progress::{AgainProgress, DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl};
+pub use progress::{
+    AgainProgress, CommitSizes, DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl, SIZE_BOUNDS, Sizes,
+};
 pub use receive::{Breaks, Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
 
 use crate::error::Failure;

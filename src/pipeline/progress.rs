@@ -43,6 +43,36 @@ impl Durations {
     }
 }
 
+/// Upper bounds of [`Sizes`]' buckets.
+pub const SIZE_BOUNDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 20_000];
+
+/// How often something was how large: a count for each bound that it is not above, and the sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// For each of [`SIZE_BOUNDS`], how many were no larger.
+    pub up_to: [u64; SIZE_BOUNDS.len()],
+    /// How many there were.
+    pub count: u64,
+    /// All sizes together.
+    pub total: u64,
+}
+
+impl Sizes {
+    /// One more.
+    pub fn add(&mut self, size: u64) {
+        let above = SIZE_BOUNDS.partition_point(|bound| *bound < size);
+        self.up_to[above..].iter_mut().for_each(|count| *count += 1);
+        (self.count, self.total) = (self.count + 1, self.total + size);
+    }
+
+    /// Those of another time as well.
+    pub fn plus(mut self, other: &Sizes) -> Self {
+        self.up_to.iter_mut().zip(other.up_to).for_each(|(count, more)| *count += more);
+        (self.count, self.total) = (self.count + other.count, self.total + other.total);
+        self
+    }
+}
+
 /// A DDL statement that was sent and has not been answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningDdl {
@@ -73,6 +103,22 @@ pub enum Doing {
     Following,
     /// The binlog is followed up to the task's end, which belongs to the copy; with how that ended, if it was this pipeline's.
     Ending(Option<Box<CopyProgress>>),
+}
+
+/// What transactions downstream held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitSizes {
+    /// Statements that change rows.
+    pub statements: Sizes,
+    /// Rows.
+    pub rows: Sizes,
+}
+
+impl CommitSizes {
+    /// Those of another time as well.
+    pub fn plus(self, other: &CommitSizes) -> Self {
+        CommitSizes { statements: self.statements.plus(&other.statements), rows: self.rows.plus(&other.rows) }
+    }
 }
 
 /// Where a running pipeline stands.
@@ -106,6 +152,10 @@ pub struct Progress {
     pub groups: Durations,
     /// Times between two writes of DM's row.
     pub flushes: Durations,
+    /// Rows of the binlog's row events.
+    pub event_rows: Sizes,
+    /// Statements and rows of transactions committed downstream.
+    pub commits: CommitSizes,
     /// Why safe mode is on; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// DDL at work downstream.
@@ -118,4 +168,30 @@ pub struct Progress {
     pub read_again: (u64, String),
     /// An operator's orders are stored downstream.
     pub orders_taken: bool,
+}
+
+/// Notes in a status at most.
+const NOTES: usize = 20;
+
+impl Progress {
+    /// Adds to the notes; whether it is a new one.
+    pub fn note(&mut self, note: String) -> bool {
+        self.notes.len() < NOTES && self.notes.insert(note)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_cumulative() {
+        let mut sizes = Sizes::default();
+        for size in [0, 1, 3, 5, 6, 20_000, 20_001] {
+            sizes.add(size);
+        }
+        assert_eq!(sizes.up_to, [2, 2, 4, 5, 5, 5, 5, 5, 5, 5, 5, 6]);
+        assert_eq!((sizes.count, sizes.total), (7, 40_016));
+        assert_eq!(sizes.plus(&sizes).up_to[3], 10);
+    }
 }

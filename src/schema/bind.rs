@@ -256,11 +256,11 @@ fn places(
         return names.iter().map(|name| place(name)).collect();
     }
     let values = layout.columns.len();
-    if let Some(declared) = origin.filter(|origin| origin.declared) {
-        if declared.columns.len() != values {
-            return Err(BindError::ColumnCount { columns: declared.columns.len(), values });
+    if let Some(named) = origin.filter(|origin| origin.by_name) {
+        if named.columns.len() != values {
+            return Err(BindError::ColumnCount { columns: named.columns.len(), values });
         }
-        return declared.columns.iter().map(|column| place(&column.name)).collect();
+        return named.columns.iter().map(|column| place(&column.name)).collect();
     }
     let columns = structure.columns.len();
     // A key that the downstream made up by itself (`sql_generate_invisible_primary_key`) is no column of the source's.

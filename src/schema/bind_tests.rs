@@ -102,7 +102,7 @@ fn text_between(now: Option<&str>, holds: bool, here: Option<&str>) -> Result<En
         charset: (!charset.is_empty()).then(|| charset.into()),
         unsigned: None,
     };
-    let origin = now.map(|now| OriginTable { columns: vec![of_source(now)], holds, declared: false });
+    let origin = now.map(|now| OriginTable { columns: vec![of_source(now)], holds, by_name: false });
     let target = TargetTable(TableName::new("d", "t"));
     let bound = bind_with(&shape, &target, &structure, Dialect::MySql, origin.as_ref())?;
     Ok(bound.columns[0].encoding.clone())
@@ -134,7 +134,7 @@ fn a_text_is_what_the_source_says_while_that_is_certain() {
 fn types_of_mariadb_are_texts_in_columns_of_text_only() {
     let shape = layout(&[ColumnKind::Char { max_bytes: 16 }]);
     let of_source = OriginColumn { name: "a".into(), data_type: "uuid".into(), charset: None, unsigned: None };
-    let origin = OriginTable { columns: vec![of_source], holds: true, declared: false };
+    let origin = OriginTable { columns: vec![of_source], holds: true, by_name: false };
     let encoding = |own: ColumnStructure| {
         let structure = TableStructure { columns: vec![own], unique_keys: vec![], loose_engine: None };
         let target = TargetTable(TableName::new("d", "t"));
@@ -164,7 +164,7 @@ fn declared_columns_are_found_by_their_names() {
         charset: None,
         unsigned: Some(unsigned),
     };
-    let origin = |columns| OriginTable { columns, holds: true, declared: true };
+    let origin = |columns| OriginTable { columns, holds: true, by_name: true };
     let structure = || TableStructure {
         columns: vec![column("x", "int", None), column("b", "int", None), column("a", "bigint", None)],
         unique_keys: vec![key("PRIMARY", &[2])],

@@ -7,8 +7,8 @@ pub struct OriginTable {
     pub columns: Vec<OriginColumn>,
     /// Its definition has not changed since the rows that it is asked for.
     pub holds: bool,
-    /// An operator says that the rows have these columns: each goes to the downstream column of its name.
-    pub declared: bool,
+    /// The rows have these columns, and each goes to the downstream column of its name.
+    pub by_name: bool,
 }
 
 /// One column.

@@ -1,5 +1,6 @@
 //! What the control side may ask of the supervisor, and what it is told: plain data.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Failure;
@@ -27,6 +28,8 @@ pub struct AgentStatus {
     pub sources: Vec<SourceStatus>,
     /// Subtasks by (source, name).
     pub tasks: Vec<TaskStatus>,
+    /// How often what a master wanted could not be done, by DM's name for it.
+    pub operate_errors: BTreeMap<&'static str, u64>,
 }
 
 /// What the binlog reader of a source is doing.

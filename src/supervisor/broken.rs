@@ -289,7 +289,7 @@ pub(super) mod tests {
             crate::model::GtidSet::empty(Flavor::MySql),
         );
         let start = Some((&crate::model::RowMark::at(at)).into());
-        let record = TaskRecord { form: FORM, yaml: TASK.to_owned(), start, master: None };
+        let record = TaskRecord { form: FORM, yaml: TASK.to_owned(), start, safe_until: None, master: None };
         db.put(Namespace::Task, &record_key("s", "t"), &record).await.unwrap();
         let mut parked = ParkRecord::default();
         parked.parks.insert(ParkReason::Operator, Park::now("someone"));

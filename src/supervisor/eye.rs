@@ -48,7 +48,7 @@ struct Eye {
 }
 
 /// How much one look adds to the doubt that the source still has what was received before it: `None` where it has.
-fn lacks(now: &Location, received: &Location) -> Option<u32> {
+pub(super) fn lacks(now: &Location, received: &Location) -> Option<u32> {
     if now.position < received.position {
         return Some(LOOKS_BY_SET.div_ceil(LOOKS_BY_POSITION));
     }

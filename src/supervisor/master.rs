@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::broken::{TASK_REMEDY, damaged};
+use super::eye::lacks;
 use super::recipe::StoredRecipe;
 use super::records::{FORM, MasterRecord, SourceRecord, TaskRecord};
 use super::source::{Settings, Source};
@@ -23,12 +25,16 @@ use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
 use crate::model::Flavor;
 use crate::store::{Changes, Namespace, StoreError};
-use crate::task::{Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, forget, record_key};
+use crate::task::{KEY_SEPARATOR, Park, ParkReason, ParkRecord, Recipe, TaskHandle, TaskStatus, forget, record_key};
 
 /// Who parks a subtask because the lease is lost, or has not been had yet.
 pub const LEASE: &str = "lease with dm-master";
+/// Longest wait for a source that is asked who it is.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// Who parks a subtask because its stage says so.
 const MASTER: &str = "dm-master";
+/// Note on the park of a subtask that was made with the stage Stopped, until its first resume.
+pub const NOT_STARTED: &str = "not started here yet (stage Stopped)";
 
 /// What of its master's wishes a subtask follows: etcd revisions, kept with its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,6 +71,8 @@ pub struct TaskOrder {
     pub mark: MasterMark,
     /// Whether it is to run.
     pub run: bool,
+    /// Whether it is made to be started later (OpenAPI).
+    pub stopped: bool,
     /// `--start-time`; empty for none.
     pub start_time: String,
     /// Words of its start-task that have no effect here.
@@ -106,6 +114,7 @@ struct Before {
     /// The source was elsewhere in between.
     bound_anew: bool,
     start: Option<StoredMark>,
+    safe_until: Option<StoredMark>,
     parks: ParkRecord,
 }
 
@@ -180,6 +189,10 @@ impl Supervisor {
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         told(&config);
         let source = self.open(config, &record).await?;
+        if source.received().is_some() && !self.has_records(&order.id).await {
+            // What is left here of an earlier time may be of a binlog that was reset since.
+            self.follow_server(&source).await;
+        }
         source.relay.arm_purge();
         write(&self.inner.sources).insert(order.id.clone(), SourceEntry { source, record });
         write(&self.inner.broken).sources.remove(&order.id);
@@ -251,15 +264,28 @@ impl Supervisor {
         }
     }
 
-    /// Where another server has taken the former one's place and nobody needs the former one's binlog, it goes. A server
-    /// that does not answer is asked by the receiver again and again.
+    /// Whether something is stored of a source's subtasks, also of those that are elsewhere now. Where that cannot be read,
+    /// it is taken to be so.
+    async fn has_records(&self, id: &str) -> bool {
+        let of_it = |key: &str| key.split_once(KEY_SEPARATOR).is_some_and(|(source, _)| source == id);
+        match self.inner.db.list_each::<TaskRecord>(Namespace::Task).await {
+            Ok(stored) => stored.iter().any(|(key, _)| of_it(key)),
+            Err(_) => true,
+        }
+    }
+
+    /// Where another server has taken the former one's place, or the same one's binlog was reset, and nobody needs the
+    /// former binlog, it goes. A server that does not answer is asked by the receiver again and again.
     async fn follow_server(&self, source: &Source) {
         let settings = source.settings();
         if self.has_tasks(&source.id) {
             return;
         }
-        if let Ok(facts) = self.preflight(&settings.config, settings.receive.server_id).await
-            && !source.is_of(&facts)
+        let received = source.received();
+        let asked = self.preflight(&settings.config, settings.receive.server_id);
+        if let Ok(Ok(facts)) = tokio::time::timeout(ASK_LIMIT, asked).await
+            && (!source.is_of(&facts)
+                || facts.location.as_ref().zip(received.as_ref()).is_some_and(|(now, had)| lacks(now, had).is_some()))
             && let Err(failure) = source.become_another(&facts).await
         {
             tracing::warn!(source = %source.id, error = %failure, "begin the relay log anew for another server");
@@ -314,10 +340,11 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
-        let Before { same, bound_anew, start, mut parks } = self.before(order).await?;
+        let Before { same, bound_anew, start, safe_until, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {
-            parks.parks.insert(ParkReason::Master, Park::now(MASTER));
+            let note = if order.stopped { NOT_STARTED.to_owned() } else { String::new() };
+            parks.parks.insert(ParkReason::Master, Park { note, ..Park::now(MASTER) });
         }
         let master = MasterRecord {
             toml: order.toml.clone(),
@@ -325,7 +352,7 @@ impl Supervisor {
             start_time: order.start_time.clone(),
             unheeded: order.unheeded.clone(),
         };
-        let record = TaskRecord { form: FORM, yaml: String::new(), start, master: Some(master) };
+        let record = TaskRecord { form: FORM, yaml: String::new(), start, safe_until, master: Some(master) };
         let key = record_key(&order.source, &order.name);
         let mut changes = Changes::new();
         if !same {
@@ -360,7 +387,8 @@ impl Supervisor {
                 parks.parks.remove(&ParkReason::Error);
                 parks.failures.clear();
                 let bound_anew = record.master.is_some_and(|m| m.mark.bound_born != order.mark.bound_born);
-                return Ok(Before { same: true, bound_anew, start: record.start, parks });
+                let TaskRecord { start, safe_until, .. } = record;
+                return Ok(Before { same: true, bound_anew, start, safe_until, parks });
             }
             (Ok(_), Ok(_)) => return Ok(Before::default()),
             (Err(error), _) | (_, Err(error)) => error,

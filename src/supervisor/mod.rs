@@ -37,7 +37,7 @@ pub use api::{
 };
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
-pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, SourceOrder, TaskOrder};
+pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, NOT_STARTED, SourceOrder, TaskOrder};
 pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
@@ -93,6 +93,7 @@ struct Inner {
     tasks: RwLock<BTreeMap<TaskKey, TaskEntry>>,
     broken: RwLock<Broken>,
     claims: Mutex<Claims>,
+    operate_errors: Mutex<BTreeMap<&'static str, u64>>,
     phase: AtomicU8,
     /// The monitor goes round, and the checkpoint store answers it.
     beat: Beat,
@@ -126,6 +127,7 @@ impl Supervisor {
             tasks: RwLock::default(),
             broken: RwLock::default(),
             claims: Mutex::default(),
+            operate_errors: Mutex::default(),
             phase: AtomicU8::new(Phase::Loading as u8),
             beat: Beat::new(),
             monitor: Mutex::default(),
@@ -158,7 +160,14 @@ impl Supervisor {
         tasks.sort_by(|a, b| (&a.source_id, &a.name).cmp(&(&b.source_id, &b.name)));
         let worker = self.inner.options.worker.clone();
         let loading = self.inner.phase.load(Ordering::Acquire) == Phase::Loading as u8;
-        AgentStatus { worker, in_cluster: self.inner.options.joined, loading, sources, tasks }
+        let operate_errors = self.inner.operate_errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        AgentStatus { worker, in_cluster: self.inner.options.joined, loading, sources, tasks, operate_errors }
+    }
+
+    /// Counts that what a master wanted could not be done; `kind` is DM's name for it.
+    pub fn operation_failed(&self, kind: &'static str) {
+        let mut counts = self.inner.operate_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(kind).or_default() += 1;
     }
 
     /// Takes a new key for encrypted passwords: connections made from now on use it.

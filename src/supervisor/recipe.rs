@@ -14,6 +14,7 @@ use super::endpoint::{endpoint, rules};
 use super::master::MasterMark;
 use super::records::TaskRecord;
 use super::source::Source;
+use super::start::Begin;
 use super::tasks::{all, parse, protected};
 use super::{Inner, Supervisor, store_failure};
 use crate::config::{OnDuplicate, SubtaskConfig, TaskConfig, TaskMode};
@@ -155,10 +156,13 @@ impl StoredRecipe {
 
     /// Where it starts if nothing is stored downstream, as far as that is known.
     pub fn known_begin(&self) -> Result<Option<Location>, Failure> {
-        let Some(start) = self.record().start else { return Ok(None) };
-        let mark = start.to_mark(self.source.flavor);
+        self.stored_place(self.record().start)
+    }
+
+    fn stored_place(&self, stored: Option<StoredMark>) -> Result<Option<Location>, Failure> {
+        let mark = stored.map(|mark| mark.to_mark(self.source.flavor)).transpose();
         let named = |text| Failure::new(Code::Checkpoint, format!("stored task {}: {text}", self.name));
-        mark.map(|mark| Some(mark.location)).map_err(named)
+        Ok(mark.map_err(named)?.map(|mark| mark.location))
     }
 
     fn supervisor(&self) -> Result<Supervisor, Failure> {
@@ -167,17 +171,18 @@ impl StoredRecipe {
     }
 
     /// From its record, else found now and stored; where existing rows are copied first, the copy finds it.
-    async fn begin(&self, supervisor: &Supervisor, subtask: &SubtaskConfig) -> Result<Option<Location>, Failure> {
-        if let Some(begin) = self.known_begin()? {
-            return Ok(Some(begin));
+    async fn begin(&self, supervisor: &Supervisor, subtask: &SubtaskConfig) -> Result<Option<Begin>, Failure> {
+        if let Some(at) = self.known_begin()? {
+            return Ok(Some(Begin { at, safe_until: self.stored_place(self.record().safe_until)? }));
         }
         if subtask.mode.copies() {
-            return supervisor.stored_begin(self.source.flavor, subtask).await;
+            let stored = supervisor.stored_begin(self.source.flavor, subtask).await?;
+            return Ok(stored.map(Begin::exactly));
         }
         let start_time = self.record().master.map(|master| master.start_time).unwrap_or_default();
         let begin = supervisor.find_begin(&self.source, subtask, &start_time, !start_time.is_empty()).await?;
-        let start = StoredMark::from(&RowMark::at(begin.clone()));
-        self.change(|record| record.start = Some(start)).await?;
+        let (start, safe_until) = begin.to_stored_pair();
+        self.change(|record| (record.start, record.safe_until) = (start, safe_until)).await?;
         Ok(Some(begin))
     }
 
@@ -232,7 +237,8 @@ impl Recipe for StoredRecipe {
         subtask.inherit(&settings.config);
         // Everything that can be refused is refused before anything is stored.
         let (rules, transform) = compile(&subtask, self.source.flavor)?;
-        let fresh_start = self.begin(&supervisor, &subtask).await?;
+        let begin = self.begin(&supervisor, &subtask).await?;
+        let (fresh_start, fresh_safe) = begin.map_or((None, None), |begin| (Some(begin.at), begin.safe_until));
         Ok(PipelineSpec {
             name: protected(&self.name, &self.source.id),
             flavor: self.source.flavor,
@@ -244,6 +250,7 @@ impl Recipe for StoredRecipe {
             tables: MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id),
             lanes: subtask.syncer.worker_count.max(1),
             fresh_start,
+            fresh_safe,
             flush_interval: subtask.syncer.checkpoint_flush_interval,
             drain_limit: supervisor.inner.options.drain_limit,
             always_safe: subtask.syncer.safe_mode,

@@ -65,6 +65,9 @@ pub struct TaskRecord {
     /// Where it starts if nothing is stored downstream; `None` while that is not known, which it always is of a task that
     /// an operator made.
     pub start: Option<StoredMark>,
+    /// Up to here its rows may be downstream already: it starts by a time, which says nothing of the downstream.
+    #[serde(default)]
+    pub safe_until: Option<StoredMark>,
     /// Set where a master made it.
     #[serde(default)]
     pub master: Option<MasterRecord>,

@@ -412,13 +412,17 @@ async fn relay_begin(
     let gtids = GtidSet::parse(flavor, &start.binlog_gtid)
         .map_err(|error| Failure::new(Code::ParseGtid, format!("relay-binlog-gtid: {error}")))?;
     let file = match start.binlog_name.as_str() {
+        // A set that names nothing, such as `uuid:0`: all that is there.
+        "" if config.enable_gtid && gtids.is_empty() && !start.binlog_gtid.is_empty() => {
+            facts.binlogs.first().map_or_else(BinlogFile::unknown, |first| first.file.clone())
+        }
         "" => BinlogFile::unknown(),
         name => BinlogFile::parse(name)
             .map_err(|error| Failure::new(Code::BinlogPosition, format!("relay-binlog-name: {error}")))?,
     };
     let location = Location::new(BinlogPosition::new(file, BinlogPosition::FIRST_OFFSET), gtids);
     let by_gtid = config.enable_gtid && !location.gtids.is_empty();
-    if !by_gtid && start.binlog_name.is_empty() {
+    if !by_gtid && location.position.file == BinlogFile::unknown() {
         return Err(Failure::new(Code::ConfigSource, "relay-binlog-gtid: names no place while `enable-gtid` is false")
             .workaround("Please set `enable-gtid`, or give `relay-binlog-name`."));
     }

@@ -8,13 +8,37 @@ use super::{Supervisor, store_failure};
 use crate::checkpoint::{forget as forget_checkpoint, peek};
 use crate::config::SubtaskConfig;
 use crate::error::{Code, Failure, Scope};
-use crate::meta::MetaTables;
-use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
+use crate::meta::{MetaTables, StoredMark};
+use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location, RowMark};
 use crate::mysql::{Connector, Endpoint};
 use crate::pipeline::{kept_here, target_of};
 use crate::store::Namespace;
 use crate::task::record_key;
-use crate::upstream::{DumpStart, Preflight, ServerFacts, StartError, Want, failure_of, find_start, gtids_at};
+use crate::upstream::{
+    DumpStart, Preflight, ServerFacts, StartError, Want, failure_of, find_start, gtids_at, local_time,
+};
+
+/// Where a subtask begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// The place.
+    pub at: Location,
+    /// Up to here its rows may be downstream already; `None` where the place says what is.
+    pub safe_until: Option<Location>,
+}
+
+impl Begin {
+    /// A place behind everything that is downstream.
+    pub fn exactly(at: Location) -> Begin {
+        Begin { at, safe_until: None }
+    }
+
+    /// Both as they are stored with the task.
+    pub fn to_stored_pair(&self) -> (Option<StoredMark>, Option<StoredMark>) {
+        let mark = |location: &Location| StoredMark::from(&RowMark::at(location.clone()));
+        (Some(mark(&self.at)), self.safe_until.as_ref().map(mark))
+    }
+}
 
 /// What a start is made of.
 pub struct StartQuestion<'a> {
@@ -45,7 +69,7 @@ impl Supervisor {
         subtask: &SubtaskConfig,
         start_time: &str,
         anew: bool,
-    ) -> Result<Location, Failure> {
+    ) -> Result<Begin, Failure> {
         let settings = source.settings();
         let tables = MetaTables::new(&subtask.meta_schema, &subtask.name, &subtask.source_id);
         let downstream = endpoint(&subtask.to, self.key().as_ref());
@@ -89,7 +113,7 @@ impl Supervisor {
 
 impl StartQuestion<'_> {
     /// Checks the source and answers.
-    pub async fn answer(&self) -> Result<Location, Failure> {
+    pub async fn answer(&self) -> Result<Begin, Failure> {
         let wanted = if self.stored.is_some() { None } else { self.wanted()? };
         let mut conn = connect(&self.source.receive.endpoint).await?;
         let want = Want {
@@ -107,16 +131,20 @@ impl StartQuestion<'_> {
         if let Some(stored) = &self.stored {
             // A dm-worker without GTIDs stored a position alone.
             let completed = with_gtids(&self.source.receive.endpoint, self.flavor, facts, stored.clone()).await;
-            return completed.map_err(|error| error.of_checkpoint(&stored.position));
+            return completed.map(Begin::exactly).map_err(|error| error.of_checkpoint(&stored.position));
         }
-        match (wanted, self.start_time) {
-            (_, time) if !time.is_empty() => self.at_time(facts, time).await,
-            (Some(location), _) => complete_gtids(&self.source.receive.endpoint, self.flavor, facts, location).await,
-            (None, _) => facts
+        if !self.start_time.is_empty() {
+            let at = self.at_time(&mut conn, facts, self.start_time).await?;
+            return Ok(Begin { at, safe_until: facts.location.clone() });
+        }
+        let at = match wanted {
+            Some(location) => complete_gtids(&self.source.receive.endpoint, self.flavor, facts, location).await,
+            None => facts
                 .location
                 .clone()
                 .ok_or_else(|| Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends")),
-        }
+        };
+        at.map(Begin::exactly)
     }
 
     fn dump_start(&self, location: &Location) -> DumpStart {
@@ -145,8 +173,14 @@ impl StartQuestion<'_> {
         Ok(Some(Location::new(BinlogPosition::new(file, offset), gtids)))
     }
 
-    async fn at_time(&self, facts: &ServerFacts, time: &str) -> Result<Location, Failure> {
-        let since = parse_time(time)?;
+    /// The time is one of the source, in the task's `timezone` if it has one, else in that of its sessions: as in DM.
+    async fn at_time(&self, conn: &mut Conn, facts: &ServerFacts, time: &str) -> Result<Location, Failure> {
+        let (plain, ends) = parse_time(time)?;
+        let since = match local_time(conn, self.subtask.timezone(), &plain).await? {
+            Some(since) => since,
+            None if ends => return Err(StartError::TooLate(time.to_owned()).failure()),
+            None => return Err(no_time(time)),
+        };
         let files: Vec<BinlogFile> = facts.binlogs.iter().map(|binlog| binlog.file.clone()).collect();
         let found = find_start(&self.source.receive.endpoint, self.flavor, &files, since, time).await;
         let mut location = found.map_err(|error| error.failure())?;
@@ -181,15 +215,20 @@ async fn with_gtids(
     Ok(Location::new(location.position, gtids))
 }
 
-/// `2006-01-02 15:04:05` or with a `T`, in UTC.
-fn parse_time(text: &str) -> Result<u32, Failure> {
-    let bad = || {
-        Failure::new(Code::ConfigTask, format!("--start-time '{text}' is not a time"))
-            .workaround("Please give it in UTC as '2006-01-02 15:04:05' or 2006-01-02T15:04:05.")
-    };
+/// `2006-01-02 15:04:05` or with a `T`: the first form, and whether it is beyond what some servers count seconds to.
+fn parse_time(text: &str) -> Result<(String, bool), Failure> {
+    const FIRST_UNSURE_YEAR: i32 = 2038;
+    let plain = text.trim().replacen('T', " ", 1);
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    let parsed = time::PrimitiveDateTime::parse(&text.trim().replacen('T', " ", 1), format).map_err(|_| bad())?;
-    u32::try_from(parsed.assume_utc().unix_timestamp()).map_err(|_| bad())
+    let parsed = time::PrimitiveDateTime::parse(&plain, format).map_err(|_| no_time(text))?;
+    Ok((plain, parsed.year() >= FIRST_UNSURE_YEAR))
+}
+
+fn no_time(text: &str) -> Failure {
+    Failure::new(Code::ConfigTask, format!("--start-time '{text}' is not a time")).workaround(
+        "Please give it as '2006-01-02 15:04:05' or 2006-01-02T15:04:05, in the task's `timezone`, or where that is not \
+         set in the source's (`SELECT @@global.time_zone`).",
+    )
 }
 
 #[cfg(test)]
@@ -197,10 +236,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_times_are_utc_in_two_forms() {
-        assert_eq!(parse_time("2021-10-21 00:01:00").unwrap(), 1_634_774_460);
-        assert_eq!(parse_time("2021-10-21T00:01:00").unwrap(), 1_634_774_460);
-        for text in ["", "yesterday", "2021-13-01 00:00:00", "1969-01-01 00:00:00"] {
+    fn start_times_have_two_forms() {
+        for text in ["2021-10-21 00:01:00", "2021-10-21T00:01:00"] {
+            assert_eq!(parse_time(text).unwrap(), ("2021-10-21 00:01:00".to_owned(), false));
+        }
+        assert!(!parse_time("2037-12-12 01:02:03").unwrap().1 && parse_time("2038-01-01 00:00:00").unwrap().1);
+        for text in ["", "yesterday", "2021-13-01 00:00:00", "2021-10-21 00:00:00' OR '"] {
             assert!(parse_time(text).unwrap_err().message.contains(text));
         }
     }

@@ -16,8 +16,7 @@ use super::start::StartQuestion;
 use super::{Actor, Supervisor, TaskEntry, TaskKey, read, store_failure, write};
 use crate::config::{SubtaskConfig, TaskConfig};
 use crate::error::{Code, Failure, Scope};
-use crate::meta::StoredMark;
-use crate::model::{Location, RowMark};
+use crate::model::Location;
 use crate::mysql::Connector;
 use crate::store::{Changes, Namespace};
 use crate::task::{
@@ -165,8 +164,8 @@ impl Supervisor {
         let begin = self.find_begin(&source, &subtask, &request.start_time, anew).await?;
         // Where rows are copied first, the copy finds out where the binlog begins to count; what was asked is whether all
         // that is needed is there.
-        let start = (!copies).then(|| StoredMark::from(&RowMark::at(begin.clone())));
-        let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start, master: None };
+        let (start, safe_until) = if copies { (None, None) } else { begin.to_stored_pair() };
+        let record = TaskRecord { form: FORM, yaml: config.to_stored_yaml(), start, safe_until, master: None };
         let record_key = record_key(&source.id, name);
         let changes = forget(Changes::new(), &source.id, name).put(Namespace::Task, &record_key, &record);
         let stored = self.inner.db.write(changes).await;
@@ -174,7 +173,7 @@ impl Supervisor {
         // Where a checkpoint lies before this, the pipeline finds out and asks for it.
         if !copies
             && source.relay.state().start.is_none()
-            && let Err(failure) = self.reach_first(&source, name, &begin).await
+            && let Err(failure) = self.reach_first(&source, name, &begin.at).await
         {
             let changes = forget(Changes::new(), &source.id, name).remove(Namespace::Task, &record_key);
             if let Err(error) = self.inner.db.write(changes).await {

@@ -177,6 +177,7 @@ impl Meter {
             self.lags.add_times(Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default(), groups);
         }
         (self.present.groups, self.present.flushes) = (progress.groups, progress.flushes);
+        (self.present.event_rows, self.present.commits) = (progress.event_rows, progress.commits);
         if let Some(lsn) = progress.applied_lsn {
             // Where it goes back, what comes again was applied before.
             self.present.bytes += self.lsn.map_or(0, |before| lsn.saturating_sub(before));
@@ -214,6 +215,8 @@ impl Meter {
             groups: a.groups.plus(&b.groups),
             flushes: a.flushes.plus(&b.flushes),
             lags: self.lags,
+            event_rows: a.event_rows.plus(&b.event_rows),
+            commits: a.commits.plus(&b.commits),
         }
     }
 

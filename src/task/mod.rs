@@ -17,4 +17,4 @@ pub use meter::Pulse;
 pub use record::{KEY_SEPARATOR, ParkRecord, TableOrder, forget, record_key};
 pub use status::{AgainStatus, BegunDdl, CopyStatus, Park, ParkReason, Stage, TaskStatus, Totals, Unit};
 
-pub use crate::pipeline::{DURATION_BOUNDS, Durations};
+pub use crate::pipeline::{DURATION_BOUNDS, Durations, SIZE_BOUNDS, Sizes};

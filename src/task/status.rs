@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Failure;
 use crate::meta::StoredMark;
 use crate::model::{Applied, Checkpointed, Dispatched, RowOrdinal};
-use crate::pipeline::Durations;
+use crate::pipeline::{CommitSizes, Durations, Sizes};
 
 /// DM's stages, with its numbers (`pb.Stage`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -173,6 +173,10 @@ pub struct Totals {
     pub flushes: Durations,
     /// How old the newest change of each group was when the group was applied, by the source's clock.
     pub lags: Durations,
+    /// Rows of the binlog's row events.
+    pub event_rows: Sizes,
+    /// Statements and rows of transactions committed downstream.
+    pub commits: CommitSizes,
 }
 
 /// One reason's particulars. Stored, so that they outlive a restart.

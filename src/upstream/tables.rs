@@ -132,6 +132,19 @@ pub struct ZoneOffset {
     pub varies: bool,
 }
 
+/// Asks the source which instant `time` (`2006-01-02 15:04:05`) is in `zone`, or where that is `None` in the zone of its
+/// sessions: seconds since the epoch. `None` where that is no instant that it can count.
+pub async fn local_time(conn: &mut Conn, zone: Option<&str>, time: &str) -> Result<Option<u32>, Failure> {
+    if let Some(zone) = zone {
+        let set = format!("SET SESSION time_zone={}", quote(zone));
+        timed(conn.query_drop(set.as_str())).await.map_err(|error| query_failure(&error, &set))?;
+    }
+    let sql = format!("SELECT CAST(UNIX_TIMESTAMP({}) AS SIGNED)", quote(time));
+    let seconds: Option<Option<i64>> =
+        timed(conn.query_first(sql.as_str())).await.map_err(|error| query_failure(&error, &sql))?;
+    Ok(seconds.flatten().and_then(|seconds| u32::try_from(seconds).ok()).filter(|seconds| *seconds > 0))
+}
+
 /// Asks the source how far `zone` was from UTC at `at` (seconds since the epoch); `None` where it does not know the zone.
 pub async fn zone_offset(conn: &mut Conn, zone: &str, at: u32) -> Result<Option<ZoneOffset>, Failure> {
     let set = format!("SET SESSION time_zone={}", quote(zone));

@@ -54,8 +54,8 @@ async fn a_statement_that_fails_is_left_out_or_replaced() {
     binlog(&link, "skip", None, &[]).await.expect_refusal(&["source 'mysql-replica-01' has no error"]);
     binlog(&link, "list", None, &[]).await.expect_refusal(&["has no error"]);
 
-    // The column is there already.
-    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    // The column is there already, and another one.
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a BIGINT")).await;
     link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
     link.wait_for_stage("Paused").await;
     binlog(&link, "skip", None, &[]).await.expect_success();
@@ -182,7 +182,7 @@ async fn an_order_that_is_refused_too_is_not_taken_for_done() {
     let schema = link.schema.clone();
     link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY, a INT)"]).await;
     link.wait_equal().await;
-    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT NOT NULL DEFAULT 0")).await;
     link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
     link.wait_for_error(&["Error 1060", "`t`"]).await;
     // Two statements, the first of which runs.
@@ -209,7 +209,7 @@ async fn a_kill_between_two_ordered_statements_runs_each_once() {
     let schema = link.schema.clone();
     link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
     link.wait_equal().await;
-    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT")).await;
+    link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN a INT NOT NULL DEFAULT 0")).await;
     link.source.run_all(["ALTER TABLE t ADD COLUMN a INT", "INSERT INTO t VALUES (1, 1)"]).await;
     link.wait_for_error(&["Error 1060"]).await;
     // Whoever reads a table keeps it from being altered.

@@ -271,7 +271,7 @@ async fn a_failed_statement_is_skipped_through_the_master() {
     assert_eq!(none, pb::CommonWorkerResponse { msg: golden.msg.replace("mysql-01", &link.source_id), ..golden });
 
     let mut other = target.root().await;
-    other.run(&format!("CREATE TABLE {}.taken (id INT PRIMARY KEY, v INT)", link.schema)).await;
+    other.run(&format!("CREATE TABLE {}.taken (id INT PRIMARY KEY, v BIGINT)", link.schema)).await;
     link.source.run("CREATE TABLE taken (id INT PRIMARY KEY)").await;
     link.source.run("ALTER TABLE taken ADD COLUMN v INT").await;
     link.wait_for("it fails", |status| !status.result.clone().unwrap_or_default().errors.is_empty()).await;

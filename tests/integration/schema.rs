@@ -309,9 +309,9 @@ async fn a_statement_that_a_dead_worker_ran_is_taken_for_done() {
     link.start_task().await.expect_success();
     link.wait_equal().await;
     assert!(link.agent.log().contains("taken for done"), "{}", link.agent.log());
-    // Only the first: a second one that meets a column of that name is an error.
+    // Only the first: a second one that meets another column of that name is an error.
     link.agent.expect_error("task failed");
-    link.target.run(&format!("ALTER TABLE {}.t ADD COLUMN w INT", link.schema)).await;
+    link.target.run(&format!("ALTER TABLE {}.t ADD COLUMN w BIGINT", link.schema)).await;
     link.source.run("ALTER TABLE t ADD COLUMN w INT").await;
     link.wait_for_error(&["1060"]).await;
 }

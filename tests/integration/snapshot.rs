@@ -97,6 +97,41 @@ async fn copies_mariadb_to_mariadb() {
     copies_and_follows("all_ma_ma", Kind::MariaDb, Kind::MariaDb).await;
 }
 
+/// A table that is downstream before, with columns of its own: copied by name, and followed by name.
+#[tokio::test]
+async fn a_table_with_more_columns_downstream_is_copied_and_followed() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MySql).await;
+    let options = LinkOptions {
+        task_extra: "routes:\n  more: {schema-pattern: \"more_*\", target-schema: more_columns}\n".into(),
+        instance_extra: "  route-rules: [more]\n".into(),
+        ..LinkOptions::default()
+    };
+    let mut link = Link::with_mode("all", "more", &source, &target, &options).await;
+    link.source.run_all(["CREATE TABLE t (c1 INT PRIMARY KEY, c2 INT)", "INSERT INTO t VALUES (1, 1), (2, 2)"]).await;
+    link.target.run("DROP DATABASE IF EXISTS more_columns").await;
+    link.target.run("CREATE DATABASE more_columns").await;
+    link.target.run("CREATE TABLE more_columns.t (c2 INT, n INT AUTO_INCREMENT, c1 INT PRIMARY KEY, KEY (n))").await;
+    // A binlog event of the second in which the table was made may be older than it.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    link.start_task().await.expect_success();
+    wait_exact(&link).await;
+    link.source
+        .run_all([
+            "INSERT INTO t VALUES (3, 30), (4, 40)",
+            "UPDATE t SET c2 = 10 WHERE c1 = 1",
+            "DELETE FROM t WHERE c1 = 2",
+        ])
+        .await;
+    eventually("the rows arrive", CATCH_UP_LIMIT, async || {
+        let rows = "SELECT COALESCE(GROUP_CONCAT(CONCAT(c1, '=', c2) ORDER BY c1), '') FROM more_columns.t";
+        match link.target.text(rows).await {
+            rows if rows == "1=10,3=30,4=40" => Ok(()),
+            rows => Err(format!("{rows} {}", link.agent.status().await)),
+        }
+    })
+    .await;
+}
+
 /// Mode full ends at one consistent place, and stays Finished.
 #[tokio::test]
 async fn full_ends_finished() {

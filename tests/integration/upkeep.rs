@@ -196,7 +196,7 @@ async fn passwords_change_under_a_task() {
 const KEY: &str = "35eb3ba5aae6702e05f5459be6dfe51cad4d8c80b10a742633ec017932791107";
 const CIPHERTEXT: &str = "4k8KBGQHFKVhYQq1xzB29UB2JgSI";
 
-/// SIGHUP takes a new key for encrypted passwords, also for what is connected already.
+/// A reload takes a new key for encrypted passwords, also for what is connected already.
 #[tokio::test]
 async fn a_reload_renews_encrypted_passwords() {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
@@ -223,7 +223,7 @@ async fn a_reload_renews_encrypted_passwords() {
     receiving(&agent, "RECEIVE_STATE_RUNNING").await;
     // Another key makes another password of the same text, or none: either is refused by the server.
     std::fs::write(&key, KEY.replace('3', "4")).expect("write a key");
-    agent.signal(Signal::HUP);
+    agent.signal(Signal::USR1);
     eventually("the receiver logs in anew and is refused", LIMIT, async || {
         let source = agent.source_status().await;
         if source.to_string().contains("1045") { Ok(()) } else { Err(source.to_string()) }

@@ -102,6 +102,7 @@ async fn an_agent_that_loads_is_alive_and_not_ready() {
         loading: true,
         sources: vec![],
         tasks: vec![],
+        operate_errors: [].into(),
     });
     assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(running.get("/readyz").await.starts_with("HTTP/1.1 503"));

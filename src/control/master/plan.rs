@@ -229,6 +229,20 @@ impl Action {
             Action::ClearStartTime { .. } => "clear start time",
         }
     }
+
+    /// What DM's metrics call it where it fails; `None` for what dm-worker does not do.
+    pub fn dm_name(&self) -> Option<&'static str> {
+        match self {
+            Action::Bind(_) | Action::Configure { .. } | Action::Unbind(_) => Some("SourceBound"),
+            Action::Relay { .. } => Some("RelaySource"),
+            Action::Start { .. } => Some("Start"),
+            Action::Pause { .. } => Some("Pause"),
+            Action::Resume { .. } => Some("Resume"),
+            Action::Drop(_) => Some("Delete"),
+            Action::Fence(_) | Action::Readmit(_) | Action::Release(_) => None,
+            Action::ClaimLoad { .. } | Action::ReleaseLoad { .. } | Action::ClearStartTime { .. } => None,
+        }
+    }
 }
 
 /// What is to be done next. At most one action for each subject.

@@ -19,6 +19,7 @@ fn wish(run: bool, born: i64, stage_revision: i64) -> TaskWish {
     TaskWish {
         config: Some(format!("config of {born}")),
         run,
+        stopped: false,
         born,
         stage_revision,
         start_time: None,

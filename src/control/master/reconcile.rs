@@ -322,6 +322,9 @@ impl Reconciler {
             }
             Err(failure) => {
                 tracing::error!(action = action.as_str(), ?subject, error = %failure, "a step for the master failed");
+                if let Some(kind) = action.dm_name() {
+                    self.supervisor.operation_failed(kind);
+                }
                 let failures = self.pauses.get(&subject).map_or(0, |pause| pause.failures) + 1;
                 let pause = BACKOFF.0.saturating_mul(1 << failures.min(10)).min(BACKOFF.1);
                 if let Subject::Source(id) = &subject {
@@ -503,6 +506,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
                 toml: wish.config.unwrap_or_default(),
                 mark,
                 run: wish.run,
+                stopped: wish.stopped,
                 start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
                 unheeded: wish.unheeded,
             };

@@ -70,8 +70,11 @@ pub enum RelayWish {
 pub struct TaskWish {
     /// Its configuration as TOML; `None` where a master has none.
     pub config: Option<String>,
-    /// Whether it is to run. Paused and Stopped (a stop by OpenAPI, which keeps the subtask) are not told apart.
+    /// Whether it is to run.
     pub run: bool,
+    /// Whether the stage is Stopped: a subtask that OpenAPI made and nobody started, or that it has stopped, which is a
+    /// pause.
+    pub stopped: bool,
     /// Revision of its start-task.
     pub born: i64,
     /// Revision of the last writing of its stage. Writing the same stage again is a resume of what failed.
@@ -240,9 +243,10 @@ impl Wanted {
                 self.problems.push(format!("{} is no key of a subtask", text(&kv.key)));
                 continue;
             };
-            let run = match read_stage(kv) {
-                Ok(Stage::Running) => true,
-                Ok(Stage::Paused | Stage::Stopped) => false,
+            let (run, stopped) = match read_stage(kv) {
+                Ok(Stage::Running) => (true, false),
+                Ok(Stage::Paused) => (false, false),
+                Ok(Stage::Stopped) => (false, true),
                 Ok(other) => {
                     let stage = other.as_str_name();
                     self.problems.push(format!("{}: {stage} is nothing that can be wanted", text(&kv.key)));
@@ -264,7 +268,7 @@ impl Wanted {
                 self.problems.push(format!("subtask {task} has a stage and no configuration"));
             }
             let (born, stage_revision) = (kv.create_revision, kv.mod_revision);
-            self.tasks.insert(task, TaskWish { config, run, born, stage_revision, start_time, unheeded });
+            self.tasks.insert(task, TaskWish { config, run, stopped, born, stage_revision, start_time, unheeded });
         }
     }
 

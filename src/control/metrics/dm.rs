@@ -1,7 +1,7 @@
 //! Families with DM's names, types and labels (`tests/golden/http/metrics-list.txt`), so that its boards and alerts go on
 //! working. What has no meaning here, or would cost what it measures, is not there rather than zero: the test names it.
 
-use super::page::Page;
+use super::page::{Page, SizesOf};
 use crate::control::pb_status::relay_sub_dir;
 use crate::control::worker_rpc::shown_stage;
 use crate::model::Location;
@@ -22,6 +22,12 @@ fn worker_families(page: &mut Page, status: &AgentStatus) {
     page.per_task(("dm_worker_task_state", "gauge", help), status, true, |t| {
         shown(t).then(|| shown_stage(status, t) as i32)
     });
+    if !status.operate_errors.is_empty() {
+        page.family("dm_worker_operate_error", "counter", "number of different operate error");
+    }
+    for (kind, count) in &status.operate_errors {
+        page.sample("dm_worker_operate_error", &[("worker", &status.worker), ("type", kind)], count);
+    }
 }
 
 fn syncer_families(page: &mut Page, status: &AgentStatus) {
@@ -46,6 +52,19 @@ fn syncer_families(page: &mut Page, status: &AgentStatus) {
     page.per_task(ideal, status, true, |t| {
         (t.totals.groups.seconds > 0.0).then(|| t.totals.rows as f64 / t.totals.groups.seconds)
     });
+    let events = ("dm_syncer_binlog_event_row", "number of rows in a binlog event");
+    page.sizes(events, status, &[(&[], |t| &t.event_rows)]);
+    // Lanes are no queues: all of them are one here.
+    let batches = (
+        "dm_syncer_replication_transaction_batch",
+        "number of sql's contained in a transaction that executed to downstream",
+    );
+    let queue = ("queueNo", "q_0");
+    let of: [(&[(&str, &str)], SizesOf); 2] = [
+        (&[queue, ("type", "statements")], |t| &t.commits.statements),
+        (&[queue, ("type", "rows")], |t| &t.commits.rows),
+    ];
+    page.sizes(batches, status, &of);
     task_errors(page, status);
     let master = |t: &TaskStatus| status.sources.iter().find(|s| s.source_id == t.source_id)?.master.as_ref();
     let samples: Vec<(&TaskStatus, &str, &Location)> = status

@@ -3,7 +3,10 @@
 use std::fmt::{Display, Write};
 
 use crate::supervisor::{AgentStatus, SourceStatus};
-use crate::task::{DURATION_BOUNDS, Durations, TaskStatus, Totals};
+use crate::task::{DURATION_BOUNDS, Durations, SIZE_BOUNDS, Sizes, TaskStatus, Totals};
+
+/// One of a task's histograms of sizes.
+pub type SizesOf = fn(&Totals) -> &Sizes;
 
 /// Text under construction.
 #[derive(Default)]
@@ -96,12 +99,41 @@ impl Page {
             let mut labels = vec![("task", &*task.name), ("source_id", &*task.source_id)];
             labels.extend(labelled_worker.then_some(("worker", &*status.worker)));
             let bounds = DURATION_BOUNDS.iter().map(f64::to_string).zip(durations.up_to);
-            for (bound, count) in bounds.chain([("+Inf".to_owned(), durations.count)]) {
-                let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
-                self.sample(&format!("{name}_bucket"), &labels, count);
-            }
-            self.sample(&format!("{name}_sum"), &labels, durations.seconds);
-            self.sample(&format!("{name}_count"), &labels, durations.count);
+            self.buckets(name, &labels, bounds, durations.count, durations.seconds);
         }
+    }
+
+    /// A histogram of sizes of each task that has any: a sample for each set of labels, beside the task's own.
+    pub fn sizes(&mut self, (name, help): (&str, &str), status: &AgentStatus, of: &[(&[(&str, &str)], SizesOf)]) {
+        let shown = |task: &&TaskStatus| of.iter().any(|(_, of)| of(&task.totals).count > 0);
+        if !status.tasks.iter().any(|task| shown(&task)) {
+            return;
+        }
+        self.family(name, "histogram", help);
+        for task in status.tasks.iter().filter(shown) {
+            for (more, of) in of {
+                let sizes = of(&task.totals);
+                let own = [("task", &*task.name), ("source_id", &*task.source_id), ("worker", &*status.worker)];
+                let labels: Vec<_> = own.into_iter().chain(more.iter().copied()).collect();
+                let bounds = SIZE_BOUNDS.iter().map(u64::to_string).zip(sizes.up_to);
+                self.buckets(name, &labels, bounds, sizes.count, sizes.total);
+            }
+        }
+    }
+
+    fn buckets(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds: impl Iterator<Item = (String, u64)>,
+        count: u64,
+        sum: impl Display,
+    ) {
+        for (bound, count) in bounds.chain([("+Inf".to_owned(), count)]) {
+            let labels: Vec<_> = labels.iter().copied().chain([("le", &*bound)]).collect();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        self.sample(&format!("{name}_sum"), labels, sum);
+        self.sample(&format!("{name}_count"), labels, count);
     }
 }

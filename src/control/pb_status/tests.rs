@@ -19,7 +19,14 @@ pub(crate) fn at(file: &str, offset: u64, set: &str) -> Location {
 }
 
 pub(crate) fn agent(sources: Vec<SourceStatus>, tasks: Vec<TaskStatus>) -> AgentStatus {
-    AgentStatus { worker: "worker1".to_owned(), in_cluster: false, loading: false, sources, tasks }
+    AgentStatus {
+        worker: "worker1".to_owned(),
+        in_cluster: false,
+        loading: false,
+        sources,
+        tasks,
+        operate_errors: [("Pause", 1)].into(),
+    }
 }
 
 pub(crate) fn source() -> SourceStatus {

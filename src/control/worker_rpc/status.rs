@@ -13,7 +13,7 @@ use super::answers::ANSWER_LIMIT;
 use crate::control::pb_status::{parked_by_agent, process_error, source_response};
 use crate::control::proto::pb;
 use crate::error::{Code, Failure};
-use crate::supervisor::{AgentStatus, CONNECTING, Receiving, SourceStatus};
+use crate::supervisor::{AgentStatus, CONNECTING, NOT_STARTED, Receiving, SourceStatus};
 use crate::task::{Park, ParkReason, Stage, TaskStatus, Unit};
 
 /// Longest text of a failure, and how short it gets where there are so many that the answer would not fit.
@@ -60,6 +60,10 @@ fn answer_within(
                 status.stage = pb::Stage::Paused.into();
                 status.result = Some(failed(false, std::slice::from_ref(failure), limit));
                 told = true;
+            }
+            if is_not_started(task) {
+                status.set_stage(pb::Stage::Stopped);
+                status.result = None;
             }
             notes.extend(task.notes.iter().map(|note| format!("{}: {note}", task.name)));
         }
@@ -160,6 +164,12 @@ fn result(task: &TaskStatus, limit: usize) -> Option<pb::ProcessResult> {
         failures.extend(task.parks.iter().filter_map(|(reason, park)| explain(*reason, park)));
     }
     Some(failed(asked_for, &failures, limit))
+}
+
+/// Made by OpenAPI and waiting for its first start.
+fn is_not_started(task: &TaskStatus) -> bool {
+    let made = task.parks.get(&ParkReason::Master).is_some_and(|park| park.note == NOT_STARTED);
+    made && task.stage == Stage::Paused && task.failures.is_empty()
 }
 
 fn explain(reason: ParkReason, park: &Park) -> Option<Failure> {

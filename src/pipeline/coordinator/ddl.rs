@@ -103,6 +103,7 @@ impl Coordinator {
             // A sender that is gone stops it too.
             let _ = stop.wait_for(|stop| *stop != Stop::Run).await;
         });
+        let scratch = tables.scratch();
         let mut run = DdlRun {
             downstream: &downstream,
             intents,
@@ -118,6 +119,8 @@ impl Coordinator {
             }),
             taken_for_done: false,
             refused: None,
+            scratch: &scratch,
+            was_there: Vec::new(),
             say: &|waits| progress.send_modify(|progress| progress.activity = waits),
         };
         let mut result = Ok(());
@@ -127,7 +130,12 @@ impl Coordinator {
                 break;
             }
         }
-        let (taken_for_done, refused) = (run.taken_for_done, run.refused.take());
+        let (taken_for_done, refused, was_there) = (run.taken_for_done, run.refused.take(), run.was_there);
+        for statement in was_there {
+            let shown: String = statement.chars().take(200).collect();
+            let note = format!("its effect was there already downstream, so it counts as done: {shown}");
+            self.progress.send_if_modified(|progress| progress.note(note));
+        }
         if result.is_err() {
             // As it is stored: of the steps before it none is run again.
             self.intent = refused;

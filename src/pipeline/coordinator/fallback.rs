@@ -10,9 +10,6 @@ use crate::error::Failure;
 use crate::meta::{DmRow, MetaTables, SafeNote, StoredMark};
 use crate::model::RowMark;
 
-/// Tables named in the status.
-const NOTES: usize = 20;
-
 /// Says why positions are kept on this machine, if they are.
 pub(super) fn note_kept_here(claimed: &Claimed, progress: &watch::Sender<Progress>) {
     if let Some(why) = &claimed.kept_here {
@@ -45,7 +42,7 @@ impl Coordinator {
                 "target table {table} has engine {engine}, which has no transactions: after an interruption its changes \
                  since the checkpoint are applied again in safe mode (ALTER TABLE … ENGINE=InnoDB makes that exact)"
             );
-            self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
+            self.progress.send_if_modified(|progress| progress.note(note));
         }
     }
 

@@ -18,8 +18,6 @@ use crate::schema::{
 
 /// Bindings kept; a source with more tables in use binds again now and then.
 const BINDINGS: usize = 10_000;
-/// Notes about single tables in the status.
-const NOTES: usize = 20;
 /// The collation number of bytes.
 const BINARY: u32 = 63;
 
@@ -142,7 +140,11 @@ impl Intake {
         let (layout, source) = (&event.layout, &event.layout.source);
         let flavor = self.origin.flavor;
         let texts = structure.columns.iter().any(|column| column.charset.is_some());
-        if !texts || !layout.columns.iter().any(|column| is_unsaid(column, flavor, &structure.columns)) {
+        let unsaid = texts && layout.columns.iter().any(|column| is_unsaid(column, flavor, &structure.columns));
+        // Where the copy took the rows by name, the binlog's go on so.
+        let values = layout.columns.len();
+        let uneven = self.copies && layout.names.is_none() && structure.columns.len() != values;
+        if !unsaid && !uneven {
             return None;
         }
         let Some(found) = self.origin.columns(source).await else {
@@ -163,7 +165,9 @@ impl Intake {
         };
         // In the same second, it may have changed before or after.
         let holds = found.changed.is_some_and(|changed| changed < u64::from(event.timestamp));
-        Some(OriginTable { columns: found.columns.into_iter().map(column).collect(), holds, declared: false })
+        let columns: Vec<OriginColumn> = found.columns.into_iter().map(column).collect();
+        let by_name = uneven && holds && columns.len() == values;
+        Some(OriginTable { columns, holds, by_name })
     }
 
     fn note_charsets(&self, bound: &BoundTable) {
@@ -179,7 +183,7 @@ impl Intake {
     }
 
     pub(super) fn note(&self, note: String) {
-        self.progress.send_if_modified(|progress| progress.notes.len() < NOTES && progress.notes.insert(note));
+        self.progress.send_if_modified(|progress| progress.note(note));
     }
 }
 

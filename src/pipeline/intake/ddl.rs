@@ -101,7 +101,8 @@ impl Intake {
                 DdlPlan::Skip { reason, .. } => tracing::warn!(reason, "an operator's statement is left out"),
                 DdlPlan::Run(targets) => {
                     self.end_declared(&altered(&targets), at).await?;
-                    steps.extend(targets.into_iter().map(|target| self.step(target, sql_mode, session.clone())));
+                    let steps_of = targets.into_iter().map(|target| self.step(target, sql_mode, session.clone()));
+                    steps.extend(steps_of.map(|step| DdlStep { ordered: true, ..step }));
                 }
             }
             self.cascades.after(text);
@@ -175,6 +176,7 @@ impl Intake {
             session: DdlSession { sql_modes: target.sql_modes, ..session },
             unsafe_with_rows,
             one_change,
+            ordered: false,
         }
     }
 
