@@ -317,10 +317,13 @@ fn read_kept(section: &Section<'_>) -> Kept {
     kept
 }
 
+/// What a dm-master writes for the file's name where `start-task --start-time` was given and no `meta`.
+const BY_START_TIME: &str = "start-task with --start-time";
+
 impl StartMeta {
     pub(super) fn read(section: Section<'_>) -> Option<Self> {
         let meta = StartMeta {
-            binlog_name: section.text("binlog-name").unwrap_or_default(),
+            binlog_name: section.text("binlog-name").filter(|name| name != BY_START_TIME).unwrap_or_default(),
             binlog_pos: section.int("binlog-pos", 0..=u64::MAX).unwrap_or(4),
             binlog_gtid: section.text("binlog-gtid").unwrap_or_default(),
         };

@@ -83,6 +83,11 @@ async fn a_forgotten_start_time_changes_nothing_and_a_wanted_one_is_honoured_onc
     let now = link.source.text("SELECT DATE_FORMAT(UTC_TIMESTAMP(), '%Y-%m-%d %H:%i:%s')").await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     link.insert(1).await;
+    // What a real master writes where no `meta` was given (`tests/golden/etcd/watch-all.jsonl`).
+    let meta = link.toml["meta"].as_table_mut().expect("a table");
+    meta.insert("binlog-name".into(), "start-task with --start-time".into());
+    meta.insert("binlog-pos".into(), 0.into());
+    meta.insert("binlog-gtid".into(), "".into());
     link.start_task(Some(&now)).await.expect_quick();
     let args = key("/dm-master/task-cli-args/", &[&link.task, &link.source_id]);
     eventually("the start time is cleared", Duration::from_secs(30), async || {
