@@ -453,7 +453,12 @@ pub(super) const LOAD: Keys = &[
 
 /// An entry of `validators`.
 pub(super) const VALIDATOR: Keys = &[
-    refused("mode", Text("none"), "set it to `none`, and compare with a tool such as sync-diff-inspector"),
+    refused(
+        "mode",
+        Text("none"),
+        "set it to `none` (with a dm-master: `validation stop`, then `resume-task`), and compare with a tool such as \
+         sync-diff-inspector",
+    ),
     noted("worker-count", Int(4), NO_VALIDATOR),
     noted("validate-interval", Seconds(10), NO_VALIDATOR),
     noted("check-interval", Seconds(5), NO_VALIDATOR),

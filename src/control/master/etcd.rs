@@ -117,6 +117,7 @@ impl Etcd {
                 ranges.push(OfSource::Configs.range(id));
                 ranges.push(keys::all_cli_args());
                 ranges.push(keys::all_load_tasks());
+                ranges.push(OfSource::Validators.range(id));
             }
             let (revision, kvs) = self.ranges(ranges).await?;
             let at = |index: usize| kvs.get(index).map_or(&[][..], Vec::as_slice);
@@ -130,6 +131,7 @@ impl Etcd {
                     configs: at(5),
                     cli_args: at(6),
                     loaders: at(7),
+                    validators: at(8),
                 };
                 return Ok(Wanted::decode(revision, own, keys)?);
             }

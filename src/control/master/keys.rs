@@ -13,6 +13,7 @@ const SOURCE_CONFIG: &str = "/dm-master/v2/upstream/config/";
 const RELAY_STAGE: &str = "/dm-master/v2/stage/relay/";
 const SUBTASK_CONFIG: &str = "/dm-master/upstream/subtask/";
 const SUBTASK_STAGE: &str = "/dm-master/stage/subtask/";
+const VALIDATOR_STAGE: &str = "/dm-master/stage/validator/";
 const CLI_ARGS: &str = "/dm-master/task-cli-args/";
 const LOAD_TASK: &str = "/dm-master/load-task/";
 
@@ -67,6 +68,8 @@ pub enum OfSource {
     Configs,
     /// What subtasks are to do.
     Stages,
+    /// What their validators are to do.
+    Validators,
 }
 
 impl OfSource {
@@ -74,6 +77,7 @@ impl OfSource {
         match self {
             OfSource::Configs => SUBTASK_CONFIG,
             OfSource::Stages => SUBTASK_STAGE,
+            OfSource::Validators => VALIDATOR_STAGE,
         }
     }
 
@@ -184,6 +188,7 @@ mod tests {
         assert_eq!(load_task("ta", "mysql-01"), "/dm-master/load-task/7461/6d7973716c2d3031");
         assert_eq!(OfSource::Stages.key("mysql-01", "t1"), "/dm-master/stage/subtask/6d7973716c2d3031/7431");
         assert_eq!(OfSource::Configs.key("mysql-01", "t1"), "/dm-master/upstream/subtask/6d7973716c2d3031/7431");
+        assert_eq!(OfSource::Validators.key("mysql-01", "t1"), "/dm-master/stage/validator/6d7973716c2d3031/7431");
     }
 
     #[test]

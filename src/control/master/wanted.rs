@@ -122,6 +122,8 @@ pub struct SourceKeys<'a> {
     pub cli_args: &'a [KeyValue],
     /// All workers that load.
     pub loaders: &'a [KeyValue],
+    /// Its subtasks' validators' stages.
+    pub validators: &'a [KeyValue],
 }
 
 /// A worker's own key that makes no sense.
@@ -230,6 +232,7 @@ impl Wanted {
                 None => self.problems.push(format!("{} is no key of a subtask", text(&kv.key))),
             }
         }
+        let validated = self.validated(id, keys.validators);
         for kv in keys.stages {
             let Some(task) = OfSource::Stages.task(id, &kv.key) else {
                 self.problems.push(format!("{} is no key of a subtask", text(&kv.key)));
@@ -251,13 +254,37 @@ impl Wanted {
                 }
             };
             let (start_time, unheeded) = self.arguments(id, &task, kv.create_revision, keys.cli_args);
-            let config = configs.remove(&task);
+            let config = configs.remove(&task).map(|toml| match validated.contains(&task) {
+                true => toml,
+                false => without_validation(toml),
+            });
             if config.is_none() {
                 self.problems.push(format!("subtask {task} has a stage and no configuration"));
             }
             let (born, stage_revision) = (kv.create_revision, kv.mod_revision);
             self.tasks.insert(task, TaskWish { config, run, born, stage_revision, start_time, unheeded });
         }
+    }
+
+    /// Subtasks whose validators are to run. A stage that makes no sense is taken for that: what is asked for and cannot be
+    /// had is then told.
+    fn validated(&mut self, id: &str, stages: &[KeyValue]) -> BTreeSet<String> {
+        let mut validated = BTreeSet::new();
+        for kv in stages {
+            let Some(task) = OfSource::Validators.task(id, &kv.key) else {
+                self.problems.push(format!("{} is no key of a validator", text(&kv.key)));
+                continue;
+            };
+            match read_stage(kv) {
+                Ok(Stage::Stopped | Stage::Paused) => {}
+                Ok(_) => drop(validated.insert(task)),
+                Err(why) => {
+                    self.problems.push(why);
+                    validated.insert(task);
+                }
+            }
+        }
+        validated
     }
 
     /// Only arguments written before the start-task that made the subtask belong to it. A master leaves those of a
@@ -292,6 +319,18 @@ fn loaders(source: &str, all: &[KeyValue]) -> BTreeMap<String, Loader> {
 
 fn relay_enabled(config: toml::Table) -> bool {
     config.get("enable-relay").and_then(toml::Value::as_bool).unwrap_or(false)
+}
+
+/// The configuration of a subtask whose validator is not to run: `validation stop` leaves the mode in it that the validator
+/// had. What cannot be read is left to whoever reads it next.
+fn without_validation(toml: String) -> String {
+    let Ok(mut table) = toml.parse::<toml::Table>() else { return toml };
+    let mode = table.get_mut("ValidatorCfg").and_then(|unit| unit.as_table_mut()?.get_mut("mode"));
+    match mode {
+        Some(mode) if !matches!(mode.as_str(), Some("none" | "")) => *mode = "none".into(),
+        _ => return toml,
+    }
+    table.to_string()
 }
 
 fn read_stage(kv: &KeyValue) -> Result<Stage, String> {
@@ -347,8 +386,7 @@ pub(super) mod tests {
             relay_stage: all.get(&keys::relay_stage("mysql-01")),
             stages: &stages,
             configs: &configs,
-            cli_args: &[],
-            loaders: &[],
+            ..SourceKeys::default()
         };
         let wanted = Wanted::decode(100, own, keys).unwrap();
         assert_eq!(wanted.problems, Vec::<String>::new());
@@ -387,6 +425,29 @@ pub(super) mod tests {
             let error = Wanted::decode(9, own, SourceKeys::default()).unwrap_err();
             assert!(error.to_string().contains("/dm-master/bound-worker/77"), "{error}");
         }
+    }
+
+    /// A validator runs by its stage; `validation stop` leaves the mode in the configuration.
+    #[test]
+    fn a_stopped_validator_is_not_asked_for() {
+        let bound = kv("/b", "{\"source\":\"s\"}", 3, 3);
+        let own = OwnKeys { bound: Some(&bound), relay_worker: None };
+        let stages = [kv(&OfSource::Stages.key("s", "t"), "{\"expect\":2}", 5, 5)];
+        let toml = "name = \"t\"\n\n[ValidatorCfg]\nmode = \"full\"\nworker-count = 4\n";
+        let configs = [kv(&OfSource::Configs.key("s", "t"), toml, 5, 5)];
+        let mode = |validator: Option<&str>| {
+            let stage = validator.map(|value| kv(&OfSource::Validators.key("s", "t"), value, 5, 5));
+            let validators = stage.as_slice();
+            let keys = SourceKeys { stages: &stages, configs: &configs, validators, ..SourceKeys::default() };
+            let wanted = Wanted::decode(9, own, keys).unwrap();
+            let config: toml::Table = wanted.tasks["t"].config.as_ref().unwrap().parse().unwrap();
+            assert_eq!(config["ValidatorCfg"]["worker-count"].as_integer(), Some(4));
+            (config["ValidatorCfg"]["mode"].as_str().unwrap().to_owned(), wanted.problems.len())
+        };
+        assert_eq!(mode(Some("{\"expect\":2}")), ("full".to_owned(), 0));
+        assert_eq!(mode(Some("{\"expect\":4}")), ("none".to_owned(), 0));
+        assert_eq!(mode(None), ("none".to_owned(), 0));
+        assert_eq!(mode(Some("?")), ("full".to_owned(), 1));
     }
 
     #[test]
