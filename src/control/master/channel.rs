@@ -3,6 +3,9 @@
 //! Every connection begins with the address behind the one used last. Whoever meets a master that answers wrongly or not
 //! at all gives the connection up for everybody ([`Masters::give_up`]). TLS files are read at each connect. The list of addresses is replaced when the masters
 //! change; those of `join` stay in it, so that a cluster that forgot us can be found again.
+//!
+//! Addresses of two clusters in `join` are a mistake that must not be followed to and fro: while a lease is held, only what
+//! its cluster answers counts ([`Masters::check`]).
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::control::proto::etcd::ResponseHeader;
 use crate::tls::{TlsFiles, cluster_client, server_name};
 
 /// How long one address may take to be connected.
@@ -36,7 +40,20 @@ struct Inner {
     join: Vec<String>,
     addresses: Mutex<Addresses>,
     current: Mutex<Line>,
+    /// etcd's number of the cluster that our lease is in.
+    cluster: Mutex<Option<u64>>,
     tls: Option<TlsFiles>,
+}
+
+/// Who answers is no master of the cluster that our lease is in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a master of another cluster answers ({theirs:x}; this worker's lease is in {ours:x}): what it says is not followed. \
+     Name the masters of one cluster in `join`"
+)]
+pub struct OtherCluster {
+    ours: u64,
+    theirs: u64,
 }
 
 /// The channel in use, numbered so that one failure that several meet gives up one channel.
@@ -64,7 +81,26 @@ impl Masters {
     pub fn new(join: Vec<String>, tls: Option<TlsFiles>) -> Self {
         let addresses = Mutex::new(Addresses { all: join.clone(), next: 0 });
         let current = Mutex::new(Line { number: 0, channel: None });
-        Masters { inner: Arc::new(Inner { join, addresses, current, tls }) }
+        Masters { inner: Arc::new(Inner { join, addresses, current, cluster: Mutex::new(None), tls }) }
+    }
+
+    /// From now on only what this cluster answers counts; with `None`, whatever answers.
+    pub fn belong_to(&self, cluster: Option<u64>) {
+        *self.cluster() = cluster;
+    }
+
+    /// Whether an answer is of the cluster that our lease is in. One without a number is taken as it is.
+    pub fn check(&self, header: Option<&ResponseHeader>) -> Result<(), OtherCluster> {
+        let theirs = header.map_or(0, |header| header.cluster_id);
+        match *self.cluster() {
+            Some(ours) if theirs != 0 && ours != theirs => Err(OtherCluster { ours, theirs }),
+            _ => Ok(()),
+        }
+    }
+
+    fn cluster(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        // Nothing panics while holding it.
+        self.inner.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses of `join`.
@@ -235,6 +271,22 @@ mod tests {
         let (second, _) = masters.channel();
         assert_eq!(second, first + 1);
         assert_eq!(masters.channel().0, second);
+    }
+
+    #[test]
+    fn while_a_lease_is_held_only_its_cluster_counts() {
+        let masters = Masters::new(Vec::new(), None);
+        let header = |cluster_id| ResponseHeader { cluster_id, ..ResponseHeader::default() };
+        assert_eq!(masters.check(Some(&header(7))), Ok(()));
+        masters.belong_to(Some(7));
+        assert_eq!(
+            [masters.check(Some(&header(7))), masters.check(Some(&header(0))), masters.check(None)],
+            [Ok(()), Ok(()), Ok(())]
+        );
+        let other = masters.check(Some(&header(8))).unwrap_err();
+        assert_eq!(other, OtherCluster { ours: 7, theirs: 8 });
+        masters.belong_to(None);
+        assert_eq!(masters.check(Some(&header(8))), Ok(()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::channel::Masters;
+use super::channel::{Masters, OtherCluster};
 use super::keys::{self, OfSource, Range};
 use super::plan::TaskId;
 use super::wanted::{BadKey, Loader, OwnKeys, SourceKeys, StartTime, Wanted};
@@ -18,8 +18,8 @@ use crate::control::proto::etcd::cluster_client::ClusterClient;
 use crate::control::proto::etcd::kv_client::KvClient;
 use crate::control::proto::etcd::watch_client::WatchClient;
 use crate::control::proto::etcd::{
-    Compare, DeleteRangeRequest, KeyValue, MemberListRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    TxnResponse, WatchCreateRequest, WatchRequest, compare, request_op, response_op, watch_request,
+    Compare, DeleteRangeRequest, KeyValue, MemberListRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader,
+    TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, compare, request_op, response_op, watch_request,
 };
 
 /// How long a request may take.
@@ -46,6 +46,9 @@ pub enum ReadError {
     /// The source changed again and again.
     #[error("read from etcd: the source of this worker changes faster than it can be read")]
     Restless,
+    /// It is not ours.
+    #[error(transparent)]
+    Other(#[from] OtherCluster),
     /// This worker's own keys make no sense.
     #[error(transparent)]
     Bad(#[from] BadKey),
@@ -70,26 +73,34 @@ impl Etcd {
     }
 
     async fn txn(&self, txn: TxnRequest) -> Result<TxnResponse, ReadError> {
-        self.call(async |channel| {
+        let call = async |channel: Channel| {
             let mut kv = KvClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
             kv.txn(txn).await
-        })
-        .await
+        };
+        self.call(call, |answer| answer.header.as_ref()).await
     }
 
-    /// A call with a limit; one that fails gives the connection up, because the next master may answer.
-    async fn call<T>(&self, call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>) -> Result<T, ReadError> {
+    /// A call with a limit; one that fails, or is answered by another cluster, gives the connection up, because the next
+    /// master may answer.
+    async fn call<T>(
+        &self,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+        header: impl Fn(&T) -> Option<&ResponseHeader>,
+    ) -> Result<T, ReadError> {
         let (number, channel) = self.masters.channel();
-        let answer = match timeout(REQUEST_LIMIT, call(channel)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+        let error = match timeout(REQUEST_LIMIT, call(channel)).await {
+            Ok(Ok(answer)) => match self.masters.check(header(answer.get_ref())) {
+                Ok(()) => return Ok(answer.into_inner()),
+                Err(other) => ReadError::Other(other),
+            },
             Ok(Err(status)) => ReadError::Etcd(Box::new(status)),
             Err(_) => ReadError::Silent,
         };
         self.masters.give_up(number);
-        Err(answer)
+        Err(error)
     }
 
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<(i64, Vec<Vec<KeyValue>>), ReadError> {
+    async fn ranges(&self, ranges: Vec<Range>) -> Result<(ResponseHeader, Vec<Vec<KeyValue>>), ReadError> {
         let get = |range: Range| RangeRequest { key: range.key, range_end: range.end, ..RangeRequest::default() };
         let ops =
             ranges.into_iter().map(|range| RequestOp { request: Some(request_op::Request::RequestRange(get(range))) });
@@ -101,8 +112,8 @@ impl Etcd {
             _ => Err(ReadError::Odd),
         });
         let kvs: Vec<_> = kvs.collect::<Result<_, _>>()?;
-        let revision = answer.header.map(|header| header.revision).ok_or(ReadError::Odd)?;
-        if kvs.len() == asked { Ok((revision, kvs)) } else { Err(ReadError::Odd) }
+        let header = answer.header.ok_or(ReadError::Odd)?;
+        if kvs.len() == asked { Ok((header, kvs)) } else { Err(ReadError::Odd) }
     }
 
     /// Reads everything, of one revision. `source` is what the worker had when it was read last, for one round trip less.
@@ -119,7 +130,7 @@ impl Etcd {
                 ranges.push(keys::all_load_tasks());
                 ranges.push(OfSource::Validators.range(id));
             }
-            let (revision, kvs) = self.ranges(ranges).await?;
+            let (header, kvs) = self.ranges(ranges).await?;
             let at = |index: usize| kvs.get(index).map_or(&[][..], Vec::as_slice);
             let own = OwnKeys { bound: at(0).first(), relay_worker: at(1).first() };
             let now = own.source()?;
@@ -133,7 +144,8 @@ impl Etcd {
                     loaders: at(7),
                     validators: at(8),
                 };
-                return Ok(Wanted::decode(revision, own, keys)?);
+                let wanted = Wanted::decode(header.revision, own, keys)?;
+                return Ok(Wanted { cluster: header.cluster_id, ..wanted });
             }
             source = now;
         }
@@ -238,7 +250,8 @@ impl Etcd {
     /// The masters' addresses as they know them.
     pub async fn members(&self) -> Result<Vec<String>, ReadError> {
         let request = MemberListRequest { linearizable: true };
-        let answer = self.call(async |channel| ClusterClient::new(channel).member_list(request).await).await?;
+        let call = async |channel: Channel| ClusterClient::new(channel).member_list(request).await;
+        let answer = self.call(call, |answer| answer.header.as_ref()).await?;
         Ok(answer.members.into_iter().flat_map(|member| member.client_ur_ls).collect())
     }
 }

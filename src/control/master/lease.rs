@@ -43,6 +43,8 @@ pub enum Tenure {
     Held {
         /// etcd revision.
         since: i64,
+        /// etcd's number of the cluster that it is in.
+        cluster: u64,
     },
 }
 
@@ -67,13 +69,14 @@ impl Boottime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     since: i64,
+    cluster: u64,
     until: Boottime,
 }
 
 impl Hold {
     fn tenure(hold: Option<Hold>, now: Boottime) -> Tenure {
         match hold {
-            Some(hold) if now < hold.until => Tenure::Held { since: hold.since },
+            Some(hold) if now < hold.until => Tenure::Held { since: hold.since, cluster: hold.cluster },
             _ => Tenure::Lost,
         }
     }
@@ -110,6 +113,7 @@ pub struct KeepAlive {
 /// A lease that the key is attached to.
 struct Attached {
     id: i64,
+    cluster: u64,
     ttl: Duration,
     /// Before the request was sent that began its time.
     renewed: Boottime,
@@ -148,6 +152,10 @@ impl KeepAlive {
                 Err(why) => {
                     tracing::warn!(why, "get a lease");
                     self.masters.give_up(number);
+                    if self.hold.borrow().is_none_or(|hold| Boottime::now() >= hold.until) {
+                        // Nothing binds us to a cluster that does not answer.
+                        self.masters.belong_to(None);
+                    }
                     tokio::select! {
                         () = stop.cancelled() => return self.give_back(before).await,
                         () = sleep(PAUSE) => continue,
@@ -162,6 +170,7 @@ impl KeepAlive {
                 End::Gone(why) => {
                     tracing::warn!(why, "the lease is lost");
                     self.hold.send_replace(None);
+                    self.masters.belong_to(None);
                     joined = OffsetDateTime::now_utc();
                     sleep(PAUSE).await;
                 }
@@ -177,14 +186,16 @@ impl KeepAlive {
         let seconds = i64::try_from(ttl.as_secs().max(1)).unwrap_or(i64::MAX);
         let granted = timeout(REQUEST_LIMIT, lease.lease_grant(LeaseGrantRequest { ttl: seconds, id: 0 })).await;
         // A server may give more time than asked for: the key then stays longer than we say that we hold it.
-        let id = answer(granted)?.id;
-        let joined = joined.format(&Rfc3339).unwrap_or_default();
-        let value = serde_json::json!({ "worker-name": self.worker, "join-time": joined });
-        let put = PutRequest { key: keys::alive(&self.worker).into(), value: value.to_string().into(), lease: id };
+        let granted = answer(granted)?;
+        self.masters.check(granted.header.as_ref()).map_err(|error| error.to_string())?;
+        let (id, cluster) = (granted.id, granted.header.map_or(0, |header| header.cluster_id));
+        let value = alive_value(&self.worker, joined);
+        let put = PutRequest { key: keys::alive(&self.worker).into(), value: value.into(), lease: id };
         let put = answer(timeout(REQUEST_LIMIT, kv.put(put)).await)?;
         let revision = put.header.map_or(0, |header| header.revision);
         let unbroken = self.hold.borrow().filter(|hold| Boottime::now() < hold.until);
-        let attached = Attached { id, ttl, renewed };
+        self.masters.belong_to((cluster != 0).then_some(cluster));
+        let attached = Attached { id, cluster, ttl, renewed };
         self.hold(&attached, unbroken.map_or(revision, |hold| hold.since));
         tracing::info!(lease = id, ttl = ttl.as_secs(), revision, "lease held");
         Ok(attached)
@@ -192,7 +203,7 @@ impl KeepAlive {
 
     fn hold(&self, attached: &Attached, since: i64) {
         let until = attached.renewed.after(attached.ttl - margin(attached.ttl));
-        self.hold.send_replace(Some(Hold { since, until }));
+        self.hold.send_replace(Some(Hold { since, cluster: attached.cluster, until }));
     }
 
     async fn renew_until(&mut self, attached: &mut Attached, stop: &CancellationToken) -> End {
@@ -211,7 +222,7 @@ impl KeepAlive {
             let sent = Boottime::now();
             let limit = (attached.ttl / 6).clamp(Duration::from_millis(500), Duration::from_secs(3));
             let (number, channel) = self.masters.channel();
-            match timeout(limit, renew(channel, attached.id)).await {
+            match timeout(limit, self.renew(channel, attached.id)).await {
                 Ok(Ok(true)) => {
                     attached.renewed = sent;
                     let since = self.hold.borrow().map_or(0, |hold| hold.since);
@@ -231,6 +242,15 @@ impl KeepAlive {
         }
     }
 
+    /// Whether the lease is still there. A cluster that never had it has no say.
+    async fn renew(&self, channel: Channel, id: i64) -> Result<bool, String> {
+        let request = tokio_stream::once(LeaseKeepAliveRequest { id });
+        let mut answers = LeaseClient::new(channel).lease_keep_alive(request).await.map_err(text)?.into_inner();
+        let answer = answers.message().await.map_err(text)?.ok_or("the answer is missing")?;
+        self.masters.check(answer.header.as_ref()).map_err(|error| error.to_string())?;
+        Ok(answer.ttl > 0)
+    }
+
     async fn give_back(&self, id: Option<i64>) {
         let Some(id) = id else { return };
         let mut lease = LeaseClient::new(self.masters.channel().1);
@@ -241,12 +261,11 @@ impl KeepAlive {
     }
 }
 
-/// Whether the lease is still there.
-async fn renew(channel: Channel, id: i64) -> Result<bool, String> {
-    let request = tokio_stream::once(LeaseKeepAliveRequest { id });
-    let mut answers = LeaseClient::new(channel).lease_keep_alive(request).await.map_err(text)?.into_inner();
-    let answer = answers.message().await.map_err(text)?;
-    answer.map(|answer| answer.ttl > 0).ok_or_else(|| "the answer is missing".to_owned())
+/// What the leased key holds.
+fn alive_value(worker: &str, joined: OffsetDateTime) -> String {
+    // This format takes every time there is.
+    let joined = joined.format(&Rfc3339).unwrap_or_default();
+    serde_json::json!({ "worker-name": worker, "join-time": joined }).to_string()
 }
 
 fn text(status: tonic::Status) -> String {
@@ -277,11 +296,53 @@ mod tests {
         assert_eq!(margin(seconds(1)), Duration::from_millis(500));
     }
 
+    /// `tests/golden/tape`: what a real worker said to its master at its start.
+    #[test]
+    fn the_first_words_are_those_of_a_real_worker() {
+        use base64::Engine;
+        use prost::Message;
+
+        use crate::control::proto::pb::RegisterWorkerRequest;
+
+        let tape = include_str!("../../../tests/golden/tape/worker-to-master.jsonl");
+        let said: Vec<serde_json::Value> = tape.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let requests = |method: &str| -> Vec<serde_json::Value> {
+            let of = |line: &&serde_json::Value| {
+                line["dir"] == "request" && line["method"].as_str().unwrap().ends_with(method)
+            };
+            said.iter().filter(of).cloned().collect()
+        };
+        let register = &requests("/RegisterWorker")[0];
+        let ours = RegisterWorkerRequest { name: "worker1".into(), address: "127.0.0.1:18262".into() };
+        assert_eq!(
+            base64::engine::general_purpose::STANDARD.encode(ours.encode_to_vec()),
+            register["b64"].as_str().unwrap()
+        );
+        assert_eq!(requests("/LeaseGrant")[0]["msg"]["TTL"], "60");
+        let put = &requests("/Put")[0]["msg"];
+        assert_eq!(put["key"], keys::alive("worker1"));
+        let theirs: serde_json::Value = serde_json::from_str(put["value"].as_str().unwrap()).unwrap();
+        let joined = OffsetDateTime::parse(theirs["join-time"].as_str().unwrap(), &Rfc3339).unwrap();
+        let ours: serde_json::Value = serde_json::from_str(&alive_value("worker1", joined)).unwrap();
+        assert_eq!(ours, theirs);
+        let watched: Vec<String> = requests("/Watch")
+            .iter()
+            .filter_map(|request| request["msg"]["create_request"]["key"].as_str().map(str::to_owned))
+            .collect();
+        for key in [keys::bound("worker1"), keys::relay_worker("worker1"), keys::relay_stage("mysql-01")] {
+            assert!(watched.contains(&key), "{key} is none of {watched:?}");
+        }
+        for kind in [keys::OfSource::Stages, keys::OfSource::Validators] {
+            let first = String::from_utf8(kind.range("mysql-01").key).unwrap();
+            assert!(watched.contains(&first), "{first} is none of {watched:?}");
+        }
+    }
+
     #[test]
     fn the_clock_decides() {
         let until = Boottime(Duration::from_secs(50));
-        let hold = Some(Hold { since: 7, until });
-        assert_eq!(Hold::tenure(hold, Boottime(Duration::from_secs(49))), Tenure::Held { since: 7 });
+        let hold = Some(Hold { since: 7, cluster: 1, until });
+        assert_eq!(Hold::tenure(hold, Boottime(Duration::from_secs(49))), Tenure::Held { since: 7, cluster: 1 });
         assert_eq!(Hold::tenure(hold, until), Tenure::Lost);
         assert_eq!(Hold::tenure(None, Boottime(Duration::ZERO)), Tenure::Lost);
         assert!(Boottime::now() <= Boottime::now());
@@ -293,12 +354,12 @@ mod tests {
         let (said, mut tenure) = watch::channel(Tenure::Lost);
         let _guard = crate::runtime::spawn("guard", guard(holds, said));
         let until = Boottime::now().after(Duration::from_millis(300));
-        hold.send_replace(Some(Hold { since: 3, until }));
-        tenure.wait_for(|tenure| *tenure == Tenure::Held { since: 3 }).await.unwrap();
+        hold.send_replace(Some(Hold { since: 3, cluster: 1, until }));
+        tenure.wait_for(|tenure| *tenure == Tenure::Held { since: 3, cluster: 1 }).await.unwrap();
         tenure.wait_for(|tenure| *tenure == Tenure::Lost).await.unwrap();
         assert!(Boottime::now() >= until);
-        hold.send_replace(Some(Hold { since: 9, until: Boottime::now().after(Duration::from_secs(60)) }));
-        tenure.wait_for(|tenure| *tenure == Tenure::Held { since: 9 }).await.unwrap();
+        hold.send_replace(Some(Hold { since: 9, cluster: 1, until: Boottime::now().after(Duration::from_secs(60)) }));
+        tenure.wait_for(|tenure| *tenure == Tenure::Held { since: 9, cluster: 1 }).await.unwrap();
         drop(hold);
         tenure.wait_for(|tenure| *tenure == Tenure::Lost).await.unwrap();
     }

@@ -110,7 +110,8 @@ pub struct Reconciler {
     /// Where subtasks live.
     data: Handle,
     tenure: watch::Receiver<Tenure>,
-    held_since: Option<(i64, Instant)>,
+    /// The revision and the cluster that the lease is held since and in, and since when we know.
+    held_since: Option<(i64, u64, Instant)>,
     ttl: watch::Sender<Duration>,
     ttls: Ttls,
     requests: mpsc::Receiver<Settle>,
@@ -197,10 +198,10 @@ impl Reconciler {
         let tenure = *self.tenure.borrow_and_update();
         self.held_since = match (tenure, self.held_since) {
             (Tenure::Lost, _) => None,
-            (Tenure::Held { since }, Some((known, at))) if known == since => Some((known, at)),
-            (Tenure::Held { since }, _) => {
+            (Tenure::Held { since, cluster }, Some(known)) if (known.0, known.1) == (since, cluster) => Some(known),
+            (Tenure::Held { since, cluster }, _) => {
                 self.read_again = true;
-                Some((since, Instant::now()))
+                Some((since, cluster, Instant::now()))
             }
         };
         self.read_again |= self.read_at.elapsed() >= RESYNC;
@@ -221,11 +222,14 @@ impl Reconciler {
     }
 
     fn standing(&self) -> Standing {
-        let (Some((since, at)), Some(wanted)) = (self.held_since, &self.wanted) else { return Standing::Away };
+        let (Some((since, cluster, at)), Some(wanted)) = (self.held_since, &self.wanted) else {
+            return Standing::Away;
+        };
         // A master that sees a worker come back writes again what it has given it. Before that, what is there may be of
         // the time before, and given to another one in the next moment.
         let confirmed = wanted.given_at().is_some_and(|given| given > since) || at.elapsed() >= GRACE;
-        if confirmed && wanted.revision >= since { Standing::Owner } else { Standing::Away }
+        let current = wanted.cluster == cluster && wanted.revision >= since;
+        if confirmed && current { Standing::Owner } else { Standing::Away }
     }
 
     fn act(&mut self) {

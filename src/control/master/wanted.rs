@@ -14,6 +14,8 @@ use crate::control::proto::pb::Stage;
 /// What a master wants, as of one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
+    /// etcd's number of the cluster that all of this was read from.
+    pub cluster: u64,
     /// etcd's revision that all of this was read at.
     pub revision: i64,
     /// The source whose subtasks run here.
