@@ -139,6 +139,7 @@ fn tasks() {
     assert_eq!((&minimal.meta, minimal.meta_schema.as_str()), (&None, "dm_meta"));
     assert!(minimal.online_ddl && !minimal.case_sensitive);
     assert_eq!(minimal.notes().len(), 1, "ignore-checking-items: {:?}", minimal.notes());
+    assert_eq!(minimal.notes_under_master(), Vec::<String>::new(), "a master's checks heed it");
 
     let errors = subtask("task-errors.yaml");
     assert_eq!(errors.syncer.worker_count, 2);

@@ -83,6 +83,14 @@ impl Kept {
         }
     }
 
+    /// Back to the default.
+    pub(super) fn reset(&mut self, name: &str) {
+        let default = self.table.iter().find(|key| key.name == name).map(default);
+        if let Some(default) = default {
+            self.set(name, default);
+        }
+    }
+
     /// Names the keys that were set to something of their own, with the reason why that changes nothing; keys with one
     /// reason in one line. `of` says where they stand: `` of `syncers` ``.
     pub(super) fn notes(&self, of: &str) -> Vec<String> {

@@ -79,6 +79,13 @@ impl SubtaskConfig {
         notes
     }
 
+    /// The same of a task that a dm-master started: what its checks are to leave out has been heeded there.
+    pub fn notes_under_master(&self) -> Vec<String> {
+        let mut checked = self.clone();
+        checked.kept.reset("ignore-checking-items");
+        checked.notes()
+    }
+
     /// Whether the task's sessions let foreign keys act.
     fn checks_foreign_keys(&self) -> bool {
         let on = |value: &str| value == "1" || value.eq_ignore_ascii_case("on") || value.eq_ignore_ascii_case("true");

@@ -274,7 +274,11 @@ impl Recipe for StoredRecipe {
     fn notes(&self) -> Vec<String> {
         let config = self.config();
         let subtask = config.as_ref().and_then(|config| config.subtask(&self.source.id).ok());
-        let mut notes = subtask.map(SubtaskConfig::notes).unwrap_or_default();
+        let notes = match self.record().master {
+            Some(_) => SubtaskConfig::notes_under_master,
+            None => SubtaskConfig::notes,
+        };
+        let mut notes = subtask.map(notes).unwrap_or_default();
         let copies = subtask.is_some_and(|subtask| subtask.mode.copies());
         if copies && self.record().master.is_some_and(|master| !master.start_time.is_empty()) {
             notes.push(NO_START_TIME.to_owned());
