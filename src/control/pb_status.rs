@@ -67,7 +67,7 @@ pub fn relay_status(source: &SourceStatus) -> pb::RelayStatus {
         relay_sub_dir: relay_sub_dir(source),
         relay_binlog: position(relayed),
         relay_binlog_gtid: gtids(relayed),
-        relay_catch_up_master: same_place(source.master.as_ref(), relayed),
+        relay_catch_up_master: caught_up(source.master.as_ref(), relayed),
         stage: stage.into(),
         result,
     }
@@ -245,6 +245,12 @@ fn same_place(a: Option<&Location>, b: Option<&Location>) -> bool {
         (Some(a), Some(b)) => a.position == b.position,
         _ => false,
     }
+}
+
+/// Equal GTID sets, or equal file and offset: either says that nothing is left to receive.
+fn caught_up(master: Option<&Location>, relayed: Option<&Location>) -> bool {
+    let same_position = matches!((master, relayed), (Some(a), Some(b)) if a.position == b.position);
+    same_position || same_place(master, relayed)
 }
 
 fn position(location: Option<&Location>) -> String {

@@ -7,7 +7,7 @@ use dm_agent::control::proto::pb;
 use rustix::process::Signal;
 
 use crate::support::agent::{Agent, AgentOptions};
-use crate::support::cluster::{ClusterLink, WORKER, joining};
+use crate::support::cluster::{ClusterLink, WORKER, joining, source_toml};
 use crate::support::etcd::delete;
 use crate::support::eventually;
 use crate::support::fixture::{location, shared_pair};
@@ -190,4 +190,89 @@ async fn an_agent_that_stood_still_writes_nothing_it_may_not() {
     })
     .await;
     other.assert_quiet_log();
+}
+
+/// Two masters in `join` that know nothing of each other: whichever of them has given the lease is followed, whatever the
+/// other one says, for as long as the lease can be kept.
+#[tokio::test]
+async fn of_two_clusters_one_is_followed() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let stranger = MiniMaster::start().await;
+    let (master, proxy) = MiniMaster::start_behind().await;
+    let top = format!("join = \"127.0.0.1:{},{}\"\nkeepalive-ttl = 30\n", proxy.port, stranger.address);
+    let options = AgentOptions { name: WORKER.into(), top, ..AgentOptions::default() };
+    let mut link = ClusterLink::start_in("mtwoc", &source, &target, master, &options).await;
+    let before = link.agent.status().await["tasks"][0]["starts"].clone();
+    // A connection that breaks leads to the next address, which is the other cluster's.
+    for _ in 0..4 {
+        proxy.reset_connections();
+        link.insert(1).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    eventually("it was met, and told", Duration::from_secs(20), async || {
+        proxy.reset_connections();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let told = link.agent.log().contains("a master of another cluster answers");
+        if told { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    link.wait_equal().await;
+    let status = link.agent.status().await;
+    assert_eq!((&status["tasks"][0]["stage"], &status["tasks"][0]["starts"]), (&"Running".into(), &before), "{status}");
+    assert!(!stranger.is_alive(WORKER).await, "the other cluster was given a lease");
+    assert!(link.pause().await.ok && link.resume().await.ok);
+    link.insert(1).await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+/// The source itself is lost: its task and its relay log are shown as a dm-worker's, with what is wrong, and come back.
+#[tokio::test]
+async fn a_lost_source_is_told_to_the_master() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("msrc", &source, &target, 60).await;
+    let way = Proxy::start(source.port);
+    link.master.put_source(&link.source_id, &source_toml(&link.source_id, link.kind, way.port, false)).await;
+    link.master.start_relay_on(&link.source_id, WORKER).await;
+    link.insert(1).await;
+    link.wait_equal().await;
+    let relay = |answer: &pb::QueryStatusResponse| answer.source_status.clone().unwrap_or_default().relay_status;
+    eventually("it goes by the new way", Duration::from_secs(20), async || {
+        let answer = link.query().await;
+        let runs = way.reply_bytes() > 0 && relay(&answer).is_some_and(|relay| relay.stage() == pb::Stage::Running);
+        if runs { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    let state = async |link: &ClusterLink| {
+        let page = link.agent.get("/metrics").await.body;
+        let line = page.lines().find(|line| line.starts_with("dm_worker_task_state{")).unwrap_or_default().to_owned();
+        line.rsplit(' ').next().unwrap_or_default().to_owned()
+    };
+    way.set(Fault::Refuse);
+    let failed = |status: &pb::SubTaskStatus| {
+        let result = status.result.clone().unwrap_or_default();
+        status.stage() == pb::Stage::Paused && !result.is_canceled && !result.errors.is_empty()
+    };
+    let lost = link.wait_for("the failure is told", failed).await;
+    let Some(pb::sub_task_status::Status::Sync(sync)) = &lost.status else { panic!("{lost:?}") };
+    assert!(sync.master_binlog.is_empty() && sync.master_binlog_gtid.is_empty() && !sync.synced, "{sync:?}");
+    let answer = link.query().await;
+    assert_eq!(answer.source_status.as_ref().and_then(|source| source.result.clone()), None, "told once");
+    let relayed = relay(&answer).expect("on");
+    assert_eq!(relayed.stage(), pb::Stage::Paused, "{relayed:?}");
+    assert!(!relayed.result.clone().unwrap_or_default().errors.is_empty(), "{relayed:?}");
+    assert_eq!(state(&link).await, "3");
+    // A pause is a pause, and a resume does not hide what is wrong.
+    let paused = link.pause().await;
+    assert!(paused.ok, "{paused:?}");
+    assert!(link.status().await.result.unwrap_or_default().is_canceled);
+    let resumed = link.resume().await;
+    assert!(!resumed.ok && !resumed.errors.is_empty(), "{resumed:?}");
+
+    way.set(Fault::None);
+    link.wait_for("it runs", |status| status.stage() == pb::Stage::Running && status.result.is_none()).await;
+    link.insert(1).await;
+    link.wait_equal().await;
+    assert_eq!(state(&link).await, "2");
+    assert_eq!(relay(&link.query().await).expect("on").stage(), pb::Stage::Running);
 }

@@ -122,6 +122,8 @@ async fn what_is_not_heeded_is_named() {
     link.wait_for("it runs", |status| status.stage() == pb::Stage::Running).await;
     for word in ["`safe_mode_duration` of start-task", "`later-key` has no meaning here"] {
         assert!(notes(&link).await.contains(word), "{word}: {}", notes(&link).await);
+        let told = link.query().await.msg;
+        assert!(told.contains(&format!("{}: ", link.task)) && told.contains(word), "dmctl prints it: {told}");
         assert!(link.agent.log().contains(word), "{word} is in the log, too");
     }
 }
@@ -166,6 +168,33 @@ async fn a_task_that_cannot_run_is_parked_with_why() {
     link.master.put_config(&link.source_id, "t_all", &all.to_string()).await;
     let resumed = link.master.resume_task(&link.source_id, "t_all").await;
     assert!(resumed.ok, "{resumed:?}");
+}
+
+/// A validator is none of this version's: the task is parked with that for as long as its stage asks for one. `validation
+/// stop` leaves the mode in the configuration, and then it runs.
+#[tokio::test]
+async fn a_validator_is_refused_until_it_is_stopped() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mvalid", &source, &target, 60).await;
+    link.stop().await.expect_quick();
+    link.toml["ValidatorCfg"].as_table_mut().expect("a table").insert("mode".into(), "full".into());
+    let stage = key("/dm-master/stage/validator/", &[&link.source_id, &link.task]);
+    let expect = async |stages: i32| {
+        let value = format!("{{\"expect\":{stages},\"source\":\"{}\",\"task\":\"{}\"}}", link.source_id, link.task);
+        link.master.etcd.read().await.write(vec![put(&stage, &value)]).await;
+    };
+    expect(2).await;
+    let refused = link.start_task(None).await;
+    assert!(!refused.ok, "{refused:?}");
+    let error = refused.errors.first().expect("an error");
+    assert!(
+        error.message.contains("validator mode `full`") && error.message.contains("`validation stop`"),
+        "{error:?}"
+    );
+    expect(4).await;
+    link.resume().await.expect_quick();
+    link.insert(1).await;
+    link.wait_equal().await;
 }
 
 /// A source whose configuration cannot be used: the worker says so, and takes a repaired one without a restart.

@@ -63,6 +63,8 @@ struct Settle {
 pub struct View {
     /// The source that could not be opened, and why.
     pub source_failure: Option<(String, Failure)>,
+    /// What of the master's wishes cannot be read or understood; empty for nothing.
+    pub problem: String,
 }
 
 /// Asks the loop.
@@ -363,6 +365,11 @@ impl Reconciler {
         if !problem.is_empty() && problem != self.last_problem {
             tracing::warn!(problem, "what the master wants");
         }
+        self.view.send_if_modified(|view| {
+            let other = view.problem != problem;
+            view.problem.clone_from(&problem);
+            other
+        });
         self.last_problem = problem;
     }
 

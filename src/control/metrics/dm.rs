@@ -3,6 +3,7 @@
 
 use super::page::Page;
 use crate::control::pb_status::relay_sub_dir;
+use crate::control::worker_rpc::shown_stage;
 use crate::model::Location;
 use crate::supervisor::{AgentStatus, Breaks, SourceStatus};
 use crate::task::{Stage, TaskStatus};
@@ -18,7 +19,9 @@ fn worker_families(page: &mut Page, status: &AgentStatus) {
     let help = "state of task, 0 - invalidStage, 1 - New, 2 - Running, 3 - Paused, 4 - Stopped, 5 - Finished, \
                 6 - Pausing, 7 - Resuming, 8 - Stopping";
     let shown = |t: &TaskStatus| !matches!(t.stage, Stage::Stopped | Stage::Finished);
-    page.per_task(("dm_worker_task_state", "gauge", help), status, true, |t| shown(t).then_some(t.stage as i32));
+    page.per_task(("dm_worker_task_state", "gauge", help), status, true, |t| {
+        shown(t).then(|| shown_stage(status, t) as i32)
+    });
 }
 
 fn syncer_families(page: &mut Page, status: &AgentStatus) {

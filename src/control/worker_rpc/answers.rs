@@ -19,6 +19,19 @@ pub const METHODS: &[&str] = &[
     "UpdateValidator",
 ];
 
+/// A master takes 4 MiB for a whole answer; some room is left for what wraps it.
+pub const ANSWER_LIMIT: usize = 3 << 20;
+
+/// A text that a master can be sent.
+pub fn within_limit(msg: String) -> Result<String, Failure> {
+    if msg.len() <= ANSWER_LIMIT {
+        return Ok(msg);
+    }
+    let text = format!("the answer has {} bytes, and dm-master takes no more than 4 MiB", msg.len());
+    let remedy = "Please ask for less, such as the tables of one schema, or ask `dm-agentctl` on the worker's machine.";
+    Err(Failure::new(Code::NotSet, text).workaround(remedy))
+}
+
 /// Who asks.
 pub fn master() -> Actor {
     Actor { name: "dm-master".to_owned() }

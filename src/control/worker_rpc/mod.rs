@@ -21,6 +21,7 @@ use crate::model::BinlogFile;
 use crate::supervisor::{EventOrder, SchemaOrder, Supervisor};
 
 pub use answers::METHODS;
+pub use status::shown_stage;
 
 /// The service.
 pub struct WorkerService {
@@ -52,8 +53,10 @@ impl Worker for WorkerService {
         let name = &request.get_ref().name;
         self.reconciled.settle(name, self.settle_limit).await;
         let agent = self.backend.status();
-        let failure = self.reconciled.view().source_failure;
-        let answer = status::answer(&agent, name, failure, |source| self.supervisor.relay_shown(source));
+        let view = self.reconciled.view();
+        let mut answer =
+            status::answer(&agent, name, view.source_failure, |source| self.supervisor.relay_shown(source));
+        status::add_problem(&mut answer, &view.problem);
         Ok(Response::new(answer))
     }
 
@@ -71,7 +74,7 @@ impl Worker for WorkerService {
     ) -> Result<Response<pb::CommonWorkerResponse>, Status> {
         let request = request.into_inner();
         let source = request.source.clone();
-        Ok(Response::new(match self.order_schema(request).await {
+        Ok(Response::new(match self.order_schema(request).await.and_then(answers::within_limit) {
             Ok(msg) => {
                 pb::CommonWorkerResponse { result: true, msg, source, worker: self.backend.status().worker.clone() }
             }

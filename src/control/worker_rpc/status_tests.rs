@@ -71,26 +71,77 @@ fn no_source() {
     assert_eq!(status.result.unwrap().errors[0].err_code, 20036);
 }
 
+/// A dm-worker's task is Paused with the failure where its source cannot be reached, and its users look nowhere else.
 #[test]
-fn why_nothing_comes_from_the_source_is_told_with_it() {
-    let failure = Failure::new(Code::DriverError, "connect to dm@127.0.0.1:3306").cause("Connection refused");
+fn a_task_that_waits_for_a_lost_source_says_so() {
+    let golden = golden!("errors/upstream-gone");
+    let failure = recorded_failure(golden);
     let at = std::time::SystemTime::now();
-    let of = |receiving| {
-        let agent = agent(vec![SourceStatus { receiving, ..source() }], vec![running_task()]);
-        answer(&agent, "t1", None, off).source_status.unwrap().result
+    let lost = SourceStatus {
+        receiving: Receiving::Retrying { at, failure: failure.clone() },
+        master: None,
+        receive_lag: Some(Duration::from_secs(6)),
+        ..source()
     };
-    for receiving in
-        [Receiving::Retrying { at, failure: failure.clone() }, Receiving::Stopped { failure: failure.clone() }]
-    {
-        let result = of(receiving).unwrap();
-        assert!(!result.is_canceled && result.errors[0].raw_cause == "Connection refused", "{result:?}");
+    let of = |source: &SourceStatus, task: TaskStatus| {
+        let mut ours = answer(&agent(vec![source.clone()], vec![task]), "t1", None, off);
+        (ours.sub_task_status.remove(0), ours.source_status.unwrap().result)
+    };
+    let golden: pb::QueryStatusResponse = recorded(golden);
+    for receiving in [lost.receiving.clone(), Receiving::Stopped { failure: failure.clone() }] {
+        let (task, beside) = of(&SourceStatus { receiving, ..lost.clone() }, running_task());
+        assert_eq!((task.stage(), &task.result), (pb::Stage::Paused, &golden.sub_task_status[0].result));
+        let Some(pb::sub_task_status::Status::Sync(sync)) = task.status else { panic!() };
+        assert!(sync.master_binlog.is_empty() && !sync.synced);
+        assert_eq!(beside, None, "told once");
     }
+    // What has something to apply runs, and what somebody paused is paused; then the source says it.
+    let told = Some(pb::ProcessResult { errors: vec![process_error(&failure)], ..Default::default() });
+    let (task, beside) = of(&lost, TaskStatus { backlog_bytes: Some(7), ..running_task() });
+    assert_eq!((task.stage(), task.result, &beside), (pb::Stage::Running, None, &told));
+    let (task, beside) = of(&lost, parked_task(ParkReason::Master));
+    let canceled = Some(pb::ProcessResult { is_canceled: true, ..Default::default() });
+    assert_eq!((task.stage(), task.result, &beside), (pb::Stage::Paused, canceled, &told));
+    // A connection that breaks and comes back is no news, and neither is the first try.
+    let moment = SourceStatus { receive_lag: Some(Duration::from_secs(2)), ..lost.clone() };
+    assert_eq!(of(&moment, running_task()).0.stage(), pb::Stage::Running);
     let first = Failure::new(Code::StreamStart, CONNECTING);
     for receiving in
         [Receiving::Running, Receiving::Paused, Receiving::Idle, Receiving::Retrying { at, failure: first }]
     {
-        assert_eq!(of(receiving), None);
+        let (task, beside) = of(&SourceStatus { receiving, ..lost.clone() }, running_task());
+        assert_eq!((task.stage(), task.result, beside), (pb::Stage::Running, None, None));
     }
+}
+
+/// dmctl calls a relay log that is not Running an error, and a `start-relay` that finds an error has failed.
+#[test]
+fn a_relay_log_that_receives_nothing_is_paused_with_why() {
+    let failure = Failure::new(Code::DriverError, "connect to dm@127.0.0.1:3306").cause("Connection refused");
+    let at = std::time::SystemTime::now();
+    let of = |receiving| {
+        let agent = agent(vec![SourceStatus { receiving, ..source() }], vec![running_task()]);
+        let relay = answer(&agent, "t1", None, |_| true).source_status.unwrap().relay_status.unwrap();
+        (relay.stage(), relay.result.map(|result| (result.is_canceled, result.errors.len())))
+    };
+    let first = Failure::new(Code::StreamStart, CONNECTING);
+    assert_eq!(of(Receiving::Running), (pb::Stage::Running, None));
+    assert_eq!(of(Receiving::Retrying { at, failure: first }), (pb::Stage::Running, None));
+    assert_eq!(of(Receiving::Retrying { at, failure: failure.clone() }), (pb::Stage::Paused, Some((false, 1))));
+    assert_eq!(of(Receiving::Stopped { failure }), (pb::Stage::Paused, Some((false, 1))));
+    assert_eq!(of(Receiving::Paused), (pb::Stage::Paused, Some((true, 0))));
+}
+
+/// Options without effect are named in the one text that dmctl prints and no master reads.
+#[test]
+fn notes_reach_the_users_of_a_master() {
+    let noted = TaskStatus { notes: vec!["`batch` has no meaning here".into(), "two".into()], ..running_task() };
+    let other = TaskStatus { name: "t2".into(), notes: vec!["three".into()], ..running_task() };
+    let agent = agent(vec![source()], vec![noted, other]);
+    let msg = |name: &str| answer(&agent, name, None, off).msg;
+    assert_eq!(msg("t1"), "t1: `batch` has no meaning here; t1: two");
+    assert_eq!(msg(""), "t1: `batch` has no meaning here; t1: two; t2: three");
+    assert_eq!(msg("nope"), "");
 }
 
 #[test]
@@ -171,6 +222,23 @@ fn long_texts_do_not_cost_a_master_the_answer() {
     let ours = answer(&agent(vec![source()], vec![task]), "", None, off);
     assert!(ours.encoded_len() < 64 << 10);
     assert!(ours.sub_task_status[0].result.as_ref().unwrap().errors[0].message.ends_with("(shortened)"));
+}
+
+/// However many tasks fail, and with whatever: a master that gets nothing shows nothing.
+#[test]
+fn many_long_texts_do_not_either() {
+    let failure = Failure::new(Code::ExecuteFailed, "x".repeat(20_000)).cause("y".repeat(20_000));
+    let notes = vec!["n".repeat(20_000)];
+    let task = |number: usize| TaskStatus {
+        name: format!("t{number:04}"),
+        failures: vec![failure.clone()],
+        notes: notes.clone(),
+        ..parked_task(ParkReason::Error)
+    };
+    let ours = answer(&agent(vec![source()], (0..2000).map(task).collect()), "", None, off);
+    assert!(ours.encoded_len() < 4 << 20, "{}", ours.encoded_len());
+    assert_eq!(ours.sub_task_status.len(), 2000);
+    assert!(ours.sub_task_status.iter().all(|status| status.result.as_ref().unwrap().errors[0].message.len() > 200));
 }
 
 #[test]
