@@ -356,5 +356,8 @@ fn task_id((source, name): &(String, String)) -> TaskId {
 }
 
 #[cfg(test)]
+#[path = "history_tests.rs"]
+mod history;
+#[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;

@@ -269,7 +269,7 @@ fn any_moment() -> impl Strategy<Value = Moment> {
 }
 
 /// Plans and carries out until nothing is left to do; at most `limit` actions.
-fn settle(world: &mut Actual, wanted: &mut Wanted, standing: Standing, limit: usize) -> bool {
+pub(super) fn settle(world: &mut Actual, wanted: &mut Wanted, standing: Standing, limit: usize) -> bool {
     for _ in 0..limit {
         let Some(action) = plan(wanted, world, standing).into_iter().next() else { return true };
         carry_out(world, wanted, &action);
