@@ -65,6 +65,7 @@ fn same_place(a: &StoredMark, b: &StoredMark) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Flavor;
 
     fn mark(offset: u64) -> StoredMark {
         StoredMark { file: "bin.000001".into(), offset, ..StoredMark::none() }
@@ -122,5 +123,70 @@ mod tests {
         holed.remove(0);
         let decision = decide(Some(&row), Some((&row.fingerprint(), SafeNote::None)), &holed);
         assert_eq!(decision, Decision::Theirs { at: mark(5), safe: None });
+    }
+
+    /// The global rows of a recorded table (`tests/golden/meta`), as `SELECT … \G` printed them.
+    fn recorded(text: &str) -> DmRow {
+        let field = |row: &str, name: &str| {
+            let value = |line: &str| Some(line.trim_start().strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+            row.lines().find_map(value).unwrap_or_else(|| panic!("no {name} in {row}"))
+        };
+        let begin = text.find("_syncer_checkpoint\n").expect("the table is recorded");
+        let global = |row: &&str| field(row, "is_global") == "1";
+        let row = text[begin..].split(". row ***").skip(1).find(global).expect("a global row");
+        let place = |prefix: &str| {
+            let offset = field(row, &format!("{prefix}binlog_pos")).parse().unwrap();
+            StoredMark::boundary(
+                field(row, &format!("{prefix}binlog_name")),
+                offset,
+                field(row, &format!("{prefix}binlog_gtid")),
+            )
+        };
+        DmRow { location: place(""), exit_safe: place("exit_safe_") }
+    }
+
+    /// What a real dm-worker left: paused, stopped, running, failed, resumed a second ago, with its relay log, of a MariaDB.
+    #[test]
+    fn rows_of_a_real_worker_are_gone_on_from() {
+        macro_rules! row {
+            ($name:literal) => {
+                recorded(include_str!(concat!("../../tests/golden/meta/", $name, ".txt")))
+            };
+        }
+        let of = |row: DmRow| match decide(Some(&row), None, &[]) {
+            Decision::Theirs { at, safe } => {
+                assert_eq!(at, row.location);
+                let flavor = if at.gtids.contains(':') { Flavor::MySql } else { Flavor::MariaDb };
+                let until = match safe {
+                    Some(SafeWindow::Until(mark)) => Some(mark.to_mark(flavor).unwrap()),
+                    Some(SafeWindow::Unknown) => return (at.to_mark(flavor).unwrap(), "unknown", false),
+                    None => None,
+                };
+                let at = at.to_mark(flavor).unwrap();
+                let over = until.as_ref().is_some_and(|until| at.has_passed(until));
+                (at, if until.is_some() { "until" } else { "exact" }, over)
+            }
+            other => panic!("{other:?}"),
+        };
+        let place = |name: &str, row: DmRow, kind: &str, over: bool| {
+            let (at, what, is_over) = of(row);
+            assert_eq!((what, is_over), (kind, over), "{name}");
+            at.location.position.to_string()
+        };
+        assert_eq!(place("paused", row!("122-t1-paused"), "exact", false), "(mysql-bin.000007, 10354)");
+        assert_eq!(place("stopped", row!("125-t1-stopped"), "exact", false), "(mysql-bin.000007, 10630)");
+        assert_eq!(place("paused, GTID", row!("63-t3-paused"), "exact", false), "(mysql-bin.000001, 4793)");
+        assert_eq!(place("running", row!("65-t3-resumed-8s"), "unknown", false), "(mysql-bin.000001, 3879)");
+        assert_eq!(place("taken over", row!("100-t1-taken-over"), "unknown", false), "(mysql-bin.000007, 10923)");
+        let failed = row!("20-te-after-duplicate-error");
+        assert_eq!(place("failed", failed, "until", false), "(mysql-bin.000001, 8162)");
+        let resumed = row!("64-t3-resumed-1s");
+        assert_eq!(place("set back by a start time", resumed, "until", false), "(mysql-bin.000001, 3879)");
+        // Places in its relay log carry a number of its directory, which means nothing here.
+        let relayed = row!("30-t1-relay");
+        assert!(relayed.location.file.contains('|'));
+        assert_eq!(place("with a relay log", relayed, "until", false), "(mysql-bin.000005, 474)");
+        let maria = row!("132-mariadb");
+        assert_eq!(place("an exit behind its start", maria, "until", true), "(mbin.000001, 1939)");
     }
 }
