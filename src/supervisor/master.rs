@@ -189,10 +189,7 @@ impl Supervisor {
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         told(&config);
         let source = self.open(config, &record).await?;
-        if source.received().is_some() && !self.has_records(&order.id).await {
-            // What is left here of an earlier time may be of a binlog that was reset since.
-            self.follow_server(&source).await;
-        }
+        self.drop_other_history(&source).await;
         source.relay.arm_purge();
         write(&self.inner.sources).insert(order.id.clone(), SourceEntry { source, record });
         write(&self.inner.broken).sources.remove(&order.id);
@@ -274,6 +271,14 @@ impl Supervisor {
         }
     }
 
+    /// Before a first subtask: what is left here of an earlier time may be of a binlog that was reset since, and an open
+    /// stream does not show that at once.
+    async fn drop_other_history(&self, source: &Source) {
+        if source.received().is_some() && !self.has_records(&source.id).await {
+            self.follow_server(source).await;
+        }
+    }
+
     /// Where another server has taken the former one's place, or the same one's binlog was reset, and nobody needs the
     /// former binlog, it goes. A server that does not answer is asked by the receiver again and again.
     async fn follow_server(&self, source: &Source) {
@@ -340,6 +345,7 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
+        self.drop_other_history(&source).await;
         let Before { same, bound_anew, start, safe_until, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {
