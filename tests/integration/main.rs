@@ -16,7 +16,7 @@
 //! | 10 | between two agents: `master_move::twenty_transfers_under_load`; with a stock dm-worker: not here |
 //! | 11 | `master_wishes::a_failed_statement_is_skipped_through_the_master`, `declared::a_master_is_answered_as_recorded`, `master_wishes::every_other_method_answers` |
 //! | 12 | `master_wishes::every_other_method_answers` |
-//! | 13 | unit: `every_recorded_answer_keeps_its_bytes`, `every_recorded_status_can_be_told`, `a_whole_session_with_a_master_can_be_told`; on a running agent: `master_faults::a_lost_source_is_told_to_the_master` |
+//! | 13 | unit: `every_recorded_answer_keeps_its_bytes`, `every_recorded_status_can_be_told`, `a_whole_session_with_a_master_can_be_told`; on a running agent: `master_golden::states_are_told_as_recorded`, `master_golden::failures_are_told_as_by_a_dm_worker`, `master_faults::a_lost_source_is_told_to_the_master` |
 //! | 14 | `master_wishes::a_forgotten_start_time_changes_nothing_and_a_wanted_one_is_honoured_once` |
 
 #[path = "../support/mod.rs"]
@@ -38,6 +38,7 @@ mod lifecycle;
 mod master_copy;
 mod master_ctl;
 mod master_faults;
+mod master_golden;
 mod master_lease;
 mod master_life;
 mod master_move;
