@@ -38,6 +38,7 @@ const RULES: &[(&str, &[&str])] = &[
         "pipeline",
         &[
             "apply",
+            "binlog",
             "checkpoint",
             "decode",
             "dispatch",
@@ -75,7 +76,7 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["error", "model", "runtime", "supervisor", "task", "tls"]),
-    ("ctl", &["config", "control::proto"]),
+    ("ctl", &["config", "control::proto", "model"]),
     ("daemon", &["config", "control", "error", "model", "runtime", "store", "supervisor", "task", "tls"]),
     ("bin", &["config", "ctl", "daemon"]),
 ];

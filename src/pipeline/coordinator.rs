@@ -35,7 +35,7 @@ use crate::meta::{DdlIntent, MetaTables, StoredMark};
 use crate::model::{Location, RowMark};
 use crate::snapshot::CopySpec;
 
-/// Items that are taken in between two looks at everything else.
+/// Items that are taken in between two looks at everything else, while lanes are at work. Idle ones get whatever is there.
 const AT_ONCE: usize = 256;
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
@@ -302,6 +302,7 @@ impl Coordinator {
                 return Some(self.end(Ended::Intake(end)).await);
             }
             let wants_more = !self.former.is_full() && self.intake_end.is_none();
+            let at_once = if self.at_work.is_some() { AT_ONCE } else { 1 };
             tokio::select! {
                 biased;
                 changed = stop.changed() => {
@@ -325,7 +326,7 @@ impl Coordinator {
                     }
                     return Some(self.end(Ended::Failed(failure)).await);
                 }
-                count = items.recv_many(&mut taken, AT_ONCE), if wants_more => match count {
+                count = items.recv_many(&mut taken, at_once), if wants_more => match count {
                     0 => self.take(None),
                     _ => taken.drain(..).for_each(|queued| self.take(Some(queued))),
                 },

@@ -11,7 +11,6 @@ use mysql_async::{Conn, InfileData};
 
 use super::plan::{TablePlan, ident};
 use super::structure::Column;
-use super::value::Kind;
 use crate::downstream::limited;
 use crate::schema::Dialect;
 
@@ -154,14 +153,14 @@ impl Lines {
             // Once: a large row that grew would be there twice for a moment.
             self.current.reserve(room.max(if bytes < BLOCK / 16 { BLOCK } else { 0 }));
         }
-        for (at, column) in plan.columns[..plan.written].iter().enumerate() {
+        for at in 0..plan.written {
             if at > 0 {
                 self.current.push(b'\t');
             }
-            match (value(at), &column.kind) {
-                (None, _) => self.current.extend(b"\\N"),
-                (Some(bytes), Kind::Number | Kind::Double | Kind::Quoted) => self.current.extend_from_slice(bytes),
-                (Some(bytes), _) => escape_into(&mut self.current, bytes),
+            // Numbers, too: a column may have become a text since the plan was made.
+            match value(at) {
+                None => self.current.extend(b"\\N"),
+                Some(bytes) => escape_into(&mut self.current, bytes),
             }
         }
         self.current.push(b'\n');

@@ -125,12 +125,13 @@ async fn all_that_was_acknowledged_or_a_refusal_that_says_what_to_do() {
         assert!(copied.success());
         let files = files_below(&folder);
         // One that must open, one that must not; then whatever comes.
-        let known = |part: &str| -> Vec<PathBuf> {
-            files.iter().filter(|file| file.display().to_string().contains(part)).cloned().collect()
+        let all_of = |part: &str, kind: Kind, state: &mut u64| -> String {
+            let known = files.iter().filter(|file| file.display().to_string().contains(part));
+            known.map(|file| damage_as(std::slice::from_ref(file), kind, state)).collect::<Vec<_>>().join(", ")
         };
         let what = match round {
-            0 => damage_as(&known("checkpoint.tally"), Kind::Removed, &mut state),
-            1 => damage_as(&known("/metadata/"), Kind::Emptied, &mut state),
+            0 => all_of("checkpoint.tally", Kind::Removed, &mut state),
+            1 => all_of("/metadata/", Kind::Emptied, &mut state),
             _ => damage(&files, &mut state),
         };
         let path = folder.join("checkpoint");
