@@ -274,7 +274,12 @@ impl Driver {
         if let Some(mark) = &progress.applied {
             self.record.applied = Some(mark.into());
         }
+        let unit = self.record.unit;
         self.record.take_doing(&progress.doing);
+        if self.record.unit != unit {
+            // After a kill, too, a task that copies says so from the first status on.
+            (self.kept, self.due) = ((None, false), true);
+        }
         if progress.applied.is_some() {
             self.record.again = progress.again.iter().map(|known| known.table.to_string()).collect();
         }
