@@ -88,6 +88,8 @@ impl Prepared {
             }
         }
         Ok(match search.found {
+            // None of its rows are this task's, whenever it was prepared.
+            Some((_, Some(rows))) if rows.is_empty() => Found::Rows(rows),
             Some((start, _)) if !certain && !start.covers(&self.since) => {
                 Found::Lost("it was prepared before the task was started last")
             }
