@@ -10,6 +10,7 @@ use super::node::Node;
 use super::rules::{ExpressionFilter, FilterRule, RouteRule};
 use super::subtask::{SHADOW_RULE, ShardMode, StartMeta, SubtaskConfig, TRASH_RULE, numbered};
 use super::task::TaskConfig;
+use super::yaml;
 
 /// Things that get a number in order of first appearance.
 struct Numbered {
@@ -53,8 +54,20 @@ struct Export {
     validators: Numbered,
 }
 
+impl TaskConfig {
+    /// DM's YAML form with masked passwords and DM's names for the rules: `get-config task`.
+    pub fn to_dm_yaml(&self) -> String {
+        yaml::write(&task(self, Secrets::Masked))
+    }
+
+    /// The same with passwords, for our own store: [`TaskConfig::from_yaml`] reads it back.
+    pub fn to_stored_yaml(&self) -> String {
+        yaml::write(&task(self, Secrets::Plain))
+    }
+}
+
 /// The whole task. A task without subtasks gives an empty table.
-pub(super) fn task(config: &TaskConfig, secrets: Secrets) -> Node {
+fn task(config: &TaskConfig, secrets: Secrets) -> Node {
     let Some(first) = config.subtasks.first() else { return Node::Table(Vec::new()) };
     let mut export = Export {
         routes: Numbered::new("route"),

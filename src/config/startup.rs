@@ -85,8 +85,15 @@ impl Invocation {
     }
 }
 
+impl WorkerConfig {
+    /// Reads the same command line and file again, for a reload. Nothing of `self` changes.
+    pub fn reload(&self) -> Result<WorkerConfig, StartError> {
+        load(self.arguments.clone(), self.environment.clone())
+    }
+}
+
 /// Reads the configuration that a command line gives.
-pub(super) fn load(arguments: Vec<String>, environment: Environment) -> Result<WorkerConfig, StartError> {
+fn load(arguments: Vec<String>, environment: Environment) -> Result<WorkerConfig, StartError> {
     let flags = flags::parse(&arguments).map_err(StartError::of_flag)?;
     let config_file = flags.config_file.clone().map(PathBuf::from);
     let tree = Ok(read_tree(flags)?);

@@ -7,8 +7,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::copy::CopyConfig;
-use super::database::Secrets;
-use super::export;
 use super::kept::Kept;
 use super::keys::{self, DUMP, Keys, LOAD, Tables, VALIDATOR};
 use super::node::Node;
@@ -16,7 +14,6 @@ use super::rules::{BlockAllowRules, ExpressionFilter, FilterRule, RouteRule};
 use super::section::{ConfigError, Problem, Report, Section, nearest_name, root};
 use super::settings::SyncerConfig;
 use super::subtask::{COLUMN_MAPPING, StartMeta, SubtaskConfig};
-use super::yaml;
 
 const WHAT: &str = "task configuration";
 
@@ -48,16 +45,6 @@ impl TaskConfig {
             let text = format!("task {} has no source `{source_id}`; its sources are {}", self.name, known.join(", "));
             ConfigError { what: WHAT, problems: vec![Problem { key: "mysql-instances".into(), text }] }
         })
-    }
-
-    /// DM's YAML form with masked passwords and DM's names for the rules: `get-config task`.
-    pub fn to_dm_yaml(&self) -> String {
-        yaml::write(&export::task(self, Secrets::Masked))
-    }
-
-    /// The same with passwords, for our own store: [`TaskConfig::from_yaml`] reads it back.
-    pub fn to_stored_yaml(&self) -> String {
-        yaml::write(&export::task(self, Secrets::Plain))
     }
 
     fn read(section: Section<'_>) -> Self {

@@ -8,7 +8,6 @@ use super::database::{Pem, Security};
 use super::kept::{Kept, no_meaning};
 use super::keys::{self, Preset};
 use super::log::{LogConfig, LogFormat};
-use super::startup::{self, StartError};
 
 /// The daemon's configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,11 +42,6 @@ pub struct WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Reads the same command line and file again, for a reload. Nothing of `self` changes.
-    pub fn reload(&self) -> Result<WorkerConfig, StartError> {
-        startup::load(self.arguments.clone(), self.environment.clone())
-    }
-
     /// Whether this agent belongs to a cluster.
     pub fn joins(&self) -> bool {
         !self.join.is_empty()
