@@ -16,7 +16,7 @@ use mysql_async::prelude::Queryable;
 
 use super::decide::{Decision, SafeWindow, decide};
 use super::ledger::{Book, Kept, Ledger, LedgerRecord, SeenRow, is_denied};
-use crate::error::{Code, Failure, Scope, driver_failure};
+use crate::error::{Code, Failure, Scope, driver_failure, server_number};
 use crate::meta::{DdlIntent, DmRow, LaneRow, MetaTables, SHADOW_LANE, SafeNote, StoredMark};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, TableName, TargetTable};
 
@@ -24,8 +24,10 @@ use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, TableName
 const LIMIT: Duration = Duration::from_secs(60);
 /// The server wants a primary key in every table (`sql_require_primary_key`).
 const NEEDS_PRIMARY_KEY: u16 = 3750;
-/// How often a claim begins anew because someone moved DM's row meanwhile.
+/// How often a claim begins anew because someone moved DM's row meanwhile, or was in its way.
 const ATTEMPTS: usize = 5;
+/// The server has ended the transaction because it and another one waited for each other: a former owner still writes.
+const DEADLOCK: u16 = 1213;
 
 /// Who can say what the source had executed at a place.
 pub trait History {
@@ -132,7 +134,7 @@ pub async fn claim(conn: &mut Conn, claim: &Claim, history: &(impl History + Syn
     // Without a row there would be nothing to lock, and two first claims would not see each other.
     limited(conn.query_drop(claim.tables.insert_shadow())).await?;
     let mut completed: Option<(StoredMark, GtidSet)> = None;
-    for _ in 0..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         limited(conn.query_drop("BEGIN")).await?;
         match claim_in_transaction(conn, claim, record, completed.as_ref()).await {
             Ok(Outcome::Taken(mut taken)) => {
@@ -151,7 +153,10 @@ pub async fn claim(conn: &mut Conn, claim: &Claim, history: &(impl History + Syn
             Err(failure) => {
                 // The connection goes with the failure; the server rolls back either way.
                 let _ = limited(conn.query_drop("ROLLBACK")).await;
-                return Err(failure);
+                if server_number(&failure) != Some(DEADLOCK) || attempt == ATTEMPTS {
+                    return Err(failure);
+                }
+                tracing::debug!(error = %failure, "claiming the checkpoint begins anew");
             }
         }
     }

@@ -379,3 +379,42 @@ async fn a_position_alone_that_the_source_has_purged_is_refused() {
     link.start_task().await.expect_refusal(&words[..2]);
     assert_eq!(link.checkpoint().await, parked, "nothing was stored");
 }
+
+/// A former owner still writes, and it and the new one wait for each other: the server ends the claim, and it is tried again.
+async fn claim_in_a_deadlock(target: Kind) {
+    let (source, target) = shared_pair(Kind::MySql, target).await;
+    let mut link = Link::start("knot", &source, &target, &LinkOptions::default()).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.wait_equal().await;
+    link.stop_task().await;
+    let mut rival = target.root().await;
+    // The server ends the transaction that has changed fewer rows.
+    let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id})")).collect();
+    let insert = format!("INSERT INTO {}.t VALUES {}", link.schema, rows.join(", "));
+    let (lanes, place) =
+        (format!("dm_meta.{}_agent_lane", link.task), format!("dm_meta.{}_syncer_checkpoint", link.task));
+    rival.run_all(["BEGIN", &insert, &format!("SELECT * FROM {place} FOR UPDATE")]).await;
+    let mut eye = target.root().await;
+    let tie = async {
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE time > 0 AND info LIKE '%{}%FOR UPDATE'",
+            place.trim_start_matches("dm_meta.")
+        );
+        eventually("the claim waits", LIMIT, async || match eye.number(&sql).await {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        rival.run_all([&format!("SELECT * FROM {lanes} FOR UPDATE"), "ROLLBACK"]).await;
+    };
+    let ((), started) = tokio::join!(tie, link.start_task());
+    started.expect_success();
+    link.source.run("INSERT INTO t VALUES (1)").await;
+    link.wait_equal().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_a_deadlock_ends_is_tried_again() {
+    claim_in_a_deadlock(Kind::MariaDb).await;
+    claim_in_a_deadlock(Kind::MySql).await;
+}

@@ -197,7 +197,7 @@ async fn logged_cascades_arrive() {
     let mut link = Link::start("cascaded", &source, &target, &LinkOptions::default()).await;
     link.source.run_all(FAMILY).await;
     link.source.run_all(["DELETE FROM p WHERE id = 1", "UPDATE p SET id = 20 WHERE id = 2"]).await;
-    if link.source.text("SELECT VERSION()").await.starts_with("8.") {
+    if link.source.text("SELECT VERSION()").await.starts_with(['5', '8']) {
         link.agent.expect_error("task failed");
         link.wait_for_error(&["foreign_key_checks"]).await;
         return;
