@@ -19,6 +19,7 @@ use super::keyless::Hold;
 use super::look::Wanted;
 use super::make::Maker;
 use super::plan::{Bound, TablePlan, bound_of, bound_text};
+use super::prepared::wait_for_ends;
 use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
 use super::remedy::with_remedy;
@@ -196,6 +197,9 @@ async fn read_table(
         Again { spec, source, downstream, fence, mark, progress, job: Arc::new(job), to: Some(to), rows: 0 };
     again.tell();
     let exact = again.job.plan.key.is_none();
+    if !exact {
+        again.wait_for_prepared().await?;
+    }
     let done = if exact { again.whole().await } else { again.by_ranges(from).await };
     progress.send_modify(|progress| progress.at_work.clear());
     Ok(Reread::Done { at: done?, exact, made: makes, rows: again.rows })
@@ -222,6 +226,17 @@ impl Again<'_> {
             progress.at_work =
                 vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated.max(self.rows) }];
         });
+    }
+
+    /// Rows of a transaction that is prepared are there already, and no read sees them.
+    async fn wait_for_prepared(&self) -> Result<(), Failure> {
+        let say = |waiting| self.progress.send_modify(|progress| progress.activity = waiting);
+        let note = wait_for_ends(&self.source, "the table was to be read again", say).await?;
+        self.progress.send_modify(|progress| {
+            progress.activity = String::new();
+            progress.notes.extend(note);
+        });
+        Ok(())
     }
 
     fn builder(&self) -> Builder {

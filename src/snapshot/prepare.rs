@@ -72,7 +72,7 @@ impl Preparing<'_> {
 
     /// What was prepared before L0 must have ended before a row is read.
     pub async fn wait_for_prepared(&self) -> Result<(), Failure> {
-        let note = wait_for_ends(self.source, |waiting| self.say(&waiting)).await?;
+        let note = wait_for_ends(self.source, "the copy began", |waiting| self.say(&waiting)).await?;
         note.into_iter().for_each(|note| self.note(note));
         Ok(())
     }

@@ -2,7 +2,8 @@
 //! before L0, where nobody applies them any more. Only their end is logged behind it, without rows.
 //!
 //! So the copy waits for their end before it reads the first row. Those prepared later need no care: they are in the binlog
-//! behind L0, whole.
+//! behind L0, whole. The same holds for a table that is read again: what was prepared before the place where the task stands was
+//! applied then, and would go with the rows that a read does not see.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -68,15 +69,19 @@ fn xid(row: &Row) -> Option<Xid> {
     Some(Xid { format, gtrid: gtrid.to_vec(), bqual: rest.get(..bqual)?.to_vec() })
 }
 
-/// Waits until none is left of what is prepared now, which must be asked when L0 is known. `say` is told what is waited for.
-/// `Ok` with what the operator should know.
-pub(super) async fn wait_for_ends(source: &Source, say: impl Fn(String)) -> Result<Option<String>, Failure> {
+/// Waits until none is left of what is prepared now, which must be asked when it is known where the binlog begins to count.
+/// `before` says what for, `say` is told what is waited for. `Ok` with what the operator should know.
+pub(super) async fn wait_for_ends(
+    source: &Source,
+    before: &str,
+    say: impl Fn(String),
+) -> Result<Option<String>, Failure> {
     let mut conn = source.connect().await?;
     let Some(mut open) = prepared(&mut conn).await? else { return unseen(&mut conn).await };
     let begun = Instant::now();
     while let Some(first) = open.first() {
         if begun.elapsed() >= WAIT {
-            return Err(in_the_way(&open, "the copy began"));
+            return Err(in_the_way(&open, before));
         }
         say(format!("waiting for {} XA transactions that were prepared before: {first}", open.len()));
         tokio::time::sleep(PAUSE).await;
@@ -95,7 +100,7 @@ async fn unseen(conn: &mut Conn) -> Result<Option<String>, Failure> {
     let some = count.is_some_and(|(_, count)| count != "0");
     Ok(some.then(|| {
         "the source has XA transactions, and this account may not see which are prepared: rows of one that was prepared before \
-         the copy and is committed behind its beginning are missing (GRANT XA_RECOVER_ADMIN ON *.* to the account, so that the \
+         rows were read and is committed behind that are missing (GRANT XA_RECOVER_ADMIN ON *.* to the account, so that the \
          copy waits for them)"
             .to_owned()
     }))

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::agent::Answer;
 use crate::support::eventually;
 use crate::support::fixture::{CATCH_UP_LIMIT, Link, LinkOptions, shared_pair};
-use crate::support::servers::{Kind, ServerOptions, shared};
+use crate::support::servers::{Kind, Server, ServerOptions, shared};
 use crate::support::writer::Writer;
 
 /// Settings under which a table is read long enough to be met in the middle.
@@ -315,4 +315,51 @@ async fn refused_where_the_source_logs_parts_of_rows() {
     refuse(&link, "t", &["binlog_row_image of the source is MINIMAL", "SET GLOBAL"]).await;
     assert_eq!(task(&link).await["stage"], "Running");
     link.agent.assert_quiet_log();
+}
+
+/// Rows of an XA transaction were applied when it was prepared, and no read of the table sees them: its end is waited for.
+#[tokio::test]
+async fn what_is_prepared_is_not_lost() {
+    for (label, from, to) in
+        [("resync_xa_my", Kind::MySql, Kind::MariaDb), ("resync_xa_ma", Kind::MariaDb, Kind::MySql)]
+    {
+        // No other test's transactions.
+        let source = Server::start(from, &ServerOptions::default()).await;
+        let target = shared(to, &ServerOptions::default()).await;
+        let mut link = Link::start(label, &source, &target, &LinkOptions::default()).await;
+        fill(&mut link, 1000).await;
+        let schema = link.schema.clone();
+        let mut other = source.root().await;
+        other
+            .run_all([
+                format!("USE {schema}"),
+                "XA START 'r'".into(),
+                "UPDATE t SET n = -1 WHERE id = 5".into(),
+                "DELETE FROM t WHERE id = 6".into(),
+                "INSERT INTO t VALUES (5000, 1, 'prepared')".into(),
+                "XA END 'r'".into(),
+                "XA PREPARE 'r'".into(),
+            ])
+            .await;
+        let prepared = format!("SELECT COUNT(*) FROM {schema}.t WHERE id = 5000");
+        eventually("what is prepared is applied", CATCH_UP_LIMIT, async || {
+            match link.target.try_rows(&prepared).await? {
+                rows if rows[0][0].as_deref() == Some(b"1") => Ok(()),
+                _ => Err(task(&link).await.to_string()),
+            }
+        })
+        .await;
+        order(&link, "t").await;
+        eventually("its end is waited for", Duration::from_secs(20), async || {
+            let task = task(&link).await;
+            let waits = task["activity"].as_str().is_some_and(|text| text.contains("waiting for 1 XA transactions"));
+            if waits { Ok(()) } else { Err(task.to_string()) }
+        })
+        .await;
+        other.run("XA COMMIT 'r'").await;
+        read_again(&link, 1).await;
+        link.wait_equal().await;
+        assert_eq!(link.target.number(&prepared).await, 1);
+        link.agent.assert_quiet_log();
+    }
 }

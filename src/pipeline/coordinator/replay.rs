@@ -186,17 +186,30 @@ impl Coordinator {
         let (sender, mut seen) = watch::channel(CopyProgress::default());
         let mut reading = std::pin::pin!(read_again(copy, table, how, stopping(stop), sender));
         let show = |copy: &CopyProgress| {
-            let Some(at_work) = copy.at_work.first() else { return };
-            let reading = Some((at_work.rows, at_work.estimate));
-            self.progress.send_modify(|progress| match progress.again.iter_mut().find(|known| known.table == *table) {
-                Some(known) => known.reading = reading,
-                None => progress.again.push(AgainProgress { table: table.clone(), reading }),
+            self.progress.send_modify(|progress| {
+                for note in &copy.notes {
+                    progress.note(note.clone());
+                }
+                let Some(at_work) = copy.at_work.first() else { return };
+                progress.activity = match copy.activity.as_str() {
+                    "" => format!("reading {table} again"),
+                    waits => waits.to_owned(),
+                };
+                let reading = Some((at_work.rows, at_work.estimate));
+                match progress.again.iter_mut().find(|known| known.table == *table) {
+                    Some(known) => known.reading = reading,
+                    None => progress.again.push(AgainProgress { table: table.clone(), reading }),
+                }
             });
         };
         loop {
             tokio::select! {
                 biased;
-                done = &mut reading => return done,
+                done = &mut reading => {
+                    // What it had to say last.
+                    show(&seen.borrow_and_update());
+                    return done;
+                }
                 Ok(()) = seen.changed() => show(&seen.borrow_and_update()),
             }
         }
