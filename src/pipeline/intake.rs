@@ -9,6 +9,7 @@ mod ddl;
 mod expressions;
 mod foreign_keys;
 mod prepared;
+mod sparse;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ use crate::transform::Transform;
 use binding::Binding;
 use foreign_keys::Cascades;
 pub use prepared::Prepared;
+use sparse::Sparse;
 
 /// Bytes of a compressed transaction that are decoded at a time.
 const DRAIN_BYTES: usize = 1 << 20;
@@ -93,6 +95,7 @@ pub struct Intake {
     ends: bool,
     /// Rows were copied before.
     copies: bool,
+    sparse: Sparse,
 }
 
 /// What intake needs to know.
@@ -236,6 +239,7 @@ impl Intake {
             windows,
             ends,
             copies,
+            sparse: Sparse::default(),
         }
     }
 
@@ -373,8 +377,11 @@ impl Intake {
         if let Some(cascade) = cascade {
             self.check_cascade(&event, &cascade).await.map_err(|failure| failure.at(self.place(&event)))?;
         }
-        let RowsEvent { rows, span, .. } = event;
+        let RowsEvent { mut rows, span, .. } = event;
         let (first, bytes) = (self.row, rows.image_bytes());
+        if self.sparse.is(lsn, bytes) {
+            rows.detach();
+        }
         self.row = RowOrdinal(first.0.saturating_add(rows.len() as u64));
         self.sent_rows = true;
         let event = Arc::new(ChangeEvent { table, rows, first, span });

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::types::{ChangeKind, ResolvedJson, RowImage};
@@ -101,6 +101,28 @@ impl EventRows {
             row += 1;
             keeps(row - 1)
         });
+    }
+
+    /// Copies the images to memory of their own, so that what they lay in can go.
+    pub fn detach(&mut self) {
+        let mut bytes = BytesMut::with_capacity(self.image_bytes());
+        let mut resolved = Vec::new();
+        let named = [self.kind != ChangeKind::Insert, self.kind != ChangeKind::Delete];
+        for places in &mut self.places {
+            for (place, named) in [&mut places.before, &mut places.after].into_iter().zip(named) {
+                let old = std::mem::take(place);
+                if !named {
+                    continue;
+                }
+                place.start = bytes.len() as u32;
+                bytes.extend_from_slice(self.bytes.get(old.start as usize..old.end as usize).unwrap_or_default());
+                place.end = bytes.len() as u32;
+                if let Ok(at) = self.resolved.binary_search_by_key(&old.start, |(start, _)| *start) {
+                    resolved.push((place.start, std::mem::take(&mut self.resolved[at].1)));
+                }
+            }
+        }
+        (self.bytes, self.resolved) = (bytes.freeze(), resolved);
     }
 
     /// What was done to all of them.
@@ -203,6 +225,10 @@ mod tests {
         assert_eq!((old.bytes, old.present, old.resolved_json.len()), (&b"c"[..], None, 0));
         assert_eq!((new.bytes, new.present, new.resolved_json[0].0), (&b"dd"[..], after.as_deref(), 1));
         assert!(new.has(0) && !new.has(1) && old.has(1) && rows.before(2).is_none());
+        let mut apart = rows.clone();
+        apart.retain(|row| row == 1);
+        apart.detach();
+        assert_eq!((apart.iter().last(), apart.bytes.len()), (rows.iter().last(), 3));
         let (was, is) = (rows.clone(), rows.undoing());
         let pairs: Vec<_> = was.iter().map(|(old, new)| (new, old)).collect();
         assert_eq!(is.iter().collect::<Vec<_>>(), pairs.into_iter().rev().collect::<Vec<_>>());
@@ -216,6 +242,8 @@ mod tests {
         let mut second = rows.clone();
         second.retain(|row| row == 1);
         assert_eq!((second.len(), second.after(0).unwrap().bytes), (1, &b"b"[..]));
+        second.detach();
+        assert_eq!((second.before(0), second.after(0).unwrap().bytes, second.bytes.len()), (None, &b"b"[..], 1));
         let undone = rows.undoing();
         assert_eq!(
             (undone.kind(), undone.before(0).unwrap().bytes, undone.after(0)),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::eventually;
 use crate::support::fixture::{Link, LinkOptions, shared_pair};
-use crate::support::servers::Kind;
+use crate::support::servers::{Kind, Server, ServerOptions, shared};
 
 /// With the defaults, under any load.
 const LIMIT_KB: u64 = 256 * 1024;
@@ -54,6 +54,56 @@ async fn one_huge_transaction_stays_below_the_limit() {
     // Hundreds of megabytes on shared servers are in the way of other tests.
     link.source.run("DROP TABLE t").await;
     link.wait_equal().await;
+}
+
+/// Rows that a task wants, each in a transaction of much that it does not want, while the target stands still: those that wait hold
+/// nothing else.
+#[tokio::test]
+async fn wanted_rows_among_others_stay_below_the_limit() {
+    const TRANSACTIONS: u64 = 1000;
+    let source = Server::start(Kind::MySql, &ServerOptions::default()).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("sparse", &source, &target, &LinkOptions::default()).await;
+    let schema = link.schema.clone();
+    link.source
+        .run_all([
+            "CREATE TABLE t (id INT PRIMARY KEY)".to_owned(),
+            format!("CREATE DATABASE {schema}_other"),
+            format!("CREATE TABLE {schema}_other.t (id INT PRIMARY KEY, b LONGBLOB)"),
+        ])
+        .await;
+    link.wait_equal().await;
+    link.pause().await;
+    for id in 0..TRANSACTIONS {
+        link.source
+            .run_all([
+                "BEGIN".to_owned(),
+                format!("INSERT INTO {schema}_other.t VALUES ({id}, REPEAT('x', 300000))"),
+                format!("INSERT INTO t VALUES ({id})"),
+                "COMMIT".to_owned(),
+            ])
+            .await;
+    }
+    link.wait_relayed().await;
+    // A process that has had nothing to do yet.
+    link.agent.restart().await;
+    let mut holder = target.root().await;
+    holder.run(&format!("LOCK TABLES {schema}.t WRITE")).await;
+    link.resume().await;
+    // What waits cannot be seen from outside, but that no more comes.
+    let (mut peak, mut since) = (0, Instant::now());
+    eventually("no more is taken in", Duration::from_secs(60), async || {
+        let now = link.agent.peak_rss_kb();
+        if now > peak {
+            (peak, since) = (now, Instant::now());
+        }
+        if since.elapsed() > Duration::from_secs(3) { Ok(()) } else { Err(format!("{now} KiB")) }
+    })
+    .await;
+    println!("{TRANSACTIONS} rows among 300 MB wait: peak {peak} KiB");
+    holder.run("UNLOCK TABLES").await;
+    link.wait_equal().await;
+    assert!(peak < LIMIT_KB / 2, "peak {peak} KiB");
 }
 
 /// Rows of 16 MB are copied in the memory of any other load, loaded or as statements.
