@@ -77,6 +77,9 @@ pub struct TaskOrder {
     pub start_time: String,
     /// Words of its start-task that have no effect here.
     pub unheeded: Vec<String>,
+    /// All subtasks of its source that there are, by name, with the revision of their start-task; `None` where that cannot be
+    /// read.
+    pub known: BTreeMap<String, Option<i64>>,
 }
 
 /// What there is, as far as a master is concerned.
@@ -189,7 +192,7 @@ impl Supervisor {
         stored.map_err(|error| store_failure(&error, "store the source"))?;
         told(&config);
         let source = self.open(config, &record).await?;
-        self.drop_other_history(&source).await;
+        self.drop_other_history(&source, None).await;
         source.relay.arm_purge();
         write(&self.inner.sources).insert(order.id.clone(), SourceEntry { source, record });
         write(&self.inner.broken).sources.remove(&order.id);
@@ -261,20 +264,27 @@ impl Supervisor {
         }
     }
 
-    /// Whether something is stored of a source's subtasks, also of those that are elsewhere now. Where that cannot be read,
-    /// it is taken to be so.
-    async fn has_records(&self, id: &str) -> bool {
-        let of_it = |key: &str| key.split_once(KEY_SEPARATOR).is_some_and(|(source, _)| source == id);
+    /// Whether something is stored of a source's subtasks, also of those that are elsewhere now; with `known` of those that
+    /// there are, since one that was stopped elsewhere has left its record here. Where that cannot be read, it is taken to be so.
+    async fn has_records(&self, id: &str, known: Option<&BTreeMap<String, Option<i64>>>) -> bool {
+        let of_it = |key: &str, record: Option<&TaskRecord>| {
+            let Some((_, name)) = key.split_once(KEY_SEPARATOR).filter(|(source, _)| *source == id) else {
+                return false;
+            };
+            let Some(known) = known else { return true };
+            let born = record.and_then(|record| record.master.as_ref()).map(|master| master.mark.born);
+            known.get(name).is_some_and(|now| now.is_none() || born.is_none() || *now == born)
+        };
         match self.inner.db.list_each::<TaskRecord>(Namespace::Task).await {
-            Ok(stored) => stored.iter().any(|(key, _)| of_it(key)),
+            Ok(stored) => stored.iter().any(|(key, record)| of_it(key, record.as_ref().ok())),
             Err(_) => true,
         }
     }
 
     /// Before a first subtask: what is left here of an earlier time may be of a binlog that was reset since, and an open
     /// stream does not show that at once.
-    async fn drop_other_history(&self, source: &Source) {
-        if source.received().is_some() && !self.has_records(&source.id).await {
+    async fn drop_other_history(&self, source: &Source, known: Option<&BTreeMap<String, Option<i64>>>) {
+        if source.received().is_some() && !self.has_records(&source.id, known).await {
             self.follow_server(source).await;
         }
     }
@@ -345,7 +355,7 @@ impl Supervisor {
         let task: TaskKey = (order.source.clone(), order.name.clone());
         let _claim = self.claim_tasks(vec![task.clone()], "start-task")?;
         let source = self.source(&order.source)?;
-        self.drop_other_history(&source).await;
+        self.drop_other_history(&source, Some(&order.known)).await;
         let Before { same, bound_anew, start, safe_until, mut parks } = self.before(order).await?;
         parks.parks.retain(|reason, _| matches!(reason, ParkReason::Operator | ParkReason::Error));
         if !order.run {

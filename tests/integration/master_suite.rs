@@ -119,20 +119,44 @@ async fn a_start_time_is_in_the_time_zone_of_the_task() {
 /// Between two cases the source's binlog is reset: what this machine keeps of the one before is of another history.
 #[tokio::test]
 async fn a_source_that_was_reset_between_two_bindings_begins_anew() {
+    reset_between_two_bindings("mreset", false).await;
+}
+
+/// The same where the subtask before was stopped on another worker, so that its record is still here.
+#[tokio::test]
+async fn a_source_that_was_reset_while_it_was_elsewhere_begins_anew() {
+    reset_between_two_bindings("maway", true).await;
+}
+
+async fn reset_between_two_bindings(label: &str, elsewhere: bool) {
     let source = Server::start(Kind::MySql, &ServerOptions::default()).await;
     let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
-    let mut link = ClusterLink::start("mreset", &source, &target, 60).await;
+    let mut link = ClusterLink::start(label, &source, &target, 60).await;
     link.source.run_all(["INSERT INTO t (v) VALUES ('before')", "INSERT INTO t (v) VALUES ('before')"]).await;
     link.wait_equal().await;
-    link.stop().await.expect_quick();
-    link.master.stop_source(&link.source_id).await;
+    if elsewhere {
+        link.master.move_bound(&link.source_id, "another-worker").await;
+        eventually("the source is given up", LIMIT, async || {
+            let status = link.agent.status().await;
+            if status["sources"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(status.to_string()) }
+        })
+        .await;
+        link.master.forget_task(&link.source_id, &link.task).await;
+    } else {
+        link.stop().await.expect_quick();
+        link.master.stop_source(&link.source_id).await;
+    }
     let schema = link.schema.clone();
     link.source.run_all(["RESET BINARY LOGS AND GTIDS", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
     link.target.run(&format!("DROP TABLE dm_meta.{}_syncer_checkpoint", link.task)).await;
     link.target.run(&format!("CREATE TABLE {schema}.u (id INT PRIMARY KEY)")).await;
     let start = location(&mut link.source, Kind::MySql).await;
     link.source.run("INSERT INTO u VALUES (1), (2)").await;
-    link.master.create_source(&link.source_id, &link.source_toml).await;
+    if elsewhere {
+        link.master.move_bound(&link.source_id, WORKER).await;
+    } else {
+        link.master.create_source(&link.source_id, &link.source_toml).await;
+    }
     link.toml = subtask_toml(&link.task, &link.source_id, target.port, &[&schema], &start);
     link.start_task(None).await;
     link.source.run("INSERT INTO u VALUES (3)").await;

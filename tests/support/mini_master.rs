@@ -341,6 +341,11 @@ impl MiniMaster {
         .await
     }
 
+    /// stop-task of a subtask whose worker is not there.
+    pub async fn forget_task(&self, source: &str, task: &str) {
+        self.etcd.read().await.write(vec![delete(&config_key(source, task)), delete(&stage_key(source, task))]).await;
+    }
+
     /// start-relay and stop-relay without a worker's name: the source's configuration, the stage, and the bound again.
     pub async fn set_relay(&self, source: &str, toml_with_enable_relay: &str, on: bool) {
         self.put_source(source, toml_with_enable_relay).await;

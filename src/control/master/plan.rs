@@ -118,6 +118,9 @@ pub enum Action {
         wish: TaskWish,
         /// What it then follows.
         mark: MasterMark,
+        /// All subtasks of the source that there are, by name, with the revision of their start-task; `None` where that cannot
+        /// be read.
+        known: BTreeMap<String, Option<i64>>,
     },
     /// Add the master's reason.
     Pause {
@@ -294,11 +297,15 @@ fn plan_tasks(wanted: &Wanted, actual: &Actual, source: &str) -> Vec<Action> {
         }
     }
     let Some(bound) = &wanted.bound else { return actions };
+    let known = || {
+        let unreadable = wanted.unreadable.iter().map(|name| (name.clone(), None));
+        unreadable.chain(wanted.tasks.iter().map(|(name, wish)| (name.clone(), Some(wish.born)))).collect()
+    };
     for (name, wish) in &wanted.tasks {
         let mark = MasterMark { born: wish.born, bound_born: bound.born, stage_revision: wish.stage_revision };
         match held(name) {
             None if wish.config.is_none() => {}
-            None => actions.push(Action::Start { task: id(name), wish: wish.clone(), mark }),
+            None => actions.push(Action::Start { task: id(name), wish: wish.clone(), mark, known: known() }),
             Some(state) => {
                 let step = plan_task(id(name), wish, mark, state);
                 let said = || plan_load(id(name), bound.born, wanted.loaders.get(name), &actual.worker, state.copy);

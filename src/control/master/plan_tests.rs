@@ -74,7 +74,8 @@ fn stages_are_followed() {
     let resumed = Action::Resume { task: id("t"), config: Some("config of 10".into()), mark: mark(10, 5, 14) };
     assert_eq!(planned(wish(true, 10, 14), paused), std::slice::from_ref(&resumed));
     assert_eq!(planned(wish(true, 10, 14), running()), [resumed], "the same stage again is a resume of what failed");
-    let start = Action::Start { task: id("t"), wish: wish(false, 10, 12), mark: mark(10, 5, 12) };
+    let known = [("t".to_owned(), Some(10))].into();
+    let start = Action::Start { task: id("t"), wish: wish(false, 10, 12), mark: mark(10, 5, 12), known };
     assert_eq!(plan(&wanted(Some(wish(false, 10, 12))), &actual(None), Standing::Owner), [start]);
     assert_eq!(plan(&wanted(None), &actual(Some(running())), Standing::Owner), [Action::Drop(id("t"))]);
     assert_eq!(planned(wish(true, 20, 20), running()), [Action::Drop(id("t"))], "stopped and started while away");
@@ -200,7 +201,7 @@ fn carry_out(world: &mut Actual, wanted: &mut Wanted, action: &Action) {
             assert!(world.tasks.keys().all(|key| key.0 != *source), "a source is closed under its subtasks");
             world.sources.remove(source);
         }
-        Action::Start { task, wish, mark } => {
+        Action::Start { task, wish, mark, .. } => {
             assert!(world.sources.contains_key(&task.source), "a subtask without its source");
             let state = TaskState { mark: *mark, paused: !wish.run, idle: !wish.run, ..TaskState::default() };
             assert!(world.tasks.insert(key(task), state).is_none(), "started twice");

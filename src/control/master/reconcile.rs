@@ -499,7 +499,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
         Action::Configure { source, config } => supervisor.configure_source(&source, &config).await,
         Action::Relay { source, wish } => supervisor.switch_relay(&source, paused(wish)).await,
         Action::Unbind(source) => supervisor.unbind_source(&source).await,
-        Action::Start { task, wish, mark } => {
+        Action::Start { task, wish, mark, known } => {
             let order = TaskOrder {
                 source: task.source,
                 name: task.name,
@@ -509,6 +509,7 @@ async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failur
                 stopped: wish.stopped,
                 start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
                 unheeded: wish.unheeded,
+                known,
             };
             supervisor.start_bound(&order).await
         }
