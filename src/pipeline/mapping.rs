@@ -139,25 +139,16 @@ impl TableMappings {
 mod tests {
     use super::*;
     use crate::dispatch::testing::table;
-    use crate::model::Flavor;
-    use crate::transform::FilterAction;
+    use crate::transform::{FilterAction, testing};
 
     #[test]
     fn the_tasks_part_comes_back() {
         let rules = Rules {
             block_allow: BlockAllowRules { do_dbs: vec!["~^a".into()], ..Default::default() },
             routes: vec![RouteRule { schema_pattern: "a*".into(), target_schema: "b".into(), ..Default::default() }],
-            filters: vec![FilterRule {
-                schema_pattern: "a*".into(),
-                table_pattern: String::new(),
-                events: vec!["delete".into()],
-                sql_pattern: Vec::new(),
-                action: FilterAction::Ignore,
-            }],
-            expressions: Vec::new(),
+            filters: vec![testing::filter(["a*", ""], &["delete"], &[], FilterAction::Ignore)],
             case_sensitive: true,
-            meta_schema: "dm_meta".into(),
-            flavor: Flavor::MySql,
+            ..testing::rules()
         };
         let mapping = TaskMapping::of(&rules, true);
         let back = TaskMapping::parse(&mapping.to_text()).unwrap();

@@ -101,22 +101,13 @@ pub(super) fn problem(list: &str, error: PatternError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Flavor;
     use crate::transform::rules::BlockAllowRules;
+    use crate::transform::testing::rules;
     use proptest::prelude::*;
 
     fn list(block_allow: BlockAllowRules, case_sensitive: bool) -> AllowList {
         let mut problems = Vec::new();
-        let meta_schema = "dm_meta".to_owned();
-        let rules = Rules {
-            block_allow,
-            routes: vec![],
-            filters: vec![],
-            expressions: vec![],
-            case_sensitive,
-            meta_schema,
-            flavor: Flavor::MySql,
-        };
+        let rules = Rules { block_allow, case_sensitive, ..rules() };
         let list = AllowList::new(&rules, &mut problems);
         assert_eq!(problems, vec![]);
         list
@@ -198,16 +189,7 @@ mod tests {
             ignore_tables: pairs(&[("a", ""), ("~[", "b")]),
             ..Default::default()
         };
-        let meta_schema = "dm_meta".to_owned();
-        let rules = Rules {
-            block_allow,
-            routes: vec![],
-            filters: vec![],
-            expressions: vec![],
-            case_sensitive: false,
-            meta_schema,
-            flavor: Flavor::MySql,
-        };
+        let rules = Rules { block_allow, ..rules() };
         let mut problems = Vec::new();
         AllowList::new(&rules, &mut problems);
         let places: Vec<_> = problems.iter().map(|failure| failure.message.split(':').next().unwrap()).collect();

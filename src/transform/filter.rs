@@ -345,32 +345,12 @@ fn steps(pattern: &str, classes: &mut Vec<String>) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Flavor, TableName};
-    use crate::transform::rules::BlockAllowRules;
+    use crate::model::TableName;
+    use crate::transform::testing::{self, filter as rule};
     use proptest::prelude::*;
 
-    fn rule(patterns: [&str; 2], events: &[&str], texts: &[&str], action: FilterAction) -> FilterRule {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        FilterRule {
-            schema_pattern: patterns[0].to_owned(),
-            table_pattern: patterns[1].to_owned(),
-            events: owned(events),
-            sql_pattern: owned(texts),
-            action,
-        }
-    }
-
     fn compiled(filters: Vec<FilterRule>, case_sensitive: bool) -> (EventFilter, Vec<Failure>) {
-        let (block_allow, meta_schema) = (BlockAllowRules::default(), "dm_meta".to_owned());
-        let rules = Rules {
-            block_allow,
-            routes: vec![],
-            filters,
-            expressions: vec![],
-            case_sensitive,
-            meta_schema,
-            flavor: Flavor::MySql,
-        };
+        let rules = Rules { filters, case_sensitive, ..testing::rules() };
         let mut problems = Vec::new();
         (EventFilter::new(&rules, &mut problems), problems)
     }

@@ -28,6 +28,8 @@ mod pattern;
 mod regexp;
 mod route;
 mod rules;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -185,17 +187,8 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             block_allow: BlockAllowRules { do_dbs: vec!["app".to_owned()], ..Default::default() },
-            routes: vec![RouteRule {
-                schema_pattern: "app".to_owned(),
-                table_pattern: "t_*".to_owned(),
-                target_schema: "all".to_owned(),
-                target_table: "t".to_owned(),
-            }],
-            filters: Vec::new(),
-            expressions: Vec::new(),
-            case_sensitive: false,
-            meta_schema: "dm_meta".to_owned(),
-            flavor: Flavor::MySql,
+            routes: testing::routes(&[["app", "t_*", "all", "t"]]),
+            ..testing::rules()
         }
     }
 
@@ -217,12 +210,8 @@ mod tests {
 
     #[test]
     fn a_target_is_selective_where_rows_of_it_may_be_missing() {
-        let filter = |schema: &str, table: &str, event: &str| FilterRule {
-            schema_pattern: schema.to_owned(),
-            table_pattern: table.to_owned(),
-            events: vec![event.to_owned()],
-            sql_pattern: Vec::new(),
-            action: FilterAction::Ignore,
+        let filter = |schema: &str, table: &str, event: &str| {
+            testing::filter([schema, table], &[event], &[], FilterAction::Ignore)
         };
         let of = |filters: Vec<FilterRule>, name: &str| {
             let transform = Transform::new(&Rules { filters, ..rules() }).unwrap();
@@ -243,13 +232,7 @@ mod tests {
     #[test]
     fn problems_of_lists_routes_and_filters_come_together() {
         let mut rules = rules();
-        rules.filters.push(FilterRule {
-            schema_pattern: "app".to_owned(),
-            table_pattern: String::new(),
-            events: vec!["nothing of the kind".to_owned()],
-            sql_pattern: Vec::new(),
-            action: FilterAction::Do,
-        });
+        rules.filters.push(testing::filter(["app", ""], &["nothing of the kind"], &[], FilterAction::Do));
         rules.block_allow.do_dbs.push("~(".to_owned());
         rules.routes.push(RouteRule::default());
         let problems = Transform::new(&rules).unwrap_err();

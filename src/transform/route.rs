@@ -110,28 +110,10 @@ fn described(rule: &RouteRule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Flavor;
-    use crate::transform::rules::BlockAllowRules;
+    use crate::transform::testing;
 
     fn router(rules: &[[&str; 4]], case_sensitive: bool) -> (Router, Vec<Failure>) {
-        let routes = rules
-            .iter()
-            .map(|[schema, table, target_schema, target_table]| RouteRule {
-                schema_pattern: (*schema).to_owned(),
-                table_pattern: (*table).to_owned(),
-                target_schema: (*target_schema).to_owned(),
-                target_table: (*target_table).to_owned(),
-            })
-            .collect();
-        let rules = Rules {
-            block_allow: BlockAllowRules::default(),
-            routes,
-            filters: Vec::new(),
-            expressions: Vec::new(),
-            case_sensitive,
-            meta_schema: "dm_meta".to_owned(),
-            flavor: Flavor::MySql,
-        };
+        let rules = Rules { routes: testing::routes(rules), case_sensitive, ..testing::rules() };
         let mut problems = Vec::new();
         (Router::new(&rules, &mut problems), problems)
     }

@@ -337,7 +337,7 @@ mod tests {
     use super::*;
     use crate::model::{BinlogPosition, GtidSet, Location};
     use crate::snapshot::Replay;
-    use crate::transform::{BlockAllowRules, Rules};
+    use crate::transform::{Rules, testing};
 
     fn table(name: &str) -> SourceTable {
         SourceTable(TableName::new("s", name))
@@ -359,15 +359,7 @@ mod tests {
             ordered: Vec::new(),
             of_copy: true,
         });
-        let rules = Rules {
-            block_allow: BlockAllowRules::default(),
-            routes: Vec::new(),
-            filters: Vec::new(),
-            expressions: Vec::new(),
-            case_sensitive: true,
-            meta_schema: "dm_meta".to_owned(),
-            flavor: Flavor::MySql,
-        };
+        let rules = Rules { case_sensitive: true, ..testing::rules() };
         let transform = Transform::new(&rules).unwrap();
         let plan = transform.statement(&DdlInput { schema: "s", text, sql_mode: 0 }).unwrap();
         let DdlPlan::Run(statements) = plan else { panic!("{text} is left out") };

@@ -6,34 +6,14 @@ mod refusals;
 
 use proptest::prelude::*;
 
-use super::super::{BlockAllowRules, RouteRule, Rules, Transform};
+use super::super::{BlockAllowRules, Rules, Transform, testing};
 use super::lex::{ANSI_QUOTES, NO_BACKSLASH_ESCAPES};
 use super::*;
 use crate::error::Failure;
 use crate::model::Flavor;
 
 fn transform(block_allow: BlockAllowRules, routes: &[[&str; 4]], flavor: Flavor) -> Transform {
-    let routes = routes
-        .iter()
-        .map(|[schema_pattern, table_pattern, target_schema, target_table]| RouteRule {
-            schema_pattern: (*schema_pattern).to_owned(),
-            table_pattern: (*table_pattern).to_owned(),
-            target_schema: (*target_schema).to_owned(),
-            target_table: (*target_table).to_owned(),
-        })
-        .collect();
-    let meta_schema = "dm_meta".to_owned();
-    let filters = Vec::new();
-    Transform::new(&Rules {
-        block_allow,
-        routes,
-        filters,
-        expressions: vec![],
-        case_sensitive: false,
-        meta_schema,
-        flavor,
-    })
-    .unwrap()
+    Transform::new(&Rules { block_allow, routes: testing::routes(routes), flavor, ..testing::rules() }).unwrap()
 }
 
 /// Everything under its own name, but the schema `out` not at all and neither the table `d.hidden`.

@@ -1,39 +1,13 @@
 //! Event filters and statements.
 
+use super::super::super::testing::filter as rule;
 use super::super::super::{FilterAction, FilterRule};
 use super::*;
 
-fn rule(patterns: [&str; 2], events: &[&str], texts: &[&str], action: FilterAction) -> FilterRule {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    FilterRule {
-        schema_pattern: patterns[0].to_owned(),
-        table_pattern: patterns[1].to_owned(),
-        events: owned(events),
-        sql_pattern: owned(texts),
-        action,
-    }
-}
-
 fn filtering(filters: Vec<FilterRule>, flavor: Flavor) -> Transform {
     let block_allow = BlockAllowRules { ignore_dbs: vec!["out".to_owned()], ..Default::default() };
-    let routes =
-        [["d", "t_*", "m", "t"]].map(|[schema_pattern, table_pattern, target_schema, target_table]| RouteRule {
-            schema_pattern: schema_pattern.to_owned(),
-            table_pattern: table_pattern.to_owned(),
-            target_schema: target_schema.to_owned(),
-            target_table: target_table.to_owned(),
-        });
-    let (routes, meta_schema) = (routes.to_vec(), "dm_meta".to_owned());
-    Transform::new(&Rules {
-        block_allow,
-        routes,
-        filters,
-        expressions: vec![],
-        case_sensitive: false,
-        meta_schema,
-        flavor,
-    })
-    .unwrap()
+    let routes = testing::routes(&[["d", "t_*", "m", "t"]]);
+    Transform::new(&Rules { block_allow, routes, filters, flavor, ..testing::rules() }).unwrap()
 }
 
 fn ignoring(events: &[&str]) -> Transform {
