@@ -19,7 +19,6 @@ use super::keyless::Hold;
 use super::look::Wanted;
 use super::make::Maker;
 use super::plan::{Bound, TablePlan, bound_of, bound_text};
-use super::prepared::wait_for_ends;
 use super::problems::Problems;
 use super::reader::{behind, next, pause, within, worth_another};
 use super::remedy::with_remedy;
@@ -27,6 +26,7 @@ use super::run::without_foreign_keys;
 use super::source::{Source, answered, is_of_another, query_failed};
 use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, Rereading, TableProgress};
 use super::structure::{self, Structure};
+use super::visible::wait_until_visible;
 use crate::downstream::{Downstream, DownstreamOptions, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_error_code, server_number};
 use crate::meta::{AGAIN, ChunkMark};
@@ -198,7 +198,7 @@ async fn read_table(
     again.tell();
     let exact = again.job.plan.key.is_none();
     if !exact {
-        again.wait_for_prepared().await?;
+        wait_until_visible(spec, &again.source, how.behind.as_ref(), progress).await?;
     }
     let done = if exact { again.whole().await } else { again.by_ranges(from).await };
     progress.send_modify(|progress| progress.at_work.clear());
@@ -226,17 +226,6 @@ impl Again<'_> {
             progress.at_work =
                 vec![TableProgress { table, rows: self.rows, estimate: self.job.rows_estimated.max(self.rows) }];
         });
-    }
-
-    /// Rows of a transaction that is prepared are there already, and no read sees them.
-    async fn wait_for_prepared(&self) -> Result<(), Failure> {
-        let say = |waiting| self.progress.send_modify(|progress| progress.activity = waiting);
-        let note = wait_for_ends(&self.source, "the table was to be read again", say).await?;
-        self.progress.send_modify(|progress| {
-            progress.activity = String::new();
-            progress.notes.extend(note);
-        });
-        Ok(())
     }
 
     fn builder(&self) -> Builder {

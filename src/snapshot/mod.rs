@@ -40,6 +40,7 @@ mod spec;
 mod state;
 mod structure;
 mod value;
+mod visible;
 mod writer;
 
 pub use again::{drop_leftover, empty, is_alone, read_again};

@@ -155,6 +155,8 @@ pub struct Rereading {
     pub spares_others: bool,
     /// An UPDATE that each transaction runs and that must match a row; `None` where nothing fences.
     pub fence: Option<String>,
+    /// Everything up to here is applied, and must be seen by a read before one begins.
+    pub behind: Option<Location>,
     /// Where everything else stands meanwhile. What was read at this very place, and interrupted, is gone on with; `None` to
     /// read from the beginning always.
     pub place: Option<String>,

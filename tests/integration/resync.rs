@@ -363,3 +363,39 @@ async fn what_is_prepared_is_not_lost() {
         link.agent.assert_quiet_log();
     }
 }
+
+/// A transaction that waits for a semi-synchronous replica is logged and applied, and no read of the source sees it.
+#[tokio::test]
+async fn what_waits_for_a_replica_is_not_lost() {
+    let source = Server::start(Kind::MySql, &ServerOptions::default()).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("resync_semi", &source, &target, &LinkOptions::default()).await;
+    fill(&mut link, 1000).await;
+    link.wait_equal().await;
+    let schema = link.schema.clone();
+    link.source
+        .run_all([
+            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
+            "SET GLOBAL rpl_semi_sync_source_timeout = 6000",
+            "SET GLOBAL rpl_semi_sync_source_enabled = 1",
+        ])
+        .await;
+    let mut other = source.root().await;
+    let update = format!("UPDATE {schema}.t SET n = -1 WHERE id = 5");
+    // There is no replica, so that it waits as long as it may.
+    let waits = async { other.run(&update).await };
+    let resync = async {
+        let n = format!("SELECT n FROM {schema}.t WHERE id = 5");
+        eventually("it is applied", CATCH_UP_LIMIT, async || match link.target.text(&n).await.as_str() {
+            "-1" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await;
+        assert_eq!(link.source.text(&n).await, "5", "and it is not seen yet");
+        order(&link, "t").await;
+        read_again(&link, 1).await;
+    };
+    tokio::join!(waits, resync);
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}

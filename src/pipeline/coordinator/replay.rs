@@ -152,7 +152,8 @@ impl Coordinator {
         let spares_others = window.is_ordered(table);
         // As it is stored with the lanes, so that whoever goes on there knows it again.
         let place = serde_json::to_string(&StoredMark::from(&self.applied)).ok();
-        let how = Rereading { makes, spares_others, fence: Some(fence), place };
+        let behind = Some(self.applied.location.clone());
+        let how = Rereading { makes, spares_others, fence: Some(fence), behind, place };
         match self.reading(&copy, table, &how, stop).await? {
             Reread::Done { at, exact, made, rows } => {
                 window.read_again(table, &at, exact);
