@@ -131,9 +131,11 @@ impl Search<'_> {
                 (self.start, self.bytes) = (start, 0);
                 self.rows.clear();
             }
-            Decoded::Rows(rows) => {
+            Decoded::Rows(mut rows) => {
                 self.bytes += rows.rows.image_bytes();
                 if self.bytes <= LIMIT_BYTES {
+                    // Else each would hold a block of the log.
+                    rows.rows.detach();
                     self.rows.push(rows);
                 } else {
                     self.rows.clear();
