@@ -55,11 +55,13 @@ async fn loose_engine(conn: &mut Conn, table: &TargetTable, filter: &str) -> Res
 fn column(row: Row) -> ColumnStructure {
     let text = |at: usize| row.get_opt::<String, _>(at).and_then(Result::ok);
     let lower = |at: usize| text(at).unwrap_or_default().to_lowercase();
-    let extra = lower(6);
+    let (column_type, extra) = (lower(2), lower(6));
+    let digits = ["float(", "double("].iter().any(|digits| column_type.starts_with(digits));
     ColumnStructure {
         name: text(0).unwrap_or_default(),
         data_type: lower(1),
-        unsigned: lower(2).contains("unsigned"),
+        unsigned: column_type.contains("unsigned"),
+        formatted: digits || column_type.contains("zerofill"),
         nullable: lower(3) == "yes",
         charset: text(4),
         collation: text(5),

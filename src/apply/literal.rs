@@ -234,6 +234,7 @@ mod tests {
             text_charset: None,
             text_collation: None,
             compares_by_bytes: true,
+            formatted: false,
         }
     }
 

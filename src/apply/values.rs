@@ -211,6 +211,7 @@ mod tests {
             text_charset: None,
             text_collation: None,
             compares_by_bytes: true,
+            formatted: false,
         });
         let source = SourceTable(TableName::new("s", "t"));
         BoundTable {

@@ -207,6 +207,7 @@ mod tests {
             text_charset: None,
             text_collation: None,
             compares_by_bytes: true,
+            formatted: false,
         };
         let layout =
             TableLayout { source: SourceTable(TableName::new("s", "t")), columns: vec![column; 2], names: None };

@@ -27,6 +27,7 @@ pub(crate) fn table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Ar
         name: (*name).into(),
         data_type: "int".into(),
         unsigned: false,
+        formatted: false,
         nullable,
         charset: None,
         collation: None,

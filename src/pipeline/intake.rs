@@ -168,7 +168,7 @@ enum Question<'a> {
     /// To store what is left to be done behind a copy.
     Replay(&'a Replay),
     /// Which rows an expression filter leaves out.
-    LeftOut { sql: &'a str, doing: &'a str },
+    LeftOut { sql: &'a [u8], doing: &'a str },
 }
 
 /// What it answers.

@@ -98,6 +98,8 @@ pub struct BoundColumn {
     pub text_collation: Option<String>,
     /// Equal values have equal bytes (trailing spaces aside).
     pub compares_by_bytes: bool,
+    /// See [`ColumnStructure::formatted`].
+    pub formatted: bool,
 }
 
 /// How a row's lane is found.
@@ -290,6 +292,7 @@ fn bound_column(
         encoding,
         writable: !structure.generated,
         compares_by_bytes: structure.compares_by_bytes(),
+        formatted: structure.formatted,
     })
 }
 

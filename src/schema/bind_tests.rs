@@ -9,6 +9,7 @@ fn column(name: &str, data_type: &str, collation: Option<&str>) -> ColumnStructu
         name: name.into(),
         data_type: data_type.into(),
         unsigned: false,
+        formatted: false,
         nullable: false,
         charset: collation.map(|c| c.split('_').next().unwrap().into()),
         collation: collation.map(Into::into),

@@ -31,6 +31,8 @@ pub struct ColumnStructure {
     pub data_type: String,
     /// Whether `column_type` says unsigned.
     pub unsigned: bool,
+    /// Its numbers have a form of their own: ZEROFILL, or the digits of a FLOAT(7,2).
+    pub formatted: bool,
     /// Whether NULL is allowed.
     pub nullable: bool,
     /// Character set, for character columns.

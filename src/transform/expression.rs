@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::ddl::lex::{Dialect, Token, TokenKind, lex};
+use super::parts::Parts;
 use super::rules::{ExpressionRule, Rules};
 use crate::error::{Code, Failure};
 use crate::model::{Flavor, SourceTable, TableName};
@@ -29,7 +30,26 @@ pub struct RowCondition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expression {
     text: String,
-    columns: Vec<(Range<usize>, String)>,
+    columns: Vec<Column>,
+    /// Parts that deal with dates, be they only constant ones.
+    calendar: Vec<usize>,
+}
+
+/// A column's name where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Column {
+    span: Range<usize>,
+    name: String,
+    part: usize,
+}
+
+/// What an expression compares at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ExpressionPart<'a> {
+    /// Its columns.
+    pub columns: Vec<&'a str>,
+    /// It deals with dates, be it only a constant one.
+    pub dates: bool,
 }
 
 /// The compiled filters.
@@ -105,6 +125,22 @@ const FUNCTIONS: &[&str] = &[
     "MINUTE",
     "SECOND",
     "DATE",
+    "DATEDIFF",
+    "TO_DAYS",
+];
+
+/// What makes a TIME a time of the day on which it is asked.
+const CALENDAR: &[&str] = &[
+    "YEAR",
+    "QUARTER",
+    "MONTH",
+    "DAY",
+    "DAYOFMONTH",
+    "DAYOFWEEK",
+    "DAYOFYEAR",
+    "WEEKDAY",
+    "DATE",
+    "TIMESTAMP",
     "DATEDIFF",
     "TO_DAYS",
 ];
@@ -221,32 +257,41 @@ impl Expression {
     pub fn parse(text: &str) -> Result<Expression, String> {
         let tokens = lex(text, Dialect { sql_mode: 0, flavor: Flavor::MySql });
         let tokens: Vec<Token> = tokens.into_iter().filter(|token| token.kind != TokenKind::Space).collect();
-        let mut columns = Vec::new();
-        let mut depth = 0_usize;
+        let (mut columns, mut calendar) = (Vec::new(), Vec::new());
+        let (mut depth, mut parts) = (0_usize, Parts::new());
+        let mut add = |token: &Token, name, part| columns.push(Column { span: token.start..token.end, name, part });
         for (at, token) in tokens.iter().enumerate() {
             let own = token.text(text);
             let next = tokens.get(at + 1);
             match token.kind {
                 TokenKind::Space | TokenKind::Text => {}
-                TokenKind::Word => {
-                    if let Some(name) = word(own, text, next)? {
-                        columns.push((token.start..token.end, name));
-                    }
-                }
+                TokenKind::Word => match word(own, text, next)? {
+                    Some(name) => add(token, name, parts.now()),
+                    None if CALENDAR.iter().any(|word| word.eq_ignore_ascii_case(own)) => calendar.push(parts.now()),
+                    None => parts.word(own),
+                },
                 TokenKind::Quoted => {
                     let inner = own.get(1..own.len().saturating_sub(1)).unwrap_or_default();
                     if next.is_some_and(|next| next.text(text) == "(") {
                         return Err(format!("{own} is no function that can be used"));
                     }
-                    columns.push((token.start..token.end, inner.replace("``", "`")));
+                    if inner.is_empty() {
+                        return Err(format!("`{own}` cannot be used"));
+                    }
+                    add(token, inner.replace("``", "`"), parts.now());
                 }
-                TokenKind::Symbol => match own {
-                    "(" => depth += 1,
-                    ")" => depth = depth.checked_sub(1).ok_or("a closing parenthesis has no opening one")?,
-                    "." if is_point(&tokens, at, text) => {}
-                    "+" | "-" | "*" | "/" | "%" | "," | "=" | "<" | ">" | "!" | "&" | "|" | "^" | "~" => {}
-                    other => return Err(format!("`{other}` cannot be used")),
-                },
+                TokenKind::Symbol => {
+                    match own {
+                        "(" => depth += 1,
+                        ")" => depth = depth.checked_sub(1).ok_or("a closing parenthesis has no opening one")?,
+                        "." if is_point(&tokens, at, text) => {}
+                        "+" | "-" | "*" | "/" | "%" | "," | "=" | "<" | ">" | "!" | "&" | "|" | "^" | "~" => {}
+                        other => return Err(format!("`{other}` cannot be used")),
+                    }
+                    let before = at.checked_sub(1).and_then(|at| tokens.get(at)).map(|before| before.text(text));
+                    let behind = next.filter(|next| next.start == token.end).map(|next| next.text(text));
+                    parts.symbol(own, before, behind);
+                }
                 TokenKind::Comment | TokenKind::VersionOpen | TokenKind::VersionClose => {
                     return Err("comments cannot be used".to_owned());
                 }
@@ -255,7 +300,13 @@ impl Expression {
         }
         match (tokens.is_empty(), depth) {
             (true, _) => Err("it is empty".to_owned()),
-            (_, 0) => Ok(Expression { text: text.to_owned(), columns }),
+            (_, 0) => {
+                if parts.is_whole() {
+                    columns.iter_mut().for_each(|column| column.part = 0);
+                    calendar.iter_mut().for_each(|part| *part = 0);
+                }
+                Ok(Expression { text: text.to_owned(), columns, calendar })
+            }
             _ => Err("a parenthesis is not closed".to_owned()),
         }
     }
@@ -267,14 +318,23 @@ impl Expression {
 
     /// The names of the columns in it, one for each time that it stands there.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
-        self.columns.iter().map(|(_, name)| name.as_str())
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// What it compares at once.
+    pub fn parts(&self) -> impl Iterator<Item = ExpressionPart<'_>> {
+        let last = self.columns.last().map_or(0, |column| column.part);
+        (0..=last).map(|part| ExpressionPart {
+            columns: self.columns.iter().filter(|column| column.part == part).map(|column| &*column.name).collect(),
+            dates: self.calendar.contains(&part),
+        })
     }
 
     /// With other names for its columns.
     pub fn renamed(&self, name: impl Fn(&str) -> String) -> String {
         let mut out = String::with_capacity(self.text.len() + 16);
         let mut at = 0;
-        for (span, column) in &self.columns {
+        for Column { span, name: column, .. } in &self.columns {
             out.push_str(self.text.get(at..span.start).unwrap_or_default());
             out.push_str(&name(column));
             at = span.end;
@@ -314,7 +374,10 @@ fn is_point(tokens: &[Token], at: usize, text: &str) -> bool {
     };
     let name = |token: Option<&Token>| {
         token.is_some_and(|token| match token.kind {
-            TokenKind::Word => !number(Some(token)),
+            TokenKind::Word => {
+                let own = token.text(text);
+                !number(Some(token)) && !KEYWORDS.iter().any(|word| word.eq_ignore_ascii_case(own))
+            }
             TokenKind::Quoted => true,
             _ => false,
         })
@@ -351,6 +414,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compared_at_once_is_one_part() {
+        for (text, expected) in [
+            ("t > '10:00:00'", "t"),
+            ("date = t", "date t"),
+            ("Year(t) = 1", "t*"),
+            ("t < TIMESTAMP '2020-01-01 00:00:00' or a", "t*, a"),
+            ("a = 'x' OR (b = 'y' AND NOT (c = 1 XOR d)) || e && f", "a, b, c, d, e, f"),
+            ("(a = 1 or b = 2) = c", "a, b c"),
+            ("a & b | c", "a b c"),
+            ("a BETWEEN b AND c AND d", "a b c, d"),
+            ("a BETWEEN (b OR 1) AND c", "a b c"),
+            ("a NOT BETWEEN .5 AND .7 AND `and` = '&&'", "a, and"),
+            ("IF(a OR b, c, d) = e OR f", "a b c d e, f"),
+            ("a IN (b OR 1, c) OR d", "a b c, d"),
+            ("CASE WHEN a OR b THEN c ELSE d END = e or f", "a b c d e, f"),
+            ("(a, b OR 1) = (c, 2)", "a b c"),
+        ] {
+            let parsed = Expression::parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            let part =
+                |part: ExpressionPart<'_>| format!("{}{}", part.columns.join(" "), if part.dates { "*" } else { "" });
+            assert_eq!(parsed.parts().map(part).collect::<Vec<_>>().join(", "), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_expression_on_a_row_is_refused() {
         for (text, words) in [
             ("ts > NOW()", "NOW() is no function"),
@@ -371,6 +459,7 @@ mod tests {
             ("sleep(1)", "sleep() is no"),
             ("`sleep`(1)", "no function"),
             ("rand() < 0.5", "rand() is no"),
+            ("`` = 1", "cannot be used"),
             ("  ", "empty"),
         ] {
             let why = Expression::parse(text).expect_err(text);

@@ -24,6 +24,7 @@ mod ddl;
 mod events;
 mod expression;
 mod filter;
+mod parts;
 mod pattern;
 mod regexp;
 mod route;
@@ -38,7 +39,7 @@ pub use ddl::{
     ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement,
     create_columns,
 };
-pub use expression::{Expression, RowCondition};
+pub use expression::{Expression, ExpressionPart, RowCondition};
 pub use rules::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, RouteRule, Rules};
 
 use allow::AllowList;

@@ -30,6 +30,7 @@ mod ddl_there;
 mod declared;
 mod downstream;
 mod exceptions;
+mod expressions;
 mod failover;
 mod fallback;
 mod faults;

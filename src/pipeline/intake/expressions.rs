@@ -14,7 +14,7 @@ use crate::apply::write_literal;
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure};
 use crate::row::{ChangeKind, ColumnKind, RowError, RowImage, Value};
-use crate::schema::{BoundColumn, BoundTable, Encoding};
+use crate::schema::{BoundColumn, BoundTable, Dialect, Encoding};
 use crate::transform::{Expression, RowCondition};
 
 /// Rows that are asked about at once.
@@ -72,6 +72,12 @@ impl BoundConditions {
                     }
                     found[side].push(place);
                 }
+                for part in expression.parts() {
+                    let places: Vec<usize> = part.columns.iter().filter_map(|name| place(bound, name)).collect();
+                    if let Some(why) = doubt(bound, &places, part.dates) {
+                        return Err(ambiguous(bound, expression, why));
+                    }
+                }
                 let known = |name: &str| place(bound, name).map_or_else(String::new, |at| format!("{prefix}{at}"));
                 parts.push(format!("({}) IS TRUE", expression.renamed(known)));
             }
@@ -111,10 +117,12 @@ fn cast(bound: &BoundTable, place: usize) -> Option<Cast> {
     let (column, known) = (bound.layout.columns.get(place)?, bound.columns.get(place)?);
     let to = |kind: String| Cast { head: "CAST(".to_owned(), tail: format!(" AS {kind})") };
     Some(match column.kind {
+        _ if known.formatted => return None,
         K::TinyInt | K::SmallInt | K::MediumInt | K::Int | K::BigInt => {
             let unsigned = column.unsigned == Some(true) || matches!(known.encoding, Encoding::Unsigned(_));
             to(if unsigned { "UNSIGNED" } else { "SIGNED" }.to_owned())
         }
+        K::Float if bound.dialect != Dialect::TiDb => to("FLOAT".to_owned()),
         K::Float | K::Double => Cast { head: "(0e0+".to_owned(), tail: ")".to_owned() },
         K::Decimal { precision, scale } => to(format!("DECIMAL({precision},{scale})")),
         K::Date => to("DATE".to_owned()),
@@ -143,12 +151,45 @@ fn text(column: &BoundColumn) -> Option<Cast> {
 fn unsure(bound: &BoundTable, expression: &Expression, name: &str) -> Failure {
     let text = format!(
         "expression filter `{}` of {} needs column `{name}`, whose type cannot be compared outside of its table without a \
-         doubt (ENUM, SET, BIT, YEAR, TIMESTAMP, JSON and types of one server alone)",
+         doubt (ENUM, SET, BIT, YEAR, TIMESTAMP, JSON, ZEROFILL, FLOAT and DOUBLE with digits, and types of one server alone)",
         expression.text(),
         bound.source
     );
-    Failure::new(Code::ExpressionGrammar, text)
-        .workaround("Please remove the filter (update-task) and filter these rows downstream, with a view.")
+    Failure::new(Code::ExpressionGrammar, text).workaround(REMOVE)
+}
+
+const REMOVE: &str = "Please remove the filter (update-task) and filter these rows downstream, with a view.";
+
+/// Why columns, each of which can be sent, are not certain to be compared with each other as in their table, or with dates.
+fn doubt(bound: &BoundTable, places: &[usize], dates: bool) -> Option<&'static str> {
+    // A value that is sent has its collation by COLLATE, which in a table no column has: of two that differ, another may win.
+    let collation = |&place: &usize| {
+        let column = bound.columns.get(place)?;
+        match &column.encoding {
+            Encoding::Text(_) | Encoding::Utf8Or(_) => Some(column.text_collation.as_deref()),
+            Encoding::Binary { .. } => Some(None),
+            _ => None,
+        }
+    };
+    let mut collations = places.iter().filter_map(collation);
+    if let Some(first) = collations.next()
+        && collations.any(|other| other != first)
+    {
+        return Some(
+            "compares texts of several collations, and which of them counts is another matter outside of the table",
+        );
+    }
+    let is = |wanted: fn(ColumnKind) -> bool| {
+        places.iter().any(|&place| bound.layout.columns.get(place).is_some_and(|column| wanted(column.kind)))
+    };
+    let dates = dates || is(|kind| matches!(kind, ColumnKind::Date | ColumnKind::DateTime { .. }));
+    (dates && is(|kind| matches!(kind, ColumnKind::Time { .. })))
+        .then_some("compares a TIME column with dates: servers take the time as one of the day on which they are asked")
+}
+
+fn ambiguous(bound: &BoundTable, expression: &Expression, why: &str) -> Failure {
+    let text = format!("expression filter `{}` of {} {why}", expression.text(), bound.source);
+    Failure::new(Code::ExpressionGrammar, text).workaround(REMOVE)
 }
 
 impl Intake {
@@ -168,7 +209,7 @@ impl Intake {
         let mut passes = vec![true; event.rows.len()];
         let mut next = 0;
         while next < event.rows.len() {
-            let mut sql = String::new();
+            let mut sql = Vec::new();
             next = question(&mut sql, &conditions, bound, event, next)?;
             let Answer::LeftOut(rows) = self.retried(Question::LeftOut { sql: &sql, doing: &doing }).await? else {
                 return Err(Failure::new(Code::ExpressionGrammar, doing));
@@ -185,7 +226,7 @@ impl Intake {
 
 /// Writes the question about the rows from `first` on; gives back the first one that it is not about.
 fn question(
-    sql: &mut String,
+    out: &mut Vec<u8>,
     conditions: &[&BoundCondition],
     bound: &BoundTable,
     event: &RowsEvent,
@@ -199,19 +240,19 @@ fn question(
     };
     let (before, after) = (needed(|condition| &condition.before), needed(|condition| &condition.after));
     let any: Vec<String> = conditions.iter().map(|condition| format!("({})", condition.sql)).collect();
-    let mut out = b"SELECT r.n FROM (".to_vec();
+    out.extend(b"SELECT r.n FROM (");
     let mut row = first;
     while row < event.rows.len() && row < first + ROWS && (row == first || out.len() < BYTES) {
         if row > first {
             out.extend(b" UNION ALL ");
         }
         out.extend(format!("SELECT {row} AS n").bytes());
-        write_side(&mut out, "b", &before, bound, event.rows.before(row))?;
-        write_side(&mut out, "a", &after, bound, event.rows.after(row))?;
+        write_side(out, "b", &before, bound, event.rows.before(row))?;
+        write_side(out, "a", &after, bound, event.rows.after(row))?;
         row += 1;
     }
-    out.extend(format!(") AS r WHERE {}", any.join(" OR ")).bytes());
-    *sql = String::from_utf8(out).map_err(|_| Failure::new(Code::StreamEvent, "a row's literal is no text"))?;
+    // With a limit, servers make it a table first and do not judge constants, which overflow elsewhere than columns do.
+    out.extend(format!(" LIMIT {ROWS}) AS r WHERE {}", any.join(" OR ")).bytes());
     Ok(row)
 }
 
