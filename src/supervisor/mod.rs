@@ -17,6 +17,7 @@ mod master;
 mod monitor;
 mod recipe;
 mod records;
+mod relays;
 mod resync;
 mod schemas;
 mod source;
@@ -38,10 +39,10 @@ pub use api::{
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
 pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, NOT_STARTED, SourceOrder, TaskOrder};
+pub use relays::RelayWish;
 pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
-pub use sources::RelayWish;
 pub use tasks::worth_an_answer;
 
 use crate::config::SecretKey;

@@ -1,7 +1,9 @@
 //! Tests of where a source stands.
 
+use super::super::api::Receiving;
+use super::known::later_of;
 use super::*;
-use crate::model::{BinlogPosition, GtidSet};
+use crate::model::{BinlogPosition, GtidSet, Received};
 
 fn at(offset: u64, last: u64) -> Location {
     let set = format!("9231c604-e680-11f1-ab28-628677c36cd1:1-{last}");

@@ -2,38 +2,20 @@
 
 use std::sync::Arc;
 
-use mysql_async::Conn;
-
 use super::api::SourceResult;
 use super::broken::{SOURCE_REMEDY, damaged};
 use super::endpoint::{compile_filters, endpoint};
 use super::records::{SourceRecord, check_form};
 use super::source::{Settings, Source, remove_relay_dir};
-use super::start::{complete_gtids, connect};
+use super::start::connect;
 use super::tasks::all;
 use super::{SourceEntry, Supervisor, read, store_failure, write};
 use crate::config::{DatabaseConfig, SecretKey, SourceConfig};
 use crate::error::{Code, Failure};
-use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
-use crate::mysql::Endpoint;
+use crate::model::Flavor;
 use crate::pipeline::ReceiveSpec;
-use crate::relay::RelayError;
 use crate::store::{Changes, Namespace};
-use crate::task::{Stage, TaskStatus};
-use crate::upstream::{DumpStart, Preflight, ServerFacts, Want, failure_of};
-
-/// What is wished of a source's relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayWish {
-    /// Receive although no task needs it.
-    Start,
-    /// Receive only what tasks need.
-    Stop,
-    /// Do not receive.
-    Pause,
-    /// Receive again.
-    Resume,
-}
+use crate::upstream::{Preflight, ServerFacts, Want, failure_of};
 
 impl Supervisor {
     pub(super) async fn load_sources(&self) -> Result<(), Failure> {
@@ -298,94 +280,6 @@ impl Supervisor {
         ))
     }
 
-    /// Where receiving begins while no task says where. Whatever is wrong names the source.
-    async fn relay_begin(&self, config: &SourceConfig, record: &SourceRecord) -> Result<Location, Failure> {
-        let named = |failure: Failure| failure.at(format!("source {}", config.source_id));
-        let from = endpoint(&config.from, self.key().as_ref());
-        let mut conn = connect(&from).await.map_err(named)?;
-        relay_begin(config, record, &from, &mut conn).await.map_err(named)
-    }
-
-    /// Receives without a task: on from where the relay log ends, or from where it is to begin.
-    async fn begin_receiving(&self, source: &Arc<Source>, record: &SourceRecord) -> Result<(), Failure> {
-        if source.relay.state().start.is_some() {
-            source.start_receiving();
-            return Ok(());
-        }
-        let begin = self.relay_begin(&source.settings().config, record).await?;
-        source.reach_back_to(&begin).await
-    }
-
-    /// start-relay, stop-relay, pause-relay, resume-relay.
-    pub async fn relay(&self, wish: RelayWish, source_id: &str) -> Result<SourceResult, Failure> {
-        self.admit()?;
-        let command = match wish {
-            RelayWish::Start => "start-relay",
-            RelayWish::Stop => "stop-relay",
-            RelayWish::Pause => "pause-relay",
-            RelayWish::Resume => "resume-relay",
-        };
-        let _claim = self.claim_source(source_id, command, false)?;
-        let source = self.source(source_id)?;
-        let Some(mut record) = read(&self.inner.sources).get(source_id).map(|entry| entry.record.clone()) else {
-            return Ok(self.done(source_id));
-        };
-        match wish {
-            RelayWish::Start => record.relay_wanted = true,
-            RelayWish::Stop => record.relay_wanted = false,
-            RelayWish::Pause => record.relay_paused = true,
-            RelayWish::Resume => record.relay_paused = false,
-        }
-        let stored = self.inner.db.put(Namespace::Source, source_id, &record).await;
-        stored.map_err(|error| store_failure(&error, "store what is wished of the relay"))?;
-        if let Some(entry) = write(&self.inner.sources).get_mut(source_id) {
-            entry.record = record.clone();
-        }
-        match wish {
-            RelayWish::Pause => source.set_paused(true).await,
-            RelayWish::Resume => {
-                source.set_paused(false).await;
-                source.kick().await;
-            }
-            RelayWish::Stop if !self.has_tasks(source_id) => source.stop_receiving().await,
-            RelayWish::Stop => {}
-            RelayWish::Start => self.begin_receiving(&source, &record).await?,
-        }
-        Ok(self.done(source_id))
-    }
-
-    /// Removes relay log before `filename`, as far as no subtask needs it. Refused as a whole, as DM does, while a
-    /// subtask of the source is parked.
-    pub async fn purge_relay(&self, source_id: &str, filename: &str) -> Result<(), Failure> {
-        self.admit()?;
-        let source = self.source(source_id)?;
-        let of_source = |task: &TaskStatus| task.source_id == source_id;
-        let parked = self
-            .status()
-            .tasks
-            .into_iter()
-            .filter(of_source)
-            .map(|task| (task.name, task.stage))
-            .find(|(_, stage)| matches!(stage, Stage::New | Stage::Paused | Stage::Pausing));
-        if let Some((task, stage)) = parked {
-            let stage = stage.as_str();
-            return Err(Failure::new(
-                Code::PurgeForbidden,
-                format!("relay log purge is forbidden temporarily, because sub task {task} current stage is {stage}"),
-            ));
-        }
-        let file = BinlogFile::parse(filename)
-            .map_err(|error| Failure::new(Code::PurgeArguments, format!("purge-relay --filename: {error}")))?;
-        match source.relay.purge_before(file).await {
-            Ok(report) => {
-                tracing::info!(source = source_id, ?report, "relay log purged");
-                Ok(())
-            }
-            Err(RelayError::NotStarted) => Ok(()),
-            Err(error) => Err(Failure::from(&error)),
-        }
-    }
-
     /// A source's configuration in DM's YAML as it holds, secrets masked: with the flavor that the server told and the
     /// server id that was chosen.
     pub fn source_config(&self, source_id: &str) -> Option<String> {
@@ -393,54 +287,6 @@ impl Supervisor {
         let SourceEntry { source, record } = sources.get(source_id)?;
         Some(as_it_holds(&source.settings().config, source.flavor, record.server_id).to_dm_yaml())
     }
-}
-
-/// Where receiving begins while no task says where: by the source's own words, or at the server's present end.
-async fn relay_begin(
-    config: &SourceConfig,
-    record: &SourceRecord,
-    endpoint: &Endpoint,
-    conn: &mut Conn,
-) -> Result<Location, Failure> {
-    let facts = ServerFacts::read(conn).await?;
-    let Some(start) = &config.relay_start else {
-        return facts
-            .location
-            .ok_or_else(|| Failure::new(Code::NoMasterStatus, "the source did not tell where its binlog ends"));
-    };
-    let flavor = flavor(&record.flavor)?;
-    let gtids = GtidSet::parse(flavor, &start.binlog_gtid)
-        .map_err(|error| Failure::new(Code::ParseGtid, format!("relay-binlog-gtid: {error}")))?;
-    let file = match start.binlog_name.as_str() {
-        // A set that names nothing, such as `uuid:0`: all that is there.
-        "" if config.enable_gtid && gtids.is_empty() && !start.binlog_gtid.is_empty() => {
-            facts.binlogs.first().map_or_else(BinlogFile::unknown, |first| first.file.clone())
-        }
-        "" => BinlogFile::unknown(),
-        name => BinlogFile::parse(name)
-            .map_err(|error| Failure::new(Code::BinlogPosition, format!("relay-binlog-name: {error}")))?,
-    };
-    let location = Location::new(BinlogPosition::new(file, BinlogPosition::FIRST_OFFSET), gtids);
-    let by_gtid = config.enable_gtid && !location.gtids.is_empty();
-    if !by_gtid && location.position.file == BinlogFile::unknown() {
-        return Err(Failure::new(Code::ConfigSource, "relay-binlog-gtid: names no place while `enable-gtid` is false")
-            .workaround("Please set `enable-gtid`, or give `relay-binlog-name`."));
-    }
-    let dump = match by_gtid {
-        true => DumpStart::Gtids(location.gtids.clone()),
-        false => DumpStart::Position(location.position.clone()),
-    };
-    let want = Want {
-        flavor: Some(flavor),
-        server_id: record.server_id,
-        enable_gtid: config.enable_gtid,
-        start: Some(dump),
-        start_is_given: true,
-    };
-    if let Some(failure) = failure_of(&Preflight::read(conn, &want).await?.check(&want)) {
-        return Err(failure);
-    }
-    complete_gtids(endpoint, flavor, &facts, location).await
 }
 
 /// What of a source's configuration has no effect, for the one who gave it and for the log.
@@ -467,7 +313,7 @@ pub(super) fn parse_toml(id: &str, toml: &str) -> Result<SourceConfig, Failure> 
     Ok(config)
 }
 
-fn flavor(text: &str) -> Result<Flavor, Failure> {
+pub(super) fn flavor(text: &str) -> Result<Flavor, Failure> {
     [Flavor::MySql, Flavor::MariaDb]
         .into_iter()
         .find(|flavor| flavor.as_str() == text)
