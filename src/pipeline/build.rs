@@ -10,6 +10,7 @@ use super::coordinator::{Coordinator, CoordinatorOptions};
 use super::copying::{CopyPlan, First, copy_spec, first, take_orders};
 use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
+use super::failed_at::with_gtids;
 use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
@@ -114,8 +115,13 @@ pub async fn run(
                     spec.orders.clear();
                 }
                 let _intake = spawn("intake", intake.run());
-                if let Some(outcome) = coordinator.run(items, stop.clone()).await {
-                    return outcome;
+                match coordinator.run(items, stop.clone()).await {
+                    Some(Outcome::Failed { failure, applied }) => {
+                        let failure = with_gtids(&spec.relay, applied.as_ref(), failure).await;
+                        return Outcome::Failed { failure, applied };
+                    }
+                    Some(outcome) => return outcome,
+                    None => {}
                 }
                 tracing::info!("the lanes stand together again, changes are dealt out as the task says now");
             }

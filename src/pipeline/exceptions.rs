@@ -74,6 +74,14 @@ impl Exceptions {
     }
 }
 
+/// Where the event starts that a failure tells of: `startLocation: [position: (mysql-bin.000001, 1234), …`
+pub fn start_location(message: &str) -> Option<BinlogPosition> {
+    let (_, behind) = message.split_once("startLocation: [position: (")?;
+    let (place, _) = behind.split_once(')')?;
+    let (file, offset) = place.split_once(", ")?;
+    BinlogPosition::parse(file, offset.parse().ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod coordinator;
 mod copying;
 mod declared;
 mod exceptions;
+mod failed_at;
 mod former;
 mod guide;
 mod here;
@@ -30,7 +31,7 @@ pub use crate::snapshot::{CopyOptions, CopyProgress, Existing, Phase as CopyPhas
 pub use build::{PipelineSpec, run, target_of};
 pub use copying::{CopyPlan, may_read_again};
 pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
-pub use exceptions::{Exception, Exceptions, Treatment};
+pub use exceptions::{Exception, Exceptions, Treatment, start_location};
 pub use guide::Begun;
 pub use guide::TaskGuide;
 pub use pace::Paces;

@@ -2,7 +2,8 @@
 //!
 //! Stored before they are answered, kept over restarts, forgotten when the checkpoint has passed the event or the task is
 //! stopped. A running pipeline is ended at a boundary and begun anew with them, so that they hold for every event that is
-//! not applied yet; one that is applied already is refused rather than accepted without effect.
+//! not applied yet. One that is applied already cannot be treated otherwise any more: as in DM that is no refusal, but here
+//! the answer says that nothing changes, and nothing is stored.
 
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::{Supervisor, TaskKey, read};
 use crate::config::SubtaskConfig;
 use crate::error::{Code, Failure};
 use crate::model::{BinlogPosition, Flavor};
-use crate::pipeline::{Exception, Exceptions, Treatment};
+use crate::pipeline::{Exception, Exceptions, Treatment, start_location};
 use crate::task::{ParkReason, Stage, TaskHandle, TaskStatus};
 use crate::transform::{DdlInput, DdlPlan};
 
@@ -105,8 +106,10 @@ impl Supervisor {
         }
         if let Some(applied) = status.applied.as_ref().filter(|applied| applied.0.position > at) {
             let text = format!("the event at {at} is applied already: the task stands at {}", applied.0.position);
-            let remedy = "Please take the place from `startLocation` of the failure.";
-            return Err(Failure::new(Code::BinlogPosition, text).workaround(remedy).into());
+            tracing::warn!(task = %order.task, source = source_id, "{text}, so the order about it changes nothing");
+            return Ok(format!(
+                "nothing changes: {text}. The place of the event that it failed at is `startLocation` of the failure."
+            ));
         }
         let exception = Exception {
             file: at.file.name().to_owned(),
@@ -183,7 +186,7 @@ fn place(source_id: &str, order: &EventOrder, status: &TaskStatus) -> Result<Bin
     let Some(failure) = status.failures.last() else {
         return Err(EventRefusal::Said(format!("source '{source_id}' has no error")));
     };
-    let found = start_of(&failure.message);
+    let found = start_location(&failure.message);
     let is_statement = failure.message.contains(", origin SQL: [")
         || matches!(failure.known_code(), Some(Code::ParseDdl | Code::StatementFormat));
     match found {
@@ -194,14 +197,6 @@ fn place(source_id: &str, order: &EventOrder, status: &TaskStatus) -> Result<Bin
                 .to_owned(),
         )),
     }
-}
-
-/// `startLocation: [position: (mysql-bin.000001, 1234), …`
-fn start_of(message: &str) -> Option<BinlogPosition> {
-    let (_, behind) = message.split_once("startLocation: [position: (")?;
-    let (place, _) = behind.split_once(')')?;
-    let (file, offset) = place.split_once(", ")?;
-    BinlogPosition::parse(file, offset.parse().ok()?).ok()
 }
 
 /// Refuses what is no DDL, and what would have no effect.

@@ -43,6 +43,8 @@ pub(super) struct StoredRecipe {
     declared: Arc<StoredDeclared>,
     /// What pipelines have learned, for the next one.
     paces: Paces,
+    /// Where the checkpoint downstream stands that a start time was to take the place of, where that was refused.
+    stands_at: Mutex<Option<Location>>,
 }
 
 impl StoredRecipe {
@@ -58,6 +60,7 @@ impl StoredRecipe {
             exceptions: tokio::sync::Mutex::new(None),
             declared: Arc::new(StoredDeclared::new(supervisor.inner.db.clone(), record_key(&source.id, name))),
             paces: Paces::default(),
+            stands_at: Mutex::default(),
         })
     }
 
@@ -180,7 +183,13 @@ impl StoredRecipe {
             return Ok(stored.map(Begin::exactly));
         }
         let start_time = self.record().master.map(|master| master.start_time).unwrap_or_default();
-        let begin = supervisor.find_begin(&self.source, subtask, &start_time, !start_time.is_empty()).await?;
+        let found = supervisor.find_begin(&self.source, subtask, &start_time, !start_time.is_empty()).await;
+        if found.is_err() && !start_time.is_empty() {
+            // Nothing was forgotten: its users see where it stands, as in DM. Where it cannot be read, they see nothing.
+            let stored = supervisor.stored_begin(self.source.flavor, subtask).await.ok().flatten();
+            *self.stands_at.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+        }
+        let begin = found?;
         let (start, safe_until) = begin.to_stored_pair();
         self.change(|record| (record.start, record.safe_until) = (start, safe_until)).await?;
         Ok(Some(begin))
@@ -232,6 +241,7 @@ impl StoredRecipe {
 impl Recipe for StoredRecipe {
     async fn pipeline(&self) -> Result<PipelineSpec, Failure> {
         let supervisor = self.supervisor()?;
+        *self.stands_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let settings = self.source.settings();
         let mut subtask = self.subtask()?;
         subtask.inherit(&settings.config);
@@ -276,6 +286,10 @@ impl Recipe for StoredRecipe {
             longest: checker.backoff_max,
             forget_after: checker.backoff_rollback,
         }
+    }
+
+    fn stands_at(&self) -> Option<Location> {
+        self.stands_at.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -53,6 +53,8 @@ pub trait Recipe: Send + Sync + 'static {
     fn auto_resume(&self) -> AutoResume;
     /// What the operator should know of the settings that hold now.
     fn notes(&self) -> Vec<String>;
+    /// Where the checkpoint downstream stands, as far as a [`Recipe::pipeline`] that failed has seen it.
+    fn stands_at(&self) -> Option<Location>;
 }
 
 /// How a failed task is resumed by itself.

@@ -1,4 +1,6 @@
 //! A pipeline's course: how it begins, how it is asked to end and cut off, and what its end means.
+//!
+//! Where a dm-worker does the same thing, its words for it are in the log line: scripts that drive workers look for them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,6 +109,7 @@ impl Driver {
                 self.resume_at = None;
                 // Nothing of the relay log will be read again.
                 self.spec.keeper.release(&self.spec.name);
+                self.copy_is_over();
                 tracing::info!(task = %self.spec.name, source = %self.spec.source_id, "the task has come to its end");
                 self.store_quietly().await;
                 self.event(Event::Done);
@@ -128,6 +131,13 @@ impl Driver {
         }
         self.store_quietly().await;
         self.event(Event::Ended);
+    }
+
+    /// In the words that scripts written for dm-worker wait for; there were no files that rows were dumped to.
+    pub(super) fn copy_is_over(&mut self) {
+        self.counts.copied.0 = self.counts.copied.1;
+        let (task, source) = (&self.spec.name, &self.spec.source_id);
+        tracing::info!(%task, %source, progress = "100.00 %", "existing rows are copied; clean dump files: there are none");
     }
 
     fn fenced(&mut self) {
@@ -156,9 +166,10 @@ impl Driver {
         let heals = retry_of(&failure) != Retry::Never;
         self.counts.healing += u64::from(heals);
         if heals {
-            tracing::warn!(task = %self.spec.name, error = %failure, "task failed");
+            tracing::warn!(task = %self.spec.name, error = %failure, "unit process error: task failed");
         } else {
-            tracing::error!(task = %self.spec.name, error = %failure, "task failed and waits for an operator");
+            let text = "unit process error is not resumable: task failed and waits for an operator";
+            tracing::error!(task = %self.spec.name, error = %failure, "{text}");
         }
         self.record.failures = vec![failure];
         self.schedule_resume();
@@ -193,7 +204,7 @@ impl Driver {
 
     pub(super) async fn resume_by_itself(&mut self) {
         self.resume_at = None;
-        tracing::info!(task = %self.spec.name, retry = self.retries, "resuming by itself");
+        tracing::info!(task = %self.spec.name, retry = self.retries, "dispatch auto resume task: resuming by itself");
         self.record.parks.remove(&ParkReason::Error);
         self.store_quietly().await;
         self.event(Event::Unpark);
@@ -215,7 +226,12 @@ pub(super) async fn run_pipeline(
     };
     match spec {
         Ok(spec) => pipeline::run(PipelineSpec { orders, ..spec }, stop, progress).await,
-        Err(failure) => Outcome::Failed { failure, applied: None },
+        Err(failure) => {
+            if let Some(stored) = recipe.stands_at() {
+                progress.send_modify(|progress| progress.flushed = Some(stored));
+            }
+            Outcome::Failed { failure, applied: None }
+        }
     }
 }
 
