@@ -56,7 +56,7 @@ pub(super) fn command() -> Command {
             value("name", "NAME", "Name of this worker [default: the advertised address, or the host's name]"),
             value("log-level", "LEVEL", "debug, info, warn, error or fatal [default: info]").short('L'),
             value("log-file", "FILE", "Write the log there; SIGUSR1 opens it anew [default: standard error or the journal]"),
-            value("log-format", "FORMAT", "text or json [default: text on a terminal, else json]"),
+            value("log-format", "FORMAT", "text or json [default: text on a terminal and with join, else json]"),
             switch("redact-info-log", "Taken for dm-worker's sake: row data is never logged"),
             value("state-dir", "DIR", "Where everything is kept that must outlive the process"),
             value("admin-socket", "PATH", "The socket that dm-agentctl talks to"),

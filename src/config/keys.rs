@@ -83,7 +83,11 @@ pub(super) const WORKER: Keys = &[
         "`debug`, `info`, `warn`, `error` or `fatal`, and levels of single modules behind it: `info,relay=debug`. Also at run time: `dm-agentctl log-level`",
     ),
     acts("log-file", Open("none"), "append the log there; SIGUSR1 opens it anew"),
-    acts("log-format", Open("text on a terminal, else json"), "`text` or `json`; the journal has its own form"),
+    acts(
+        "log-format",
+        Open("text on a terminal and with `join`, else json"),
+        "`text` or `json`; the journal has its own form",
+    ),
     noted("log-rotate", Text(""), "as in dm-worker: rotate the file and send SIGUSR1"),
     noted("redact-info-log", Flag(false), "row data is never logged"),
     acts(

@@ -195,9 +195,14 @@ impl Reading {
             }
             None => AgentConfig::read(&section.empty_child("agent", &[keys::AGENT]), &environment, worker),
         };
+        let mut log = LogConfig { target: agent.log_target, ..self.read_log(&section) };
+        if log.format == LogFormat::Auto && !join.is_empty() {
+            // As a dm-worker's: whatever reads its log goes on.
+            log.format = LogFormat::Text;
+        }
         let config = WorkerConfig {
             name,
-            log: LogConfig { target: agent.log_target, ..self.read_log(&section) },
+            log,
             join,
             worker_addr: given(addresses.0),
             advertise_addr: given(addresses.1),

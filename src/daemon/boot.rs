@@ -193,7 +193,7 @@ fn live(foundation: &mut Foundation, mut service: Service) -> ExitCode {
         },
         End::Died => service.abandon(),
     }
-    tracing::info!("stop");
+    tracing::info!("stop (dm-worker exit)");
     match end {
         End::Told => ExitCode::SUCCESS,
         End::Died => ExitCode::FAILURE,

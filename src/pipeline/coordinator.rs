@@ -201,6 +201,13 @@ impl Coordinator {
             (Some(window), _) => Some(Safe::At(RowMark::at(window.until().clone()))),
             (None, safe) => safe,
         };
+        match &safe_until {
+            Some(Safe::At(mark)) => tracing::info!(
+                location = %mark.location, "enable safe-mode for safe mode exit point, will exit at"
+            ),
+            Some(Safe::For(duration)) => tracing::info!(?duration, "enable safe-mode because of task initialization"),
+            Some(Safe::Always | Safe::When(_)) | None => {}
+        }
         let book = claimed.book.clone();
         let with_rows = (book.kept() == Kept::Downstream).then(|| options.tables.clone());
         let loose = book.window().filter(|window| with_rows.is_some() && !claimed.start.has_reached(window));
@@ -437,8 +444,14 @@ impl Coordinator {
     /// Safe mode is over where its end is applied, whether or not more comes.
     fn pass_safe_window(&mut self) {
         if matches!(&self.safe_until, Some(Safe::At(mark)) if !mark.is_inside() && self.applied.has_passed(mark)) {
-            self.safe_until = None;
+            self.leave_safe_mode();
             self.publish();
+        }
+    }
+
+    fn leave_safe_mode(&mut self) {
+        if self.safe_until.take().is_some() {
+            tracing::info!("disable safe-mode after task initialization finished");
         }
     }
 
@@ -452,7 +465,7 @@ impl Coordinator {
             Some(Safe::When(at)) => Instant::now() >= *at,
         };
         if over {
-            self.safe_until = None;
+            self.leave_safe_mode();
         }
         self.safe_until.is_some()
     }

@@ -276,6 +276,10 @@ impl Driver {
         }
         let unit = self.record.unit;
         self.record.take_doing(&progress.doing);
+        if let Some(copy) = &self.record.copy {
+            self.counts.copied = (copy.tables_done, copy.tables);
+        }
+        let copied = unit == Unit::Load && self.record.unit == Unit::Sync;
         if self.record.unit != unit {
             // After a kill, too, a task that copies says so from the first status on.
             (self.kept, self.due) = ((None, false), true);
@@ -306,6 +310,9 @@ impl Driver {
             self.record.failures.clear();
         }
         self.meter.take(&progress);
+        if copied {
+            self.copy_is_over();
+        }
     }
 
     fn publish(&mut self) {

@@ -43,6 +43,8 @@ pub(super) struct Counts {
     pub failed: u64,
     /// Of them, those that may heal by themselves.
     pub healing: u64,
+    /// Tables copied, and those that there were to copy.
+    pub copied: (u64, u64),
 }
 
 /// Before the driver has done anything: what is kept of the time before.
@@ -117,8 +119,8 @@ pub(super) fn update(status: &mut TaskStatus, parts: Parts<'_>) {
     status.lag = reading.lag;
     status.backlog_bytes = reading.backlog_bytes;
     status.totals = reading.totals;
-    let Counts { starts, failed, healing } = parts.counts;
-    (status.starts, status.failed, status.healing) = (starts, failed, healing);
+    let Counts { starts, failed, healing, copied } = parts.counts;
+    (status.starts, status.failed, status.healing, status.tables_copied) = (starts, failed, healing, copied);
     status.rows_per_second = reading.rows_per_second;
     status.bytes_per_second = reading.bytes_per_second;
     status.eta = reading.eta;

@@ -230,6 +230,7 @@ impl TaskStatus {
             starts: 0,
             failed: 0,
             healing: 0,
+            tables_copied: (0, 0),
             safe_mode: None,
             notes: Vec::new(),
             unit: Unit::default(),
@@ -297,6 +298,8 @@ pub struct TaskStatus {
     pub failed: u64,
     /// How often of these it was with something that may heal by itself.
     pub healing: u64,
+    /// Tables of the last copy in this process that are done, and all of them; stays when it is over.
+    pub tables_copied: (u64, u64),
     /// Running with DM's safe mode, and why; `None` in the exact mode.
     pub safe_mode: Option<String>,
     /// Things the operator should know that stop nothing: options without effect here, and the like.

@@ -138,7 +138,11 @@ async fn a_copy_is_moved_parked_and_stopped() {
     assert_eq!((status.stage(), status.unit()), (pb::Stage::Paused, pb::UnitType::Load), "{status:?}");
     // The operator's reason is not the master's to take away.
     link.master.put_stage(&link.source_id, &link.task, 2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually("the master's reason is taken away", Duration::from_secs(10), async || {
+        let parks = link.agent.status().await["tasks"][0]["parks"].to_string();
+        if parks.contains("master") { Err(parks) } else { Ok(()) }
+    })
+    .await;
     let status = status_at(&link, WORKER).await.expect("a status");
     assert_eq!(status.stage(), pb::Stage::Paused, "{status:?}");
     link.agent.ctl(&["resume-task", &link.task]).await.expect_success();

@@ -137,6 +137,12 @@ async fn a_lost_downstream_is_resumed_without_the_master() {
     link.wait_for("it is parked, and told why", |status| !state(status).2.is_empty()).await;
     assert!(!link.agent.status().await["tasks"][0]["auto_resume_at_ms"].is_null());
     proxy.set(crate::support::proxy::Fault::None);
+    let words = ["unit process error", "dispatch auto resume task"];
+    eventually("said as a dm-worker says it", Duration::from_secs(30), async || {
+        let log = link.agent.log();
+        words.iter().find(|words| !log.contains(**words)).map_or(Ok(()), |words| Err((*words).to_owned()))
+    })
+    .await;
     link.wait_for("it runs again", |status| status.stage() == pb::Stage::Running).await;
     link.wait_equal().await;
 }

@@ -6,6 +6,7 @@ use dm_agent::control::proto::pb;
 use rustix::process::Signal;
 
 use crate::support::cluster::{ClusterLink, WORKER, subtask_toml};
+use crate::support::db::Db;
 use crate::support::eventually;
 use crate::support::fixture::{location, shared_pair};
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
@@ -26,10 +27,21 @@ async fn a_hangup_stops_an_agent_that_has_joined() {
     })
     .await;
     assert!(!link.master.is_alive(WORKER).await, "the lease is given back, not left to time out");
+    assert!(link.agent.log().contains("dm-worker exit"), "scripts wait for these words");
     link.insert(3).await;
     link.agent.restart().await;
     link.wait_equal().await;
     assert_eq!(link.status().await.stage(), pb::Stage::Running);
+}
+
+/// Waits for a line of the log with `words` and, behind them, `more`.
+async fn logged(link: &ClusterLink, words: &str, more: &str) {
+    eventually("it is in the log", LIMIT, async || {
+        let log = link.agent.log();
+        let found = log.lines().any(|line| line.split_once(words).is_some_and(|(_, behind)| behind.contains(more)));
+        if found { Ok(()) } else { Err(format!("{words}{more}")) }
+    })
+    .await;
 }
 
 /// The value of the first line of `/metrics` that begins with `series`.
@@ -98,10 +110,11 @@ async fn a_start_time_is_in_the_time_zone_of_the_task() {
     link.stop().await.expect_quick();
     link.source.run("INSERT INTO t (v) VALUES ('left out')").await;
     let before = link.target_rows().await;
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    link.source.next_second().await;
+    link.source.next_second().await;
     let now = "SELECT DATE_FORMAT(UTC_TIMESTAMP() + INTERVAL 3 HOUR, '%Y-%m-%d %H:%i:%s')";
     let now = link.source.text(now).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    link.source.next_second().await;
     link.source.run("INSERT INTO t (v) VALUES ('there'), ('not there')").await;
     let there = link.source.number("SELECT id FROM t WHERE v = 'there'").await;
     let schema = link.schema.clone();
@@ -114,6 +127,11 @@ async fn a_start_time_is_in_the_time_zone_of_the_task() {
     })
     .await;
     assert_eq!(link.status().await.stage(), pb::Stage::Running);
+    for words in
+        ["enable safe-mode for safe mode exit point, will exit at", "disable safe-mode after task initialization"]
+    {
+        logged(&link, words, "").await;
+    }
 }
 
 /// Between two cases the source's binlog is reset: what this machine keeps of the one before is of another history.
@@ -161,4 +179,137 @@ async fn reset_between_two_bindings(label: &str, elsewhere: bool) {
     link.start_task(None).await;
     link.source.run("INSERT INTO u VALUES (3)").await;
     link.wait_equal().await;
+}
+
+/// Statements as they were logged on the source, in the line that says that they are done.
+#[tokio::test]
+async fn a_statement_is_logged_as_a_dm_worker_logs_it() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mddl", &source, &target, 60).await;
+    let statement = format!("CREATE TABLE IF NOT EXISTS {}.words (c INT PRIMARY KEY)", link.schema);
+    link.source.run(&statement).await;
+    logged(&link, "finish to handle ddls in normal mode", &statement).await;
+}
+
+/// What a dm-worker's users see of the tools that it dumps and loads with: by name, when the rows are copied.
+#[tokio::test]
+async fn a_copy_is_told_by_the_names_of_dms_tools() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mtools", &source, &target, 60).await;
+    link.stop().await.expect_quick();
+    link.source.run_all(["CREATE TABLE none (id INT PRIMARY KEY)", "CREATE TABLE `tb/1` (id INT PRIMARY KEY)"]).await;
+    link.source.run("INSERT INTO `tb/1` VALUES (1), (2)").await;
+    link.task = format!("copy_{}", link.schema);
+    for (name, value) in [("name", link.task.as_str()), ("mode", "full")] {
+        link.toml.insert(name.into(), value.into());
+    }
+    let started = link.start_task(None).await;
+    assert!(started.ok, "{started:?}");
+    let done = link.wait_for("it comes to its end", |status| status.stage() == pb::Stage::Finished).await;
+    let Some(pb::sub_task_status::Status::Load(load)) = &done.status else { panic!("{done:?}") };
+    assert_eq!(load.progress, "100.00 %", "{load:?}");
+    logged(&link, "clean dump files", "progress=\"100.00 %\"").await;
+    let (source_id, task) = (link.source_id.clone(), link.task.clone());
+    let labels = format!("source_id=\"{source_id}\",task=\"{task}\"");
+    for (series, value) in [
+        (format!("dumpling_dump_finished_tables{{{labels}}}"), Some(3.0)),
+        (
+            format!(
+                "lightning_tables{{result=\"success\",source_id=\"{source_id}\",state=\"completed\",task=\"{task}\"}}"
+            ),
+            Some(3.0),
+        ),
+        // As a dm-worker's, it goes with the end of the task.
+        ("dm_worker_task_state".to_owned(), None),
+    ] {
+        assert_eq!(metric(&link, &series).await, value, "{series}");
+    }
+    link.wait_equal().await;
+}
+
+/// How many connections of an account a server has.
+async fn connections(db: &mut Db, user: &str) -> u64 {
+    db.number(&format!("SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user}'")).await
+}
+
+async fn expect_connections(link: &mut ClusterLink, user: &str, what: &str, wanted: (u64, u64)) {
+    eventually(what, LIMIT, async || {
+        let now = (connections(&mut link.source, user).await, connections(&mut link.target, user).await);
+        if now == wanted { Ok(()) } else { Err(format!("{now:?}, not {wanted:?}")) }
+    })
+    .await;
+}
+
+/// A server's operators know their replication by its connections: one that looks at the source, one that receives, and none
+/// downstream while no task runs.
+#[tokio::test]
+async fn connections_are_as_many_as_a_dm_workers() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mconn", &source, &target, 60).await;
+    link.stop().await.expect_quick();
+    let user = link.schema.clone();
+    for db in [&mut link.source, &mut link.target] {
+        db.run(&format!("CREATE USER {user}@'%' IDENTIFIED BY 'dmpw'")).await;
+        db.run(&format!("GRANT ALL ON *.* TO {user}@'%'")).await;
+    }
+    let mut source_toml: toml::Table = link.source_toml.parse().expect("TOML");
+    source_toml["from"].as_table_mut().expect("a table").insert("user".into(), user.clone().into());
+    link.source_toml = source_toml.to_string();
+    link.toml["to"].as_table_mut().expect("a table").insert("user".into(), user.clone().into());
+    link.master.put_source(&link.source_id, &link.source_toml).await;
+    expect_connections(&mut link, &user, "bound, no task", (1, 0)).await;
+    link.start_task(None).await.expect_quick();
+    link.insert(3).await;
+    link.wait_equal().await;
+    assert!(connections(&mut link.target, &user).await > 0);
+    link.pause().await.expect_quick();
+    expect_connections(&mut link, &user, "paused: it is looked at, and received", (2, 0)).await;
+    link.stop().await.expect_quick();
+    expect_connections(&mut link, &user, "stopped", (1, 0)).await;
+    link.master.start_relay_on(&link.source_id, WORKER).await;
+    expect_connections(&mut link, &user, "its relay log is kept", (2, 0)).await;
+    link.master.stop_relay_on(&link.source_id, WORKER).await;
+    link.master.stop_source(&link.source_id).await;
+    expect_connections(&mut link, &user, "nothing is bound", (0, 0)).await;
+}
+
+/// A binlog file that ends without a transaction behind it: positions go on into the next one, in the status, downstream and
+/// in `/metrics`.
+async fn an_empty_file_is_passed(kind: Kind, options: ServerOptions) {
+    let source = Server::start(kind, &options).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = ClusterLink::start("mflush", &source, &target, 60).await;
+    for _ in 0..2 {
+        link.source.run("FLUSH BINARY LOGS").await;
+        let end = eventually("it stands where the source stands", LIMIT, async || {
+            // A MariaDB writes an event of its own into the new file a moment later.
+            let end = location(&mut link.source, kind).await;
+            let place = format!("({}, {})", end.file, end.position);
+            match link.status().await.status {
+                Some(pb::sub_task_status::Status::Sync(sync))
+                    if sync.synced && sync.master_binlog == place && sync.syncer_binlog == place =>
+                {
+                    Ok(end)
+                }
+                other => Err(format!("{other:?}, the source stands at {place}")),
+            }
+        })
+        .await;
+        let file: f64 = end.file.rsplit('.').next().expect("a number").parse().expect("a number");
+        for node in ["master", "syncer"] {
+            assert_eq!(metric(&link, &format!("dm_syncer_binlog_file{{node=\"{node}\"")).await, Some(file), "{node}");
+        }
+    }
+    link.insert(1).await;
+    link.wait_equal().await;
+}
+
+#[tokio::test]
+async fn a_mysqls_empty_file_is_passed_by_position() {
+    an_empty_file_is_passed(Kind::MySql, ServerOptions { gtid: false, ..ServerOptions::default() }).await;
+}
+
+#[tokio::test]
+async fn a_mariadbs_empty_file_is_passed() {
+    an_empty_file_is_passed(Kind::MariaDb, ServerOptions::default()).await;
 }

@@ -32,6 +32,8 @@ pub struct AgentOptions {
     pub state_dir: Option<PathBuf>,
     /// A state folder to begin with a copy of.
     pub state: Option<PathBuf>,
+    /// Environment of its process.
+    pub env: Vec<(String, String)>,
 }
 
 impl Default for AgentOptions {
@@ -43,6 +45,7 @@ impl Default for AgentOptions {
             agent: String::new(),
             state_dir: None,
             state: None,
+            env: Vec::new(),
         }
     }
 }
@@ -102,6 +105,7 @@ pub struct Agent {
     folder: PathBuf,
     state_dir: PathBuf,
     config: PathBuf,
+    env: Vec<(String, String)>,
     process: Process,
     /// Fragments of ERROR lines that the test provokes.
     expected_errors: Vec<String>,
@@ -128,8 +132,9 @@ impl Agent {
         if let Some(state) = &options.state {
             copy_folder(state, &state_dir);
         }
-        let process = launch(&folder, &config);
-        let mut agent = Agent { folder, state_dir, config, process, expected_errors: Vec::new() };
+        let env = options.env.clone();
+        let process = launch(&folder, &config, &env);
+        let mut agent = Agent { folder, state_dir, config, env, process, expected_errors: Vec::new() };
         agent.wait_until_ready().await;
         agent
     }
@@ -217,14 +222,14 @@ impl Agent {
     /// Starts it again on the same state (killing it first if it runs) and waits until it is ready.
     pub async fn restart(&mut self) {
         self.process.kill9();
-        self.process = launch(&self.folder, &self.config);
+        self.process = launch(&self.folder, &self.config, &self.env);
         self.wait_until_ready().await;
     }
 
     /// Starts it again on the same state; how it ended where it did not become ready.
     pub async fn try_restart(&mut self) -> Result<(), ExitStatus> {
         self.process.kill9();
-        self.process = launch(&self.folder, &self.config);
+        self.process = launch(&self.folder, &self.config, &self.env);
         self.ready_or_ended().await
     }
 
@@ -286,16 +291,18 @@ impl Agent {
 }
 
 fn is_alarm(line: &str, expected: &[String]) -> bool {
-    let error = line.contains("\"level\":\"ERROR\"") || line.contains(" ERROR ") || line.starts_with("ERROR ");
+    // In a line of text the level is the first word, or the second behind the time: texts may have the word, too.
+    let error = line.contains("\"level\":\"ERROR\"") || line.split_whitespace().take(2).any(|word| word == "ERROR");
     let panic = line.contains("panicked at");
     panic || (error && !expected.iter().any(|fragment| line.contains(fragment)))
 }
 
-fn launch(folder: &Path, config: &Path) -> Process {
+fn launch(folder: &Path, config: &Path, env: &[(String, String)]) -> Process {
     let args = ["--config".to_owned(), config.display().to_string()];
-    let backtrace = [("RUST_BACKTRACE".to_owned(), "1".to_owned())];
+    let backtrace = ("RUST_BACKTRACE".to_owned(), "1".to_owned());
+    let env: Vec<_> = env.iter().cloned().chain([backtrace]).collect();
     let program = Path::new(env!("CARGO_BIN_EXE_dm-agent"));
-    Process::start("dm-agent", program, &args, &backtrace, &folder.join("agent.log"))
+    Process::start("dm-agent", program, &args, &env, &folder.join("agent.log"))
 }
 
 /// Runs the daemon's program once with these arguments.

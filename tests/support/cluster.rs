@@ -103,8 +103,12 @@ impl ClusterLink {
         let mut source_db = source.root().await;
         let schema = fresh_schema(label);
         let source_id = format!("source-{schema}");
-        let source_toml = source_toml(&source_id, source.kind, source.port, false);
         let start = location(&mut source_db, source.kind).await;
+        // A source without GTIDs is followed by its positions.
+        let mut source_toml = source_toml(&source_id, source.kind, source.port, false);
+        if start.gtid.is_empty() {
+            source_toml = source_toml.replace("enable-gtid = true", "enable-gtid = false");
+        }
         let task = format!("t_{schema}");
         let toml = subtask_toml(&task, &source_id, target.port, &[&schema], &start);
         source_db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;

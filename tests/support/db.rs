@@ -1,7 +1,11 @@
 //! Plain SQL on a test server.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
+
+use super::eventually;
 
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
@@ -103,6 +107,18 @@ impl Db {
             Some(value) => value.clone(),
             None => panic!("no row\n  from: {}", shorten(sql)),
         }
+    }
+
+    /// Waits until the server's clock, by whose whole seconds the binlog is dated, is in a later one.
+    pub async fn next_second(&mut self) {
+        let now = self.number("SELECT UNIX_TIMESTAMP()").await;
+        eventually("the server's next second", Duration::from_secs(10), async || {
+            match self.number("SELECT UNIX_TIMESTAMP()").await {
+                later if later > now => Ok(()),
+                _ => Err(format!("still {now}")),
+            }
+        })
+        .await;
     }
 
     /// The first value of the first row as a number; NULL is 0.

@@ -175,3 +175,47 @@ fn a_real_masters_subtasks_are_understood() {
         assert!(!refused.contains(plain), "{refused:?}");
     }
 }
+
+/// What a worker that starts reads at one revision is what one has seen that watched from the beginning.
+#[test]
+fn what_is_read_at_once_is_what_came_one_by_one() {
+    let dumps = [
+        include_str!("../../../tests/golden/etcd/10-t1-started.json"),
+        include_str!("../../../tests/golden/etcd/31-relay-paused.json"),
+        include_str!("../../../tests/golden/etcd/33-relay-worker.json"),
+        include_str!("../../../tests/golden/etcd/62-t2-start-time.json"),
+        include_str!("../../../tests/golden/etcd/100-transferred.json"),
+        include_str!("../../../tests/golden/etcd/121-validator-stopped.json"),
+        include_str!("../../../tests/golden/etcd/133-mariadb-relay.json"),
+    ];
+    let mut bound = 0;
+    for dump in dumps {
+        let dump: Value = serde_json::from_str(dump).unwrap();
+        let revision = dump["revision"].as_i64().unwrap();
+        let (mut read, mut seen) = (Store::default(), Store::default());
+        for entry in dump["kvs"].as_array().unwrap() {
+            let value = match entry["value_lines"].as_array() {
+                Some(lines) => lines.iter().map(|line| format!("{}\n", line.as_str().unwrap())).collect(),
+                None => entry["value"].as_str().unwrap().to_owned(),
+            };
+            let kv = KeyValue {
+                key: entry["key"].as_str().unwrap().into(),
+                value: value.trim_end().into(),
+                create_revision: entry["create_revision"].as_i64().unwrap(),
+                mod_revision: entry["mod_revision"].as_i64().unwrap(),
+                ..KeyValue::default()
+            };
+            read.0.insert(kv.key.clone(), kv);
+        }
+        for event in history().iter().take_while(|event| event.revision <= revision) {
+            seen.take(event);
+        }
+        seen.0.values_mut().for_each(|kv| kv.value.truncate(kv.value.trim_ascii_end().len()));
+        for worker in ["worker1", "worker2", "worker3"] {
+            let wanted = read.wanted(worker, revision);
+            bound += usize::from(wanted.bound.is_some());
+            assert_eq!(wanted, seen.wanted(worker, revision), "{worker} at {revision}");
+        }
+    }
+    assert!(bound >= 7, "{bound}");
+}

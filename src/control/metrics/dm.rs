@@ -12,6 +12,7 @@ use crate::task::{Stage, TaskStatus};
 pub fn families(page: &mut Page, status: &AgentStatus) {
     worker_families(page, status);
     syncer_families(page, status);
+    copy_families(page, status);
     relay_families(page, status);
 }
 
@@ -70,7 +71,7 @@ fn syncer_families(page: &mut Page, status: &AgentStatus) {
     let samples: Vec<(&TaskStatus, &str, &Location)> = status
         .tasks
         .iter()
-        .flat_map(|t| [("master", master(t)), ("syncer", t.flushed.as_ref().map(|l| &l.0))].map(|(n, l)| (t, n, l)))
+        .flat_map(|t| [("master", master(t)), ("syncer", t.applied.as_ref().map(|l| &l.0))].map(|(n, l)| (t, n, l)))
         .filter_map(|(t, node, location)| Some((t, node, location?)))
         .collect();
     if samples.is_empty() {
@@ -85,6 +86,24 @@ fn syncer_families(page: &mut Page, status: &AgentStatus) {
     };
     family("dm_syncer_binlog_pos", "current binlog pos", |l| l.position.offset);
     family("dm_syncer_binlog_file", "current binlog file index", |l| l.position.file.sequence());
+}
+
+/// Of the tools that a dm-worker dumps and loads with: tables, once they are copied.
+fn copy_families(page: &mut Page, status: &AgentStatus) {
+    let copied = |t: &TaskStatus| (t.tables_copied.1 > 0).then_some(t.tables_copied);
+    let dumped = ("dumpling_dump_finished_tables", "counter", "counter for dumpling finished tables");
+    page.per_task(dumped, status, false, |t| copied(t).map(|(done, _)| done));
+    let known: Vec<_> = status.tasks.iter().filter_map(|t| Some((t, copied(t)?))).collect();
+    if !known.is_empty() {
+        page.family("lightning_tables", "counter", "count number of tables processed");
+    }
+    for (task, (done, all)) in known {
+        for (state, count) in [("pending", all), ("completed", done)] {
+            let own = [("task", &*task.name), ("source_id", &*task.source_id)];
+            let labels = [own[0], own[1], ("result", "success"), ("state", state)];
+            page.sample("lightning_tables", &labels, count);
+        }
+    }
 }
 
 /// Alerts ask for those that need someone.

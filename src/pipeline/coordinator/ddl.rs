@@ -48,6 +48,8 @@ impl Coordinator {
             self.progress.send_modify(|progress| progress.ddl = None);
         }
         let intent = result?;
+        // As a dm-worker says it.
+        tracing::info!(place = %ddl.place, "finish to handle ddls in normal mode");
         self.ddl_may_be_done = false;
         (self.intent, self.ddl_start) = (intent, Some(self.applied.clone()));
         // Intake may have gone: then the stop that follows ends the loop.

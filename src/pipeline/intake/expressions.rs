@@ -220,7 +220,17 @@ impl Intake {
                 }
             }
         }
-        Ok(passes.contains(&false).then_some(passes))
+        let left_out = passes.iter().filter(|passes| !**passes).count();
+        if left_out > 0 {
+            let kind = match event.rows.kind() {
+                ChangeKind::Insert => "insert",
+                ChangeKind::Update => "update",
+                ChangeKind::Delete => "delete",
+            };
+            // Written as a dm-worker writes it: scripts add these numbers up.
+            tracing::debug!(table = %bound.source, "\"number of filtered {kind}\"={left_out}");
+        }
+        Ok((left_out > 0).then_some(passes))
     }
 }
 
