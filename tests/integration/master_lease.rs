@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use dm_agent::control::proto::pb;
 
-use crate::support::cluster::{ClusterLink, WORKER};
+use crate::support::agent::AgentOptions;
+use crate::support::cluster::{ClusterLink, WORKER, joining};
 use crate::support::eventually;
 use crate::support::fixture::shared_pair;
+use crate::support::mini_master::MiniMaster;
+use crate::support::process::fresh_folder;
 use crate::support::servers::Kind;
 
 /// Compatibility tests 9 and 15: etcd is killed for longer than the lease lasts.
@@ -110,4 +113,74 @@ async fn compaction_while_away_loses_nothing() {
         if answer.sub_task_status.is_empty() { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
+}
+
+/// A library that moves the time of day of the process that it is loaded into, by the seconds in a file.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+static int (*real)(clockid_t, struct timespec *);
+static volatile long *moved;
+__attribute__((constructor)) static void start(void) {
+    real = dlsym(RTLD_NEXT, "clock_gettime");
+    int file = open(getenv("MOVED_CLOCK"), O_RDONLY);
+    void *at = file < 0 ? MAP_FAILED : mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+    if (at != MAP_FAILED) moved = at;
+}
+int clock_gettime(clockid_t id, struct timespec *now) {
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, now);
+    if (result == 0 && id == CLOCK_REALTIME && moved) now->tv_sec += *moved;
+    return result;
+}
+"#;
+
+/// Somebody sets the clock of the machine, an hour ahead and then a day back: a lease is counted by one that nobody sets, so
+/// nothing is fenced, nothing begins anew, and orders are followed as before.
+#[tokio::test]
+async fn a_clock_that_jumps_costs_no_lease() {
+    let folder = fresh_folder("clock");
+    let (code, library, moved) = (folder.join("clock.c"), folder.join("clock.so"), folder.join("moved"));
+    std::fs::write(&code, CLOCK).expect("write the library");
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).arg("-ldl");
+    assert!(compiler.status().expect("a C compiler").success());
+    let set = |seconds: i64| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&moved).expect("open");
+        file.write_all_at(&seconds.to_ne_bytes(), 0).expect("write");
+    };
+    set(0);
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let master = MiniMaster::start().await;
+    let env = [("LD_PRELOAD", &library), ("MOVED_CLOCK", &moved)];
+    let env = env.map(|(name, path)| (name.to_owned(), path.display().to_string())).to_vec();
+    let options = AgentOptions { env, ..joining(&master, WORKER, 5) };
+    let mut link = ClusterLink::start_in("mclock", &source, &target, master, &options).await;
+    let starts = link.agent.status().await["tasks"][0]["starts"].clone();
+    for seconds in [3600, -86_400, 0] {
+        set(seconds);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs() as i64;
+        let told = link.agent.status().await["now_ms"].to_string().trim_matches('"').parse::<i64>().expect("a time");
+        assert!((told / 1000 - now - seconds).abs() < 60, "{told} ms is not {seconds} s beside {now}");
+        // Longer than the lease lasts.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(7) {
+            link.insert(1).await;
+            let status = link.agent.status().await["tasks"][0].clone();
+            assert_eq!((&status["stage"], &status["starts"]), (&"Running".into(), &starts), "{seconds} s: {status}");
+            assert!(link.master.is_alive(WORKER).await, "{seconds} s");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        link.wait_equal().await;
+    }
+    link.pause().await.expect_quick();
+    link.resume().await.expect_quick();
+    link.insert(1).await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
 }
