@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use dm_agent::pipeline::start_location;
+
 use crate::support::agent::Answer;
 use crate::support::eventually;
 use crate::support::fixture::{Link, LinkOptions, location, shared_pair};
-use crate::support::servers::Kind;
+use crate::support::servers::{Kind, ServerOptions, shared};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -240,4 +242,29 @@ async fn a_kill_between_two_ordered_statements_runs_each_once() {
     has_rows(&mut link, "t", 1).await;
     assert!(has_column(&mut link, "u", "c").await);
     assert_eq!(link.status().await["stage"], "Running", "{}", link.status().await);
+}
+
+/// A compressed transaction is one event to the source, and to whoever names one: all of it is left out, and the status says so.
+#[tokio::test]
+async fn a_compressed_transaction_is_left_out_whole() {
+    let compressed = ServerOptions { compression: true, ..ServerOptions::default() };
+    let source = shared(Kind::MySql, &compressed).await;
+    let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
+    let mut link = Link::start("payload", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
+    link.wait_equal().await;
+    link.target.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
+    let both = ["BEGIN", "INSERT INTO u VALUES (1)", "INSERT INTO t VALUES (1)", "COMMIT", "INSERT INTO u VALUES (2)"];
+    link.source.run_all(both).await;
+    link.wait_for_error(&["Error 1062"]).await;
+    let status = link.status().await;
+    let message = &status["result"]["errors"][0]["Message"];
+    let message = message.as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
+    let place = start_location(&message).unwrap_or_else(|| panic!("{message}"));
+    let place = format!("{}:{}", place.file.name(), place.offset);
+    binlog(&link, "skip", Some(&place), &[]).await.expect_success();
+    has_rows(&mut link, "u", 1).await;
+    assert_eq!(link.target.number(&format!("SELECT id FROM {}.u", link.schema)).await, 2);
+    let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
+    assert!(notes.contains("left out by an operator's order"), "{notes}");
 }

@@ -197,6 +197,11 @@ impl ClusterLink {
         self.target.number(&format!("SELECT COUNT(*) FROM {}.t", self.schema)).await
     }
 
+    /// How often the task was claimed downstream: each time that applying was begun.
+    pub async fn claims(&mut self) -> u64 {
+        self.target.number(&format!("SELECT MAX(epoch) FROM dm_meta.{}_agent_lane", self.task)).await
+    }
+
     /// Waits until everything the source has now is in the target, and compares every table.
     pub async fn wait_equal(&mut self) {
         let pair = [(self.schema.as_str(), self.schema.as_str())];
