@@ -1,79 +1,90 @@
-//! The copy by a whole agent, up to L1: while others write to its source, and killed over and over.
+//! The copy by a whole agent, up to L1: paused and killed over and over, and with rows of many megabytes.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
-use super::snapshot::{ROWS, SCHEMA, TABLES, check_equal};
+use super::snapshot::{ROWS, SCHEMA, TABLES, check_equal, clear};
 use crate::admin::Admin;
 use crate::bed::target;
-use crate::outcome::{Goal, Measure, Row, Series};
+use crate::meter::reset_peak;
+use crate::outcome::{Goal, Latencies, Measure, Row, Series};
 use crate::rig::{Rig, SOURCE};
 use crate::support::db::Db;
 use crate::support::docs::TaskFile;
 use crate::support::servers::{Kind, Server};
 use crate::table::number;
 
-/// Connections that write, and transactions a second of each.
-const WRITERS: u32 = 4;
-const RATE: u32 = 50;
-/// How long they write without a copy.
-const QUIET: Duration = Duration::from_secs(8);
 /// Nothing that is measured takes longer.
 const LIMIT: Duration = Duration::from_secs(240);
+/// Pauses, of as many copies as it takes.
+const PAUSES: u32 = 100;
 /// Kills of one copy.
 const KILLS: u32 = 20;
-const TASK: &str = "copy_agent";
+/// The task.
+pub const TASK: &str = "copy_agent";
 
-/// What writers feel, and what a kill costs.
+/// How long a pause takes, and what a kill costs.
 pub async fn run(source: &Server, from: &mut Db) -> Vec<Row> {
-    vec![writers(source, from).await, kills(source, from).await]
+    let [half, all] = pauses(source).await;
+    vec![half, all, kills(source, from).await]
 }
 
-/// Settings of a target that leaves the source's disk alone: nothing of it is flushed while the case runs.
-const NO_DISK: [&str; 6] = [
-    "--innodb-flush-method=nosync",
-    "--loose-innodb-log-file-buffering=ON",
-    "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-doublewrite=OFF",
-    "--innodb-buffer-pool-size=2G",
-    "--innodb-log-file-size=2G",
-];
+/// From the call to parked, each time in the midst of copying rows.
+async fn pauses(source: &Server) -> [Row; 2] {
+    let target = target(Kind::MariaDb, &[]).await;
+    let rows = u64::from(TABLES * ROWS);
+    let mut rig = Rig::start(source).await;
+    let mut took = Latencies::default();
+    took.begin_round();
+    let mut begun = 0;
+    for pause in 0..PAUSES {
+        let written = if pause == 0 { rows } else { rig.task(TASK).await.copy.map_or(0, |copy| copy.rows_written) };
+        // With enough left to be in the midst of it.
+        if written > rows / 2 {
+            if pause > 0 {
+                rig.admin.stop(TASK).await;
+            }
+            clear(&mut target.root().await).await;
+            rig.start_task(&task(&target)).await;
+            begun += 1;
+            assert!(wait_written(&mut rig, 1).await, "the copy is over before it began");
+        } else {
+            rig.admin.resume(TASK).await;
+            assert!(wait_written(&mut rig, written + 1).await, "the copy is over");
+        }
+        // At any instant of a chunk's life.
+        tokio::time::sleep(Duration::from_millis(u64::from(pause * 37 % 100))).await;
+        let unit = rig.task(TASK).await.unit;
+        let began = Instant::now();
+        rig.admin.pause(TASK).await;
+        took.push(began.elapsed().as_secs_f64());
+        let task = rig.task(TASK).await;
+        assert_eq!(
+            (unit.as_str(), task.unit.as_str(), task.stage.as_str()),
+            ("Load", "Load", "Paused"),
+            "pause {pause}"
+        );
+    }
+    rig.admin.stop(TASK).await;
+    let mut rows = [50, 99].map(|percent| took.line("snapshot, pause in the middle", percent, 200.0));
+    rows.iter_mut().for_each(|row| row.work = format!("{PAUSES} pauses of {begun} copies, each while it copied rows"));
+    rows
+}
 
-/// Latency of transactions on the source with the copy against that without it. The target and the agent would stand on
-/// machines of their own; here they get what the source and its writers leave of the cores, and no disk.
-async fn writers(source: &Server, from: &mut Db) -> Row {
-    let target = target(Kind::MariaDb, &NO_DISK).await;
-    let quiet = {
-        let load = Load::begin(source).await;
-        tokio::time::sleep(QUIET).await;
-        load.end().await
-    };
-    let state = PathBuf::from(format!("/dev/shm/dm-agent-bench-{}", std::process::id()));
-    let mut rig = Rig::start_in(source, &state).await;
-    step_back(target.process.pid());
-    step_back(rig.agent.pid());
-    let load = Load::begin(source).await;
-    let began = Instant::now();
-    rig.start_task(&task(&target)).await;
-    wait_written(&mut rig, 1).await;
-    wait_exact(&mut rig).await;
-    let took = began.elapsed().as_secs_f64();
-    let copied = load.end().await;
-    let mut to = target.root().await;
-    wait_equal(from, &mut to).await;
-    drop(rig);
-    let _ = std::fs::remove_dir_all(state);
+/// What an agent takes at most while rows of many megabytes are copied.
+pub async fn memory(source: &Server, target: &Server, what: String) -> Row {
+    let mut rig = Rig::start(source).await;
+    reset_peak(rig.agent.pid());
+    rig.start_task(&task(target)).await;
+    assert!(!wait_written(&mut rig, u64::MAX).await, "more than there is");
+    let mb = rig.agent.peak_rss_kb() as f64 / 1024.0;
+    rig.admin.stop(TASK).await;
     Row {
-        case: "snapshot, writers' p99".to_owned(),
-        unit: "ms",
-        against: "the same writers without the copy",
-        work: format!("{WRITERS} writers, {} transactions/s in all; L1 reached after {took:.1} s", WRITERS * RATE),
-        ours: Series::one(copied.percentile(0.99)),
-        reference: Series::one(quiet.percentile(0.99)),
-        goals: vec![Goal::AtMost(Measure::Ratio, 1.3)],
+        case: "snapshot, memory".to_owned(),
+        unit: "MB",
+        ours: Series::one(mb),
+        rss: Series::one(mb),
+        work: what,
+        goals: vec![Goal::AtMost(Measure::Rss, 256.0)],
         ..Row::default()
     }
 }
@@ -109,35 +120,16 @@ async fn kills(source: &Server, from: &mut Db) -> Row {
     }
 }
 
-fn task(target: &Server) -> TaskFile {
+/// All of it.
+pub fn task(target: &Server) -> TaskFile {
     let mut task = TaskFile::new(TASK, SOURCE, target.port);
     task.schemas = vec![SCHEMA.to_owned()];
     task.mode = "all";
     task
 }
 
-/// Lets a process run only where nothing else wants to, with all threads that it has and starts. The lowest priority would not do:
-/// who wakes up then still waits for the end of a slice.
-fn step_back(pid: u32) {
-    let pid = pid.to_string();
-    let output = Command::new("chrt").args(["--all-tasks", "--idle", "--pid", "0", &pid]).output().expect("run chrt");
-    assert!(output.status.success(), "chrt: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-async fn wait_exact(rig: &mut Rig) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let task = rig.task(TASK).await;
-        if task.unit == "Sync" && task.safe_mode.is_empty() && task.stage == "Running" {
-            return;
-        }
-        assert!(Instant::now() < deadline, "the copy does not reach L1: {task:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until the copy has written so many rows; false where it is over.
-async fn wait_written(rig: &mut Rig, rows: u64) -> bool {
+pub async fn wait_written(rig: &mut Rig, rows: u64) -> bool {
     let deadline = Instant::now() + LIMIT;
     // A task that has just started says so too, until it knows that there is a copy to go on with.
     let mut over = None;
@@ -156,7 +148,8 @@ async fn wait_written(rig: &mut Rig, rows: u64) -> bool {
     }
 }
 
-async fn wait_equal(from: &mut Db, to: &mut Db) {
+/// Waits until both ends are equal.
+pub async fn wait_equal(from: &mut Db, to: &mut Db) {
     // What was committed last is on its way.
     let count = format!("SELECT COUNT(*), SUM(k) FROM {SCHEMA}.sbtest1");
     let deadline = Instant::now() + LIMIT;
@@ -171,60 +164,4 @@ async fn wait_equal(from: &mut Db, to: &mut Db) {
 async fn sent(db: &mut Db) -> u64 {
     let rows = db.texts("SHOW GLOBAL STATUS LIKE 'Rows_sent'").await;
     rows[0][1].parse().expect("a number of rows")
-}
-
-/// Connections that write at an even pace.
-struct Load {
-    stop: watch::Sender<bool>,
-    writers: Vec<tokio::task::JoinHandle<Series>>,
-}
-
-impl Load {
-    async fn begin(source: &Server) -> Load {
-        let (stop, stopped) = watch::channel(false);
-        let mut writers = Vec::new();
-        for writer in 0..WRITERS {
-            writers.push(tokio::spawn(write(source.root().await, writer, stopped.clone())));
-        }
-        Load { stop, writers }
-    }
-
-    /// How long each transaction took, in ms.
-    async fn end(self) -> Series {
-        self.stop.send_replace(true);
-        let mut all = Series::default();
-        for writer in self.writers {
-            all.0.extend(writer.await.expect("the writer ends").0);
-        }
-        all
-    }
-}
-
-/// What `sysbench oltp_write_only` does, each writer in rows of its own so that none waits for another.
-async fn write(mut db: Db, writer: u32, stop: watch::Receiver<bool>) -> Series {
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / RATE);
-    let mut took = Series::default();
-    let mut step = writer;
-    // One after the other, and not all at the same moment.
-    tokio::time::sleep(pace.period() * writer / WRITERS).await;
-    pace.reset_immediately();
-    while !*stop.borrow() {
-        pace.tick().await;
-        let table = format!("{SCHEMA}.sbtest{}", 1 + step % TABLES);
-        // A walk over the whole table.
-        let id = 1 + (step.wrapping_mul(7919)) % (ROWS / WRITERS) * WRITERS + writer;
-        step = step.wrapping_add(WRITERS + 1);
-        let began = Instant::now();
-        db.run_all([
-            "BEGIN".to_owned(),
-            format!("UPDATE {table} SET k = k + 1 WHERE id = {id}"),
-            format!("UPDATE {table} SET c = REVERSE(c) WHERE id = {id}"),
-            format!("DELETE FROM {table} WHERE id = {id}"),
-            format!("INSERT INTO {table} (id, k, c, pad) VALUES ({id}, {step}, 'c{step}', 'pad')"),
-            "COMMIT".to_owned(),
-        ])
-        .await;
-        took.0.push(began.elapsed().as_secs_f64() * 1e3);
-    }
-    took
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod catch_up;
 mod copy_agent;
+mod copy_writers;
 mod decode;
 mod ingest;
 mod park;

@@ -1,7 +1,7 @@
 //! Existing rows into an empty target, against what people use for that: mysqldump piped into mysql, mydumper and myloader.
 //!
 //! Ours is the copy itself, from nothing to DM's row: structures, tables, rows, marks. What stands behind it, the replay of
-//! what was logged meanwhile, is none here: nothing writes to the source. With writers on, and killed, it is a whole agent's.
+//! what was logged meanwhile, is none here: nothing writes to the source. With writers on, paused, killed, and with large rows, it is a whole agent's.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use dm_agent::snapshot::{CopyOptions, CopyOutcome, CopyProgress, CopySpec, copy}
 use dm_agent::transform::{BlockAllowRules, Rules, Transform};
 use tokio::sync::watch;
 
-use super::copy_agent;
+use super::{copy_agent, copy_writers};
 use crate::bed::{Bed, source};
-use crate::meter::{own_cpu, reset_peak};
-use crate::outcome::{Goal, Measure, Row, Series};
+use crate::meter::own_cpu;
+use crate::outcome::{Goal, Measure, Row};
 use crate::rounds;
 use crate::support::db::Db;
 use crate::support::process::fresh_folder;
@@ -37,10 +37,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Rows of a table of large ones, and megabytes of each: a gigabyte in all.
 const LARGE_ROWS: u32 = 16;
 const LARGE_MB: u32 = 16;
-/// How often a copy is paused for the latency of it.
-const PAUSES: u64 = 40;
 
-/// Both references, and what a pause takes.
+/// Both references, and what a whole agent's copy takes.
 pub async fn run(bed: &mut Bed) -> Vec<Row> {
     let maria = bed.maria().await;
     let source = source(Kind::MariaDb).await;
@@ -70,16 +68,15 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
             line.work = format!("{} rows in {seconds:.1} s, the other {reference:.1} s", number(rows));
         }
     }
-    let pause = pauses(&source, maria).await;
-    clear(&mut to).await;
     let by_agent = copy_agent::run(&source, &mut from).await;
+    let writers = copy_writers::run(&source, &mut from).await;
     let memory = memory(&source, maria, &mut from).await;
     check_large(&mut from, &mut to).await;
     clear(&mut to).await;
-    [vec![dump, loader, pause], by_agent, vec![memory]].concat()
+    [vec![dump, loader], by_agent, writers, vec![memory]].concat()
 }
 
-/// What this process takes at most while rows of many megabytes are copied.
+/// Rows of many megabytes.
 async fn memory(source: &Server, target: &Server, from: &mut Db) -> Row {
     for table in 1..=TABLES {
         from.run(&format!("DROP TABLE {SCHEMA}.sbtest{table}")).await;
@@ -89,21 +86,7 @@ async fn memory(source: &Server, target: &Server, from: &mut Db) -> Row {
             from.run(&format!("INSERT INTO {SCHEMA}.large{table} VALUES ({id}, {value})")).await;
         }
     }
-    // An idle instant, so that only what the copy takes counts.
-    reset_peak(std::process::id());
-    ours(source, target, usize::MAX).await;
-    let status = std::fs::read_to_string("/proc/self/status").expect("read the status of this process");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has a peak");
-    let kb: f64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number of kB");
-    Row {
-        case: "snapshot, memory".to_owned(),
-        unit: "MB",
-        ours: Series::one(kb / 1024.0),
-        rss: Series::one(kb / 1024.0),
-        work: format!("{TABLES} tables of {LARGE_ROWS} rows of {LARGE_MB} MB"),
-        goals: vec![Goal::AtMost(Measure::Rss, 256.0)],
-        ..Row::default()
-    }
+    copy_agent::memory(source, target, format!("{TABLES} tables of {LARGE_ROWS} rows of {LARGE_MB} MB")).await
 }
 
 async fn check_large(source: &mut Db, target: &mut Db) {
@@ -173,36 +156,6 @@ async fn ours(source: &Server, target: &Server, round: usize) -> (f64, f64) {
     spent
 }
 
-/// How long a copy takes to stop.
-async fn pauses(source: &Server, target: &Server) -> Row {
-    let mut took = Series::default();
-    for pause in 1..=PAUSES {
-        let (progress, mut told) = watch::channel(CopyProgress::default());
-        let (stop, mut stopped) = watch::channel(None::<Instant>);
-        let stopping = Box::pin(async move {
-            let _ = stopped.wait_for(Option::is_some).await;
-        });
-        let copying = copy(spec(source, target, "paused"), false, stopping, progress);
-        let rows = pause * u64::from(TABLES * ROWS) / (2 * PAUSES);
-        let watcher = async {
-            let _ = told.wait_for(|progress| progress.rows_written >= rows).await;
-            stop.send_replace(Some(Instant::now()));
-        };
-        let (outcome, ()) = tokio::join!(copying, watcher);
-        assert!(matches!(outcome, CopyOutcome::Stopped), "{outcome:?}");
-        took.0.extend(stop.borrow().map(|at| at.elapsed().as_secs_f64() * 1e3));
-    }
-    Row {
-        case: "snapshot, pause p99".to_owned(),
-        unit: "ms",
-        overall: Some(took.percentile(0.99)),
-        work: format!("{PAUSES} pauses, median {:.0} ms", took.median()),
-        ours: took,
-        goals: vec![Goal::AtMost(Measure::Ours, 200.0)],
-        ..Row::default()
-    }
-}
-
 fn timed(work: impl FnOnce()) -> f64 {
     let began = Instant::now();
     work();
@@ -232,7 +185,8 @@ fn mydumper(source: &Server, target: &Server) {
     std::fs::remove_dir_all(folder.to_string()).expect("remove the dump");
 }
 
-async fn clear(target: &mut Db) {
+/// Removes the copy.
+pub async fn clear(target: &mut Db) {
     target.run(&format!("DROP DATABASE IF EXISTS {SCHEMA}")).await;
 }
 

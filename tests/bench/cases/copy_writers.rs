@@ -1,0 +1,178 @@
+//! What those who write to a source feel of its copy: by an agent and into a target on the same two cores.
+//!
+//! Writers are measured with and without the copy in the same run, in turn: before it, in pauses of it, and behind L1 with the agent
+//! gone. Once at an even pace that leaves the machine half idle, as a source that is not at its limit, and once as fast as it goes.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::copy_agent::{TASK, task, wait_equal, wait_written};
+use super::snapshot::{ROWS, SCHEMA, TABLES, clear};
+use crate::bed::target;
+use crate::outcome::{Goal, Measure, Row, Series};
+use crate::rig::Rig;
+use crate::support::db::Db;
+use crate::support::servers::{Kind, Server};
+
+/// Connections that write.
+const WRITERS: u32 = 4;
+/// Transactions a second of each, where they write at an even pace.
+const RATE: u32 = 50;
+/// How long they write without a copy, before and after it, and in each of so many pauses.
+const QUIET: Duration = Duration::from_secs(6);
+const PAUSES: u64 = 2;
+const PAUSED: Duration = Duration::from_secs(3);
+/// Nothing that is measured takes longer.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Settings of a target that leaves the source's disk alone: nothing of it is flushed while the case runs.
+const NO_DISK: [&str; 6] = [
+    "--innodb-flush-method=nosync",
+    "--loose-innodb-log-file-buffering=ON",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--innodb-buffer-pool-size=2G",
+    "--innodb-log-file-size=2G",
+];
+
+/// Both ways of writing.
+pub async fn run(source: &Server, from: &mut Db) -> Vec<Row> {
+    let target = target(Kind::MariaDb, &NO_DISK).await;
+    let mut rows = Vec::new();
+    for (name, rate) in [("snapshot, writers' p99", Some(RATE)), ("snapshot, writers at full speed, p99", None)] {
+        clear(&mut target.root().await).await;
+        rows.push(measure(source, &target, from, name, rate).await);
+    }
+    rows
+}
+
+/// Latency of transactions on the source with the copy against that without it, up to L1.
+async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, rate: Option<u32>) -> Row {
+    let (mut quiet, mut copied) = (Series::default(), Series::default());
+    quiet.0.extend(load_for(source, rate, QUIET).await.0);
+    let state = PathBuf::from(format!("/dev/shm/dm-agent-bench-{}", std::process::id()));
+    let mut rig = Rig::start_in(source, &state).await;
+    let mut took = Duration::ZERO;
+    let (mut load, mut began) = (Load::begin(source, rate).await, Instant::now());
+    rig.start_task(&task(target)).await;
+    let mut told = String::new();
+    for pause in 1..=PAUSES {
+        let rows = u64::from(TABLES * ROWS) * pause / (PAUSES + 1);
+        if !wait_written(&mut rig, rows).await {
+            break;
+        }
+        told = rig.task(TASK).await.activity;
+        took += began.elapsed();
+        copied.0.extend(load.end().await.0);
+        rig.admin.pause(TASK).await;
+        quiet.0.extend(load_for(source, rate, PAUSED).await.0);
+        (load, began) = (Load::begin(source, rate).await, Instant::now());
+        rig.admin.resume(TASK).await;
+    }
+    wait_exact(&mut rig).await;
+    took += began.elapsed();
+    copied.0.extend(load.end().await.0);
+    wait_equal(from, &mut target.root().await).await;
+    drop(rig);
+    let _ = std::fs::remove_dir_all(state);
+    quiet.0.extend(load_for(source, rate, QUIET).await.0);
+    eprintln!("bench:   {name}: {told}");
+    let [ours, reference] = [&copied, &quiet].map(|series| series.percentile(0.99));
+    Row {
+        case: name.to_owned(),
+        unit: "ms",
+        against: "the same writers without the copy",
+        work: format!(
+            "{} transactions with and {} without; p50 {:.1} and {:.1} ms; L1 reached after {:.0} s",
+            copied.0.len(),
+            quiet.0.len(),
+            copied.median(),
+            quiet.median(),
+            took.as_secs_f64()
+        ),
+        ours: Series::one(ours),
+        reference: Series::one(reference),
+        goals: vec![Goal::AtMost(Measure::Ratio, 1.3)],
+        ..Row::default()
+    }
+}
+
+async fn wait_exact(rig: &mut Rig) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let task = rig.task(TASK).await;
+        if task.unit == "Sync" && task.safe_mode.is_empty() && task.stage == "Running" {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the copy does not reach L1: {task:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn load_for(source: &Server, rate: Option<u32>, time: Duration) -> Series {
+    let load = Load::begin(source, rate).await;
+    tokio::time::sleep(time).await;
+    load.end().await
+}
+
+/// Connections that write, at an even pace or as fast as they can.
+struct Load {
+    stop: watch::Sender<bool>,
+    writers: Vec<tokio::task::JoinHandle<Series>>,
+}
+
+impl Load {
+    async fn begin(source: &Server, rate: Option<u32>) -> Load {
+        let (stop, stopped) = watch::channel(false);
+        let mut writers = Vec::new();
+        for writer in 0..WRITERS {
+            writers.push(tokio::spawn(write(source.root().await, writer, rate, stopped.clone())));
+        }
+        Load { stop, writers }
+    }
+
+    /// How long each transaction took, in ms.
+    async fn end(self) -> Series {
+        self.stop.send_replace(true);
+        let mut all = Series::default();
+        for writer in self.writers {
+            all.0.extend(writer.await.expect("the writer ends").0);
+        }
+        all
+    }
+}
+
+/// What `sysbench oltp_write_only` does, each writer in rows of its own so that none waits for another.
+async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver<bool>) -> Series {
+    let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
+    let mut took = Series::default();
+    let mut step = writer;
+    if let Some(pace) = &mut pace {
+        // One after the other, and not all at the same moment.
+        tokio::time::sleep(pace.period() * writer / WRITERS).await;
+        pace.reset_immediately();
+    }
+    while !*stop.borrow() {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        let table = format!("{SCHEMA}.sbtest{}", 1 + step % TABLES);
+        // A walk over the whole table.
+        let id = 1 + (step.wrapping_mul(7919)) % (ROWS / WRITERS) * WRITERS + writer;
+        step = step.wrapping_add(WRITERS + 1);
+        let began = Instant::now();
+        db.run_all([
+            "BEGIN".to_owned(),
+            format!("UPDATE {table} SET k = k + 1 WHERE id = {id}"),
+            format!("UPDATE {table} SET c = REVERSE(c) WHERE id = {id}"),
+            format!("DELETE FROM {table} WHERE id = {id}"),
+            format!("INSERT INTO {table} (id, k, c, pad) VALUES ({id}, {step}, 'c{step}', 'pad')"),
+            "COMMIT".to_owned(),
+        ])
+        .await;
+        took.0.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    took
+}
