@@ -1,12 +1,14 @@
 //! Background tasks with an owner: named, traced, and ended when the owner lets go of them.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
@@ -51,6 +53,49 @@ impl<T> Future for Owned<T> {
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         self.handle.abort();
+    }
+}
+
+/// Work on a thread of its own, with whatever it spawns: its memory is of one arena, and what takes it long keeps no other task
+/// waiting. It ends with its owner.
+#[derive(Debug)]
+pub struct Aside<T> {
+    done: oneshot::Receiver<T>,
+    /// Its end is the order to stop.
+    _owner: oneshot::Sender<()>,
+}
+
+/// Starts it. Fails where the system has no thread for it.
+pub fn aside<T: Send + 'static>(
+    name: &'static str,
+    future: impl Future<Output = T> + Send + 'static,
+) -> io::Result<Aside<T>> {
+    let span = tracing::info_span!("task", role = name);
+    let (owner, mut gone) = oneshot::channel::<()>();
+    let (sender, done) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = &mut gone => None,
+                outcome = future.instrument(span) => Some(outcome),
+            }
+        });
+        // Not dropped: that waits for names that are still being looked up.
+        runtime.shutdown_background();
+        // Who does not wait any more has been told to be gone.
+        let _ = ended.map(|outcome| sender.send(outcome));
+    })?;
+    Ok(Aside { done, _owner: owner })
+}
+
+impl<T> Future for Aside<T> {
+    /// An error where it ended without an outcome: it panicked, and the log says how.
+    type Output = Result<T, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.done).poll(context)
     }
 }
 

@@ -163,6 +163,8 @@ pub struct AgentConfig {
     pub free_disk_floor: u64,
     /// How long a pause lets a large transaction finish before it parks inside it.
     pub pause_drain_limit: Duration,
+    /// Percent of the time that a copy of existing rows works at least while others use its source; 100: it does not yield.
+    pub copy_yield_floor: u32,
     /// Key of encrypted passwords in source and task files, read from `secret-key-path`.
     pub secret_key: Option<SecretKey>,
     /// Where log lines go when there is no log file.
@@ -204,6 +206,7 @@ impl AgentConfig {
             relay_budget: section.size("relay-budget").unwrap_or(64 << 30),
             free_disk_floor: section.size("free-disk-floor").unwrap_or(1 << 30),
             pause_drain_limit: section.duration("pause-drain-limit").unwrap_or(Duration::from_secs(2)),
+            copy_yield_floor: section.int("copy-yield-floor", 1..=100).unwrap_or(10),
             secret_key: read_secret_key(section, path("secret-key-path"), environment),
             log_target: section
                 .choice(

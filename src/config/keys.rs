@@ -138,6 +138,11 @@ pub(super) const AGENT: Keys = &[
         "how long a pause lets a large transaction finish before it parks inside it. At most `1h`",
     ),
     acts(
+        "copy-yield-floor",
+        Int(10),
+        "a copy of existing rows yields to others that use its source, but not below this percentage of the time; 100: it does not yield",
+    ),
+    acts(
         "secret-key-path",
         Open("systemd credential `secret-key`, if any"),
         "key of encrypted passwords: 64 hexadecimal digits, dm-master's own file",

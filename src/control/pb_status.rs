@@ -111,14 +111,15 @@ fn subtask(task: &TaskStatus, source: &SourceStatus) -> pb::SubTaskStatus {
 /// What is known before rows are copied: structures are read and made, no rows.
 fn dump_status(task: &TaskStatus) -> pb::DumpStatus {
     let copy = task.copy.clone().unwrap_or_default();
+    let (made, to_make) = copy.made;
     pb::DumpStatus {
-        total_tables: i64::try_from(copy.tables).unwrap_or(i64::MAX),
-        completed_tables: 0.0,
+        total_tables: i64::try_from(copy.tables.max(to_make)).unwrap_or(i64::MAX),
+        completed_tables: made as f64,
         finished_bytes: 0.0,
         finished_rows: 0.0,
         estimate_total_rows: copy.rows as f64,
         bps: 0,
-        progress: percent(0.0),
+        progress: percent(made as f64 / to_make.max(1) as f64),
     }
 }
 

@@ -123,6 +123,7 @@ impl Service {
                 floor: config.agent.free_disk_floor,
             },
             drain_limit: config.agent.pause_drain_limit,
+            copy_yield_floor: config.agent.copy_yield_floor,
             joined: config.joins(),
         };
         let supervisor = Supervisor::new(options, db);

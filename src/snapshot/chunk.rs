@@ -8,13 +8,15 @@ use bytes::Bytes;
 use mysql_async::{Row, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::apart;
 use super::job::Job;
 use super::load::{self, Lines};
 use super::plan::{Bound, TablePlan, bound_text};
 use crate::meta::ChunkMark;
 
-/// What a chunk's transaction should take downstream.
+/// What a chunk's transaction should take downstream; and its rows alone, where others are not to be kept waiting.
 const AIM: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(8);
 /// Rows and bytes of a chunk at the pace of [`UNIT`].
 const ROWS: u64 = 1000;
 const BYTES: u64 = 256 << 10;
@@ -54,10 +56,19 @@ impl Pace {
 
     /// A full chunk took this long.
     pub fn learn(&self, took: Duration) {
+        self.learn_for(AIM, took);
+    }
+
+    /// The rows of a full chunk took this long, and the next are to be short.
+    pub fn learn_short(&self, took: Duration) {
+        self.learn_for(SHORT, took);
+    }
+
+    fn learn_for(&self, aim: Duration, took: Duration) {
         let pace = self.thousandths.load(Ordering::Relaxed);
         // Half way to what would have taken just as long as it should; writers that overwrite each other's value matter
         // little, the next one learns as well.
-        let ratio = (AIM.as_secs_f64() / took.as_secs_f64().max(0.001)).clamp(0.25, 4.0);
+        let ratio = (aim.as_secs_f64() / took.as_secs_f64().max(0.001)).clamp(0.25, 4.0);
         let next = pace as f64 * (1.0 + ratio) / 2.0;
         self.thousandths.store((next as u64).clamp(SLOWEST, FASTEST), Ordering::Relaxed);
     }
@@ -178,7 +189,8 @@ impl Builder {
         let mut relaxed = false;
         self.row.clear();
         // Once, and with room for what is escaped: growing would take twice as much for a moment.
-        self.row.reserve(self.head.len() + bytes + bytes / 16 + 64);
+        let room = self.head.len() + bytes + bytes / 16 + 64;
+        self.row.reserve(if bytes >= apart::LARGE { room.max(apart::SIZE) } else { room });
         self.row.extend(&self.head);
         self.row.push(b'(');
         for (at, column) in plan.columns[..plan.written].iter().enumerate() {

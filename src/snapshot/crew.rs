@@ -69,6 +69,12 @@ impl Crew {
         }
     }
 
+    /// What was done says nothing: something else than the number of writers bounds it.
+    pub fn pass_over(&mut self, done: u64) {
+        (self.looks, self.before) = (0, done);
+        (self.trial, self.windows) = (None, 0);
+    }
+
     fn begin_trial(&mut self) {
         let neighbour = |upwards: bool| match upwards {
             true => Some(self.settled + 1).filter(|at| *at < self.levels.len()),

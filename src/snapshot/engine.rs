@@ -3,24 +3,30 @@
 //! Writers store their marks themselves. What is stored here, on a connection of its own and under the copy's own slot, only
 //! makes the marks fewer: a table that is there whole, marks that touch. Killed in between, the next start finds the marks.
 
+mod marks;
+mod telling;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mysql_async::{Conn, Row};
+use mysql_async::Conn;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 
-use super::chunk::{Builder, Chunk, Pace};
+use super::chunk::{Chunk, Pace};
 use super::crew::Crew;
+use super::gate::{Gate, Width};
+use super::governor::FIRST;
 use super::job::Job;
 use super::load::Taken;
-use super::plan::TablePlan;
-use super::reader::{BUDGET, Reader, is_passing, pause, worth_another};
+use super::others::{self, Watch};
+use super::reader::{BUDGET, Reader, is_passing};
 use super::remedy::with_remedy;
+use super::shared::Shared;
 use super::source::{Source, is_of_another};
-use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing, Phase, TableProgress};
-use super::state::{TableEnd, TableState, store, stored, to_text};
+use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing};
+use super::state::{TableEnd, TableState, stored};
 use super::writer::Writer;
 use super::{Stopping, structure};
 use crate::downstream::Downstream;
@@ -45,53 +51,6 @@ const WAITING: usize = 2;
 const ROW: u64 = 100;
 /// Events that may wait for the books.
 const EVENTS: usize = 1024;
-
-/// What readers and writers share.
-pub(super) struct Shared {
-    pub spec: CopySpec,
-    pub source: Source,
-    pub downstream: Downstream,
-    pub epoch: u64,
-    pub pace: Pace,
-    /// How the downstream takes loads; not at all where something else was asked for.
-    pub loads: Taken,
-    /// Memory for rows in flight.
-    pub budget: Arc<Semaphore>,
-    /// Whoever reads rows of megabytes.
-    pub large: Arc<Semaphore>,
-    pub events: mpsc::Sender<Event>,
-    pub halt: watch::Receiver<bool>,
-    /// Writers that may work: those with lower numbers.
-    pub at_work: watch::Receiver<usize>,
-    pub read_rows: AtomicU64,
-    pub read_bytes: AtomicU64,
-}
-
-impl Shared {
-    pub fn halted(&self) -> bool {
-        *self.halt.borrow()
-    }
-
-    /// For the rows of a table: lines where its target takes them.
-    pub fn builder(&self, job: &Job) -> Builder {
-        let loads = self.loads != Taken::Not && job.plan.loadable && !job.as_statements.load(Ordering::Relaxed);
-        if loads { Builder::of_lines() } else { self.statements(&job.plan) }
-    }
-
-    /// For the rows of a table, as statements.
-    pub fn statements(&self, plan: &TablePlan) -> Builder {
-        let options = &self.spec.options;
-        Builder::new(plan.insert(options.existing), options.statement_bytes, self.downstream.max_statement())
-    }
-
-    /// Adds a row to a chunk; gives its bytes.
-    pub fn add(&self, builder: &mut Builder, job: &Job, row: &Row) -> u64 {
-        let bytes = builder.add(&job.plan, row);
-        self.read_rows.fetch_add(1, Ordering::Relaxed);
-        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        bytes
-    }
-}
 
 /// What readers and writers tell.
 #[derive(Debug)]
@@ -188,6 +147,9 @@ impl Engine {
             large: Arc::new(Semaphore::new(1)),
             events: sender,
             halt: halted,
+            // Until it is known whether there are others.
+            gate: Arc::new(Gate::new(if yields(options) { Width::Narrow(FIRST) } else { Width::Wide })),
+            others: Arc::default(),
             at_work: may_work,
             read_rows: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
@@ -218,8 +180,9 @@ impl Engine {
     }
 
     /// Copies until all is there, or until it is to stop.
-    pub async fn run(mut self, queue: Vec<Arc<Job>>, mut stopping: Stopping) -> (Ended, Conn) {
+    pub async fn run(mut self, queue: Vec<Arc<Job>>, mut stopping: Stopping) -> Ended {
         self.begin();
+        self.watch_others();
         let tasks = self.start(queue);
         let mut idle = 0;
         let mut tick = tokio::time::interval(TICK);
@@ -251,13 +214,30 @@ impl Engine {
             }
         };
         let _ = self.halt.send(true);
+        self.shared.gate.set(Width::Wide);
         // Those that wait see that it is over.
         self.at_work.send_replace(usize::MAX);
         if matches!(ended, Ended::Stopped) {
             self.let_finish(tasks).await;
         }
         self.tell();
-        (ended, self.conn)
+        ended
+    }
+
+    /// They are looked for while there is more to do than that would take.
+    fn watch_others(&self) {
+        let options = &self.shared.spec.options;
+        if self.open.is_empty() || !yields(options) {
+            return;
+        }
+        let watch = Watch {
+            source: self.shared.source.clone(),
+            gate: Arc::clone(&self.shared.gate),
+            others: Arc::clone(&self.shared.others),
+            floor: f64::from(options.yield_floor) / 100.0,
+            most: (options.readers + options.writers) as f64,
+        };
+        others::watch(watch, self.shared.halt.clone());
     }
 
     fn start(&self, queue: Vec<Arc<Job>>) -> Tasks {
@@ -407,160 +387,15 @@ impl Engine {
     async fn tick(&mut self) -> Result<Option<Ended>, Failure> {
         self.tell();
         let (rows, bytes) = self.written();
-        self.crew.look(rows * ROW + bytes);
+        match self.shared.gate.width() {
+            Width::Wide => self.crew.look(rows * ROW + bytes),
+            Width::Narrow(_) => self.crew.pass_over(rows * ROW + bytes),
+        }
         self.at_work.send_if_modified(|at_work| std::mem::replace(at_work, self.crew.at_work()) != self.crew.at_work());
         if !self.store_closed().await? || !self.join_marks().await? {
             return Ok(Some(Ended::Fenced));
         }
         Ok(None)
-    }
-
-    /// Stores tables that ended, in place of their marks. False where another owner has the copy.
-    async fn store_closed(&mut self) -> Result<bool, Failure> {
-        if self.closing.is_empty() {
-            return Ok(true);
-        }
-        let tables = &self.shared.spec.tables;
-        let rows = self
-            .closing
-            .iter()
-            .map(|closed| (closed.number, &*closed.name.0.schema, &*closed.name.0.table, to_text(&closed.state)));
-        let mut statements = vec![tables.write_copy_tables(rows)];
-        statements.extend(self.closing.iter().map(|closed| tables.delete_chunks(closed.number, None)));
-        if !self.store(&statements).await? {
-            return Ok(false);
-        }
-        self.closed.append(&mut self.closing);
-        Ok(true)
-    }
-
-    /// Joins the marks at the beginning of tables that have many.
-    async fn join_marks(&mut self) -> Result<bool, Failure> {
-        let mut joined: Vec<(u32, ChunkMark)> = Vec::new();
-        for (number, open) in
-            self.open.iter().filter(|(_, open)| open.marks.len() >= MARKS && open.job.plan.key.is_some())
-        {
-            let mut marks = open.marks.values();
-            let Some(mut first) = marks.next().cloned() else { continue };
-            let mut count = 1;
-            for mark in marks.take_while(|mark| mark.low.is_some()) {
-                if mark.low != first.high {
-                    break;
-                }
-                count += 1;
-                first = ChunkMark {
-                    seq: mark.seq,
-                    low: first.low,
-                    high: mark.high.clone(),
-                    rows: first.rows + mark.rows,
-                    bytes: first.bytes + mark.bytes,
-                };
-            }
-            if count >= MARKS / 2 {
-                joined.push((*number, first));
-            }
-        }
-        if joined.is_empty() {
-            return Ok(true);
-        }
-        let tables = &self.shared.spec.tables;
-        let statements: Vec<String> = joined
-            .iter()
-            .flat_map(|(number, mark)| {
-                [tables.delete_chunks(*number, Some(mark.seq)), tables.write_chunks(*number, [mark])]
-            })
-            .collect();
-        if !self.store(&statements).await? {
-            return Ok(false);
-        }
-        for (number, mark) in joined {
-            if let Some(open) = self.open.get_mut(&number) {
-                open.marks = open.marks.split_off(&(mark.seq + 1));
-                open.marks.insert(mark.seq, mark);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Once more on a new connection where the first one is gone.
-    async fn store(&mut self, statements: &[String]) -> Result<bool, Failure> {
-        let shared = Arc::clone(&self.shared);
-        let mut attempt = 0;
-        loop {
-            match store(&mut self.conn, &shared.spec.tables, shared.epoch, statements).await {
-                Err(failure) => {
-                    attempt += 1;
-                    if !worth_another(&failure, attempt) {
-                        return Err(failure);
-                    }
-                    tokio::time::sleep(pause(attempt)).await;
-                    if let Ok(conn) = shared.downstream.connect().await {
-                        self.conn = conn;
-                    }
-                }
-                stored => return stored,
-            }
-        }
-    }
-
-    fn begin(&mut self) {
-        let total = self.open.len() + self.closed.len();
-        self.progress.send_modify(|progress| {
-            progress.phase = Phase::Copy;
-            progress.activity = "copying rows".to_owned();
-            progress.tables_total = total as u64;
-            progress.chunks_written = 0;
-        });
-        let (rows, bytes) = self.written();
-        self.crew = Crew::new(self.shared.spec.options.writers, rows * ROW + bytes);
-        // What was written before counts as read.
-        self.shared.read_rows.store(rows, Ordering::Relaxed);
-        self.shared.read_bytes.store(bytes, Ordering::Relaxed);
-        self.tell();
-    }
-
-    fn written(&self) -> (u64, u64) {
-        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
-            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
-            TableEnd::Open | TableEnd::Stale { .. } => (0, 0),
-        });
-        let open = self.open.values().map(|open| (open.rows, open.bytes));
-        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
-    }
-
-    /// Rows and bytes of all tables: what is written of those that ended, and of the others what the source estimates, as
-    /// long as that is not passed.
-    fn estimated(&self) -> (u64, u64) {
-        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
-            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
-            TableEnd::Open | TableEnd::Stale { .. } => (closed.state.rows, closed.state.bytes),
-        });
-        let open = self
-            .open
-            .values()
-            .map(|open| (open.job.rows_estimated.max(open.rows), open.job.bytes_estimated.max(open.bytes)));
-        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
-    }
-
-    fn tell(&self) {
-        let (rows, bytes) = self.written();
-        let estimated = self.estimated();
-        let at_work = self.open.values().filter(|open| open.begun || open.rows > 0).map(|open| TableProgress {
-            table: open.job.plan.source.clone(),
-            rows: open.rows,
-            estimate: open.job.rows_estimated.max(open.rows),
-        });
-        let mut at_work: Vec<TableProgress> = at_work.collect();
-        at_work.sort_by(|a, b| a.table.cmp(&b.table));
-        let done = (self.closed.len() + self.closing.len()) as u64;
-        self.progress.send_modify(|progress| {
-            progress.tables_done = done;
-            (progress.rows_estimated, progress.bytes_estimated) = estimated;
-            (progress.rows_written, progress.bytes_written) = (rows, bytes);
-            progress.rows_read = self.shared.read_rows.load(Ordering::Relaxed);
-            progress.bytes_read = self.shared.read_bytes.load(Ordering::Relaxed);
-            progress.at_work = at_work;
-        });
     }
 }
 
@@ -578,12 +413,17 @@ impl Tasks {
     }
 }
 
+/// Whether it makes room for others.
+fn yields(options: &CopyOptions) -> bool {
+    options.yield_floor < 100
+}
+
 /// A load has no statements whose size could be given, and can leave rows that are there only by hiding other errors.
 fn loads_suit(options: &CopyOptions) -> bool {
     options.statement_bytes.is_none() && options.existing != Existing::Keep
 }
 
-fn stuck() -> Failure {
+pub(super) fn stuck() -> Failure {
     Failure::new(Code::NotSet, "a part of the copy ended before its work was done; the log says why")
         .workaround("Please resume-task: the copy goes on behind its marks.")
 }

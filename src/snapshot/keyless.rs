@@ -52,6 +52,11 @@ impl Hold {
         Ok(Hold { conn, location, locked: Some(locker) })
     }
 
+    /// Whether its writers wait.
+    pub fn is_locked(&self) -> bool {
+        self.locked.is_some()
+    }
+
     /// Ends the snapshot and the lock.
     pub async fn release(self) {
         drop_politely(self.conn).await;

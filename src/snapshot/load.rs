@@ -9,6 +9,7 @@ use bytes::Bytes;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, InfileData};
 
+use super::apart;
 use super::plan::{TablePlan, ident};
 use super::structure::Column;
 use crate::downstream::limited;
@@ -151,7 +152,8 @@ impl Lines {
         }
         if self.current.is_empty() {
             // Once: a large row that grew would be there twice for a moment.
-            self.current.reserve(room.max(if bytes < BLOCK / 16 { BLOCK } else { 0 }));
+            let room = room.max(if bytes < BLOCK / 16 { BLOCK } else { 0 });
+            self.current.reserve_exact(if bytes >= apart::LARGE { room.max(apart::SIZE) } else { room });
         }
         for at in 0..plan.written {
             if at > 0 {

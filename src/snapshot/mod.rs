@@ -18,16 +18,20 @@
 //!   is in one of DM's: where that is gone, so is the copy.
 
 mod again;
+mod apart;
 mod check;
 mod chunk;
 mod crew;
 mod engine;
+mod gate;
+mod governor;
 mod job;
 mod keyless;
 mod load;
 mod look;
 mod make;
 mod order;
+mod others;
 mod plan;
 mod prepare;
 mod prepared;
@@ -35,6 +39,7 @@ mod problems;
 mod reader;
 mod remedy;
 mod run;
+mod shared;
 mod source;
 mod spec;
 mod state;
@@ -48,7 +53,7 @@ pub use order::may_read_again;
 pub use run::copy;
 pub use spec::{
     CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Rereading,
-    Standing, TableProgress,
+    Standing, TableProgress, YIELD_FLOOR,
 };
 pub use state::{look, open, record};
 

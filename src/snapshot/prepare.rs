@@ -92,7 +92,7 @@ impl Preparing<'_> {
 
     /// Several at a time.
     async fn make_tables(&self, missing: Vec<Wanted>, problems: &mut Problems) -> Result<(), Failure> {
-        let steps = Steps::new(self.progress, "creating tables downstream", missing.len());
+        let steps = Steps::of_making(self.progress, missing.len());
         let queue = Arc::new(Mutex::new(VecDeque::from(missing)));
         let mut workers = Vec::new();
         for _ in 0..AT_A_TIME.min(lock(&queue).len()) {
@@ -238,12 +238,19 @@ pub(super) struct Steps {
     what: &'static str,
     all: usize,
     done: Arc<AtomicUsize>,
+    makes: bool,
 }
 
 impl Steps {
     /// None is done yet.
     pub fn new(progress: &watch::Sender<CopyProgress>, what: &'static str, all: usize) -> Self {
-        Steps { progress: progress.clone(), what, all, done: Arc::default() }
+        Steps { progress: progress.clone(), what, all, done: Arc::default(), makes: false }
+    }
+
+    /// The same, of tables that are made.
+    fn of_making(progress: &watch::Sender<CopyProgress>, all: usize) -> Self {
+        progress.send_modify(|progress| progress.made = (0, all as u64));
+        Steps { makes: true, ..Steps::new(progress, "creating tables downstream", all) }
     }
 
     /// One more is.
@@ -251,7 +258,12 @@ impl Steps {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if done.is_multiple_of(TOLD) {
             let Steps { what, all, .. } = self;
-            self.progress.send_modify(|progress| progress.activity = format!("{what}: {done} of {all}"));
+            self.progress.send_modify(|progress| {
+                progress.activity = format!("{what}: {done} of {all}");
+                if self.makes {
+                    progress.made.0 = done as u64;
+                }
+            });
         }
     }
 }

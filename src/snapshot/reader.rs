@@ -11,12 +11,14 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, QueryResult, Row, TextProtocol};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::apart::let_go;
 use super::chunk::{Chunk, bound_of_row};
-use super::engine::{Event, Shared};
+use super::engine::Event;
 use super::job::{Gap, Job};
 use super::keyless::Hold;
 use super::load::Taken;
 use super::plan::Bound;
+use super::shared::Shared;
 use super::source::query_failed;
 use crate::error::{Code, Failure, Retry, retry_of};
 use crate::model::Location;
@@ -157,6 +159,8 @@ impl Reader {
         let mut builder = shared.builder(job);
         let what = doing();
         let patience = job.plan.patience();
+        let mut pass = Some(shared.gate.enter().await);
+        shared.source.count(1);
         let asked = within(patience, conn.query_iter(sql)).await;
         let mut result = asked.map_err(|error| query_failed(&error, &what))?;
         let mut count = 0;
@@ -169,7 +173,9 @@ impl Reader {
             if full || count == limit {
                 let high = bound_of_row(&job.plan, &row);
                 let chunk = builder.take(job, cursor.seq, cursor.low.as_ref(), Some(&high), true);
-                drop(row);
+                let_go(row);
+                // Nobody waits inside the gate for others to pass it.
+                drop(pass.take());
                 hand_over(&shared, &chunks, chunk).await?;
                 *sent += 1;
                 cursor.seq += 1;
@@ -184,11 +190,16 @@ impl Reader {
                     self.conn = None;
                     return Ok(false);
                 }
+                if count < limit {
+                    pass = Some(shared.gate.enter().await);
+                }
             } else {
                 last = Some(Bound::new());
+                let_go(row);
             }
         }
         drop(result);
+        drop(pass);
         if alone.is_some() && cursor.largest >= LARGE {
             // Its buffers have grown to the size of such rows, and stay so.
             self.conn = None;
@@ -215,27 +226,33 @@ impl Reader {
         let mut builder = shared.builder(job);
         let mut seq = 1;
         let patience = job.plan.patience();
+        // Who wants to write to a locked table waits until it is read.
+        let _urgent = hold.is_locked().then(|| shared.gate.urgent());
+        let mut pass = shared.gate.enter().await;
+        shared.source.count(1);
         let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
         let mut result = asked.map_err(|error| query_failed(&error, &doing))?;
         while let Some(row) = next(&mut result, patience, &doing).await? {
             let size = shared.add(&mut builder, job, &row);
-            drop(row);
+            let_go(row);
             (count, largest) = (count + 1, largest.max(size));
             if count >= FIRST && largest < LARGE {
                 alone = None;
             }
             if builder.bytes >= shared.pace.bytes() || builder.rows >= shared.pace.rows() {
                 let chunk = builder.take(job, seq, None, None, true);
+                drop(pass);
                 hand_over(&shared, &self.chunks, chunk).await?;
                 seq += 1;
                 *sent += 1;
                 if size >= HUGE {
                     all_written(&shared).await?;
                 }
+                pass = shared.gate.enter().await;
             }
         }
         drop(result);
-        drop(alone);
+        drop((alone, pass));
         let chunk = builder.take(job, seq, None, None, false);
         hand_over(&shared, &self.chunks, chunk).await?;
         *sent += 1;

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Stopping;
-use super::engine::{Closed, Ended, Engine, Parts};
+use super::engine::{Closed, Ended, Engine, Parts, stuck};
 use super::job::{Job, gaps, joined};
 use super::prepare::{Planned, Preparing, Seen, fits, planned_again};
 use super::source::Source;
@@ -19,6 +19,7 @@ use crate::error::{Code, Failure};
 use crate::meta::{ChunkMark, DmRow, MetaTables, SafeNote};
 use crate::model::{Location, SourceTable};
 use crate::mysql::Endpoint;
+use crate::runtime::aside;
 
 /// Rows that are deleted in one transaction, where a table is emptied.
 const DELETED: u32 = 10_000;
@@ -51,7 +52,7 @@ pub async fn copy(
         progress.activity = "connecting to the downstream".to_owned();
         progress.at_work.clear();
     });
-    let mut ready = tokio::select! {
+    let ready = tokio::select! {
         biased;
         () = &mut stopping => return CopyOutcome::Stopped,
         begun = begin(&spec, anew, &progress) => match begun {
@@ -61,14 +62,15 @@ pub async fn copy(
         },
     };
     let (engine, queue) = Engine::new(ready.parts);
-    let (ended, conn) = engine.run(queue, stopping).await;
-    let closed = match ended {
+    let Ok(running) = aside("copy", engine.run(queue, stopping)) else {
+        return CopyOutcome::Failed(Failure::new(Code::NotSet, "start a thread for the copy"));
+    };
+    let closed = match running.await.unwrap_or_else(|_| Ended::Failed(stuck())) {
         Ended::All(closed) => closed,
         Ended::Stopped => return CopyOutcome::Stopped,
         Ended::Fenced => return CopyOutcome::Fenced,
         Ended::Failed(failure) => return CopyOutcome::Failed(failure),
     };
-    ready.hand_over.conn = Some(conn);
     match ready.hand_over.run(&closed).await {
         Ok(replay) => {
             progress.send_modify(|progress| progress.phase = Phase::Done);
@@ -128,8 +130,15 @@ async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgres
         Step::Prepare | Step::Copied => book.prepare(&preparing, &source, &mut state).await?,
     };
     let structures_at = state::location(state.structures_at.as_ref().unwrap_or(&state.from), spec.flavor)?;
-    let hand_over =
-        HandOver { spec: spec.clone(), source: source.clone(), state, from, structures_at, epoch, conn: None };
+    let hand_over = HandOver {
+        spec: spec.clone(),
+        source: source.clone(),
+        downstream: downstream.clone(),
+        state,
+        from,
+        structures_at,
+        epoch,
+    };
     let progress = progress.clone();
     let loads = super::load::taken(&mut conn, downstream.dialect).await;
     let parts = Parts { spec: spec.clone(), source, downstream, epoch, conn, loads, progress, jobs, closed };
@@ -343,11 +352,11 @@ fn tell_standing(tables: &[StoredTable], progress: &watch::Sender<CopyProgress>)
 struct HandOver {
     spec: CopySpec,
     source: Source,
+    downstream: Downstream,
     state: CopyState,
     from: Location,
     structures_at: Location,
     epoch: u64,
-    conn: Option<Conn>,
 }
 
 impl HandOver {
@@ -383,8 +392,9 @@ impl HandOver {
         // Where DM's table has no transactions, the state is there first: without the row the copy is begun anew.
         let mut statements = vec![tables.write_copy(Some(self.epoch), &to_text(&self.state)), dm_row];
         statements.extend(tables.delete_copied());
-        let Some(conn) = self.conn.as_mut() else { return Err(Stop::Fenced) };
-        match store(conn, tables, self.epoch, &statements).await? {
+        // The engine's went with its thread.
+        let mut conn = self.downstream.connect().await?;
+        match store(&mut conn, tables, self.epoch, &statements).await? {
             true => Ok(replay),
             false => Err(Stop::Fenced),
         }

@@ -1,6 +1,7 @@
 //! Connections to the source for reading rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mysql_async::Conn;
@@ -13,10 +14,15 @@ use crate::mysql::{Connector, Endpoint};
 /// Seconds that the source waits for us to take rows: writers may be slow for as long as a downstream waits for a lock.
 const PATIENCE: u32 = 3600;
 
+/// Statements that a connection begins with.
+const LOGIN: u64 = 9;
+
 /// Makes them; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     connector: Arc<Connector>,
+    /// Statements that were sent, as far as they are counted.
+    sent: Arc<AtomicU64>,
 }
 
 impl Source {
@@ -42,10 +48,21 @@ impl Source {
                  net_write_timeout={PATIENCE}"
             ))
             .with_session("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ");
-        Source { connector: Arc::new(connector) }
+        Source { connector: Arc::new(connector), sent: Arc::default() }
+    }
+
+    /// Statements are sent, that are not others'.
+    pub fn count(&self, statements: u64) {
+        self.sent.fetch_add(statements, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub fn counted(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub async fn connect(&self) -> Result<Conn, Failure> {
+        self.count(LOGIN);
         let failure = |error| self.connector.failure(&error, Scope::Upstream);
         let mut conn = self.connector.connect().await.map_err(failure)?;
         // A limit of the server's on queries would cut large tables; only one make knows each of these.

@@ -53,6 +53,9 @@ pub struct Definition {
     pub sql_modes: Vec<&'static str>,
 }
 
+/// What of the time a copy takes at least while others use the source, in percent.
+pub const YIELD_FLOOR: u32 = 10;
+
 /// How a copy is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyOptions {
@@ -72,6 +75,8 @@ pub struct CopyOptions {
     pub condition: Option<String>,
     /// Whether views are made too (`--no-views` is DM's default).
     pub views: bool,
+    /// While others use the source: percent of the time that it reads or writes one chunk at least. From 100 on it does not yield.
+    pub yield_floor: u32,
 }
 
 impl Default for CopyOptions {
@@ -85,6 +90,7 @@ impl Default for CopyOptions {
             chunk_bytes: None,
             condition: None,
             views: false,
+            yield_floor: YIELD_FLOOR,
         }
     }
 }
@@ -206,6 +212,8 @@ pub struct CopyProgress {
     pub phase: Phase,
     /// L0, when known.
     pub from: Option<Location>,
+    /// Tables made downstream, and those that are to be made, while that is what it does.
+    pub made: (u64, u64),
     /// Tables to copy.
     pub tables_total: u64,
     /// Tables that are there whole, or left as stale.

@@ -12,10 +12,12 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{Mutex, mpsc};
 
 use super::chunk::{Chunk, Statement};
-use super::engine::{Event, Shared};
+use super::engine::Event;
+use super::gate::Width;
 use super::load;
 use super::plan::bound_of;
 use super::reader::{LARGE, behind, is_passing, pause, worth_another};
+use super::shared::Shared;
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
 
@@ -59,9 +61,11 @@ impl Writer {
             if self.shared.halted() {
                 return;
             }
-            let event = if chunk.job.is_left() { None } else { Some(self.write_whole(&chunk).await) };
+            if chunk.job.is_left() {
+                continue;
+            }
+            let Some(event) = self.write_whole(&chunk).await else { return };
             drop(chunk);
-            let Some(event) = event else { continue };
             let last = !matches!(event, Event::Written { .. } | Event::Refused { .. });
             if self.shared.events.send(event).await.is_err() || last {
                 return;
@@ -69,15 +73,23 @@ impl Writer {
         }
     }
 
-    async fn write_whole(&mut self, chunk: &Chunk) -> Event {
+    /// `None` where the copy was stopped before it was sent.
+    async fn write_whole(&mut self, chunk: &Chunk) -> Option<Event> {
         let number = chunk.job.number;
         let mut attempt = 0;
         // Made of lines that were not taken.
         let mut instead: Option<Vec<Statement>> = None;
         loop {
+            let pass = self.shared.gate.enter().await;
+            if self.shared.halted() {
+                return None;
+            }
             let begun = Instant::now();
-            match self.write(chunk, instead.as_deref(), attempt > 0).await {
-                Ok(()) => {
+            let written = self.write(chunk, instead.as_deref(), attempt > 0).await;
+            let whole = begun.elapsed();
+            drop(pass);
+            match written {
+                Ok(rows) => {
                     let mut statements = instead.iter().flatten().chain(&chunk.statements);
                     if statements.any(|statement| statement.sql.len() as u64 >= 2 * LARGE)
                         && let Some(conn) = self.conn.take()
@@ -85,12 +97,15 @@ impl Writer {
                         // Its buffers have grown to the size of the statement, and stay so.
                         let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
                     }
-                    if attempt == 0 && chunk.full {
-                        self.shared.pace.learn(begun.elapsed());
+                    if let Some(rows) = rows.filter(|_| attempt == 0 && chunk.full) {
+                        match self.shared.gate.width() {
+                            Width::Wide => self.shared.pace.learn(whole),
+                            Width::Narrow(_) => self.shared.pace.learn_short(rows),
+                        }
                     }
-                    return Event::Written { number, mark: chunk.mark.clone() };
+                    return Some(Event::Written { number, mark: chunk.mark.clone() });
                 }
-                Err(Unwritten::Fenced) => return Event::Fenced,
+                Err(Unwritten::Fenced) => return Some(Event::Fenced),
                 Err(Unwritten::NotLoaded) => {
                     chunk.job.as_statements.store(true, Ordering::Relaxed);
                     instead = Some(chunk.as_statements(self.shared.statements(&chunk.job.plan)));
@@ -100,7 +115,7 @@ impl Writer {
                     // The transaction goes with the connection.
                     self.conn = None;
                     if !worth_another(&failure, attempt) {
-                        return Event::Refused { number, failure };
+                        return Some(Event::Refused { number, failure });
                     }
                     tracing::warn!(table = %chunk.job.plan.source, error = %failure, "a chunk is written again");
                     tokio::time::sleep(pause(attempt)).await;
@@ -110,13 +125,18 @@ impl Writer {
     }
 
     /// One transaction; with other statements instead of the chunk's lines. `again`: it was sent before, and its end is not
-    /// known.
-    async fn write(&mut self, chunk: &Chunk, instead: Option<&[Statement]>, again: bool) -> Result<(), Unwritten> {
+    /// known. Gives how long its rows took, without what each transaction takes.
+    async fn write(
+        &mut self,
+        chunk: &Chunk,
+        instead: Option<&[Statement]>,
+        again: bool,
+    ) -> Result<Option<Duration>, Unwritten> {
         let shared = Arc::clone(&self.shared);
         if self.conn.is_none() {
             self.conn = Some(shared.downstream.connect().await?);
         }
-        let Some(conn) = self.conn.as_mut() else { return Ok(()) };
+        let Some(conn) = self.conn.as_mut() else { return Ok(None) };
         let plan = &chunk.job.plan;
         let low = chunk.mark.low.as_deref().and_then(bound_of);
         let failed = |error: mysql_async::Error| {
@@ -142,9 +162,10 @@ impl Writer {
             let there: Option<u64> = limited(conn.query_first(mark)).await.map_err(failed)?;
             if there.is_some() {
                 limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
-                return Ok(());
+                return Ok(None);
             }
         }
+        let rows = Instant::now();
         if instead.is_none() && !chunk.lines.is_empty() && !load(conn, chunk).await.map_err(failed)? {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(Unwritten::NotLoaded);
@@ -161,10 +182,11 @@ impl Writer {
                 limited(conn.query_drop(shared.downstream.set_mode(false))).await.map_err(failed)?;
             }
         }
+        let took = rows.elapsed();
         let mark = tables.write_chunks(chunk.job.number, [&chunk.mark]);
         limited(conn.query_drop(mark)).await.map_err(failed)?;
         limited(conn.query_drop("COMMIT")).await.map_err(failed)?;
-        Ok(())
+        Ok(Some(took))
     }
 }
 

@@ -71,6 +71,8 @@ pub struct SupervisorOptions {
     pub limits: RelayLimits,
     /// How long a pause waits for the end of a large transaction.
     pub drain_limit: Duration,
+    /// Percent of the time that a copy works at least while others use its source.
+    pub copy_yield_floor: u32,
     /// Whether a master gives sources and tasks.
     pub joined: bool,
 }

@@ -205,7 +205,7 @@ impl StoredRecipe {
         self.source.reach_back_to(&at).await
     }
 
-    fn copy_plan(&self, subtask: &SubtaskConfig) -> CopyPlan {
+    fn copy_plan(&self, subtask: &SubtaskConfig, yield_floor: u32) -> CopyPlan {
         let copy = &subtask.copy;
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let me = Weak::clone(&self.me);
@@ -225,6 +225,7 @@ impl StoredRecipe {
                 chunk_bytes: copy.chunk_bytes.map(bytes),
                 condition: copy.condition.clone(),
                 views: copy.views,
+                yield_floor,
             },
             begun: Arc::new(move |at| {
                 let me = Weak::clone(&me);
@@ -269,7 +270,7 @@ impl Recipe for StoredRecipe {
             moves: supervisor.inner.options.joined,
             exceptions: Arc::new(self.exceptions().await?),
             declared: self.declared.clone(),
-            copy: self.copy_plan(&subtask),
+            copy: self.copy_plan(&subtask, supervisor.inner.options.copy_yield_floor),
             orders: Vec::new(),
             paces: self.paces.clone(),
         })

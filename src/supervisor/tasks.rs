@@ -26,6 +26,8 @@ use crate::task::{
 
 /// How long a command waits for the stage that it asks for, beyond the drain limit.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Tables that are made before a start counts as one, where there are that many.
+const MADE: u64 = 500;
 /// A pipeline that has not moved for this long when it is paused waits for a downstream that does not answer.
 const STALL: Duration = Duration::from_millis(700);
 
@@ -207,7 +209,9 @@ impl Supervisor {
         let settled = |status: &TaskStatus| {
             // A table that is read again may take hours, and is work too.
             let reads = status.again.iter().any(|table| table.reading.is_some());
-            let at_work = status.activity == "applying" || status.unit == Unit::Load || reads;
+            // So are thousands of tables that are made, where it is certain that some can be.
+            let makes = status.copy.as_ref().is_some_and(|copy| copy.made.0 >= MADE);
+            let at_work = status.activity == "applying" || status.unit == Unit::Load || reads || makes;
             (status.stage == Stage::Running && at_work)
                 || status.stage == Stage::Finished
                 || !status.failures.is_empty()

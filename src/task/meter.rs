@@ -189,7 +189,7 @@ impl Meter {
         if let Doing::Copying(copy) = &progress.doing
             && copy.phase != CopyPhase::Prepare
         {
-            let work = work(copy.rows_written, copy.tables_done);
+            let work = work(copy.rows_written, copy.bytes_written, copy.tables_done);
             let now = Copied { rows: copy.rows_written, bytes: copy.bytes_written, work };
             // What was there before a restart was not written now.
             self.copied.get_or_insert([now; 2])[0] = now;

@@ -111,6 +111,7 @@ fn copied(copy: &CopyProgress) -> CopyStatus {
         bytes: copy.bytes_estimated,
         bytes_read: copy.bytes_read,
         bytes_written: copy.bytes_written,
+        made: copy.made,
         at_work: copy.at_work.iter().map(named).collect(),
         ..CopyStatus::default()
     }

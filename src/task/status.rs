@@ -82,6 +82,9 @@ pub struct CopyStatus {
     pub bytes_read: u64,
     /// Bytes of rows committed downstream.
     pub bytes_written: u64,
+    /// Tables made downstream, and those that are to be made, before rows are copied.
+    #[serde(skip)]
+    pub made: (u64, u64),
     /// Tables at work: name, rows written, rows estimated.
     #[serde(skip)]
     pub at_work: Vec<(String, u64, u64)>,
@@ -99,15 +102,19 @@ pub struct CopyStatus {
 /// What a table costs beside its rows, in rows: of many small tables that is most.
 const TABLE: u64 = 200;
 
-/// Rows, and what their tables cost besides.
-pub(super) fn work(rows: u64, tables: u64) -> u64 {
-    rows.saturating_add(TABLE.saturating_mul(tables))
+/// Bytes that cost as much as a row does besides.
+const ROW: u64 = 250;
+
+/// Rows with their bytes, and what their tables cost besides.
+pub(super) fn work(rows: u64, bytes: u64, tables: u64) -> u64 {
+    rows.saturating_add(bytes / ROW).saturating_add(TABLE.saturating_mul(tables))
 }
 
 impl CopyStatus {
     /// How much work is done, and all of it, as far as that is known: what time left is estimated by.
     pub(super) fn work(&self) -> (u64, u64) {
-        (work(self.rows_written, self.tables_done), work(self.rows.max(self.rows_written), self.tables))
+        let all = work(self.rows.max(self.rows_written), self.bytes.max(self.bytes_written), self.tables);
+        (work(self.rows_written, self.bytes_written, self.tables_done), all)
     }
 
     /// How much of it is done, from 0 to 1. What the source estimates may be wrong either way: only a finished copy is 1.

@@ -58,6 +58,7 @@ mod schema;
 mod selftest;
 mod snapshot;
 mod snapshot_copy;
+mod snapshot_yield;
 mod start;
 mod tls;
 mod torture;

@@ -179,7 +179,7 @@ fn a_copy_that_failed_is_a_load_unit() {
 
 #[test]
 fn a_copy_says_how_far_it_is() {
-    // A table counts for some rows besides its own.
+    // A table counts for some rows besides its own, and bytes do.
     let copy = CopyStatus {
         tables: 4,
         tables_done: 1,
@@ -196,11 +196,11 @@ fn a_copy_says_how_far_it_is() {
         response.sub_task_status.remove(0)
     };
     let pb::sub_task_status::Status::Load(load) = status(&copy, Unit::Load).status.unwrap() else { panic!() };
-    assert_eq!((&*load.progress, load.finished_bytes, load.total_bytes, load.bps), ("17.94 %", 1500, 10_000, 100));
+    assert_eq!((&*load.progress, load.finished_bytes, load.total_bytes, load.bps), ("17.88 %", 1500, 10_000, 100));
     // More rows than were estimated do not make it done; nothing but its tables does.
     let more = CopyStatus { rows_written: 1001, ..copy.clone() };
     let pb::sub_task_status::Status::Load(load) = status(&more, Unit::Load).status.unwrap() else { panic!() };
-    assert_eq!(load.progress, "66.69 %");
+    assert_eq!(load.progress, "65.56 %");
     let done = CopyStatus { tables_done: 4, ..copy.clone() };
     let pb::sub_task_status::Status::Load(load) = status(&done, Unit::Load).status.unwrap() else { panic!() };
     assert_eq!((&*load.progress, load.total_bytes), ("100.00 %", 1500));
@@ -208,6 +208,10 @@ fn a_copy_says_how_far_it_is() {
     assert_eq!(prepared.unit(), pb::UnitType::Dump);
     let pb::sub_task_status::Status::Dump(dump) = prepared.status.unwrap() else { panic!() };
     assert_eq!((dump.total_tables, dump.estimate_total_rows, &*dump.progress), (4, 1000.0, "0.00 %"));
+    // Tables that are made are progress.
+    let making = CopyStatus { made: (3, 8), ..copy };
+    let pb::sub_task_status::Status::Dump(dump) = status(&making, Unit::Dump).status.unwrap() else { panic!() };
+    assert_eq!((dump.total_tables, dump.completed_tables, &*dump.progress), (8, 3.0, "37.50 %"));
 }
 
 #[test]

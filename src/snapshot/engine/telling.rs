@@ -1,0 +1,92 @@
+//! How far the copy is, for whoever looks.
+
+use std::sync::atomic::Ordering;
+
+use super::super::crew::Crew;
+use super::super::gate::Width;
+use super::super::spec::{Phase, TableProgress};
+use super::super::state::TableEnd;
+use super::{Engine, ROW};
+
+/// What it does, for whoever looks.
+const COPYING: &str = "copying rows";
+
+impl Engine {
+    pub(super) fn begin(&mut self) {
+        let total = self.open.len() + self.closed.len();
+        self.progress.send_modify(|progress| {
+            progress.phase = Phase::Copy;
+            progress.activity = COPYING.to_owned();
+            progress.tables_total = total as u64;
+            progress.chunks_written = 0;
+        });
+        let (rows, bytes) = self.written();
+        self.crew = Crew::new(self.shared.spec.options.writers, rows * ROW + bytes);
+        // What was written before counts as read.
+        self.shared.read_rows.store(rows, Ordering::Relaxed);
+        self.shared.read_bytes.store(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
+    pub(super) fn written(&self) -> (u64, u64) {
+        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
+            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
+            TableEnd::Open | TableEnd::Stale { .. } => (0, 0),
+        });
+        let open = self.open.values().map(|open| (open.rows, open.bytes));
+        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
+    }
+
+    /// Rows and bytes of all tables: what is written of those that ended, and of the others what the source estimates, as
+    /// long as that is not passed.
+    fn estimated(&self) -> (u64, u64) {
+        let ended = self.closed.iter().chain(&self.closing).map(|closed| match &closed.state.end {
+            TableEnd::Done { rows, bytes, .. } => (*rows, *bytes),
+            TableEnd::Open | TableEnd::Stale { .. } => (closed.state.rows, closed.state.bytes),
+        });
+        let open = self
+            .open
+            .values()
+            .map(|open| (open.job.rows_estimated.max(open.rows), open.job.bytes_estimated.max(open.bytes)));
+        ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
+    }
+
+    /// What it does, and to whom it yields.
+    fn activity(&self) -> String {
+        let (Width::Narrow(level), others) = (self.shared.gate.width(), self.shared.others.rate()) else {
+            return COPYING.to_owned();
+        };
+        if others == 0 {
+            return COPYING.to_owned();
+        }
+        let how = if level < 1.0 {
+            format!("one chunk at a time, {:.0}% of the time", level * 100.0)
+        } else {
+            format!("{level:.0} chunks at a time")
+        };
+        format!("{COPYING}, yielding to others on the source ({others} statements/s): {how}")
+    }
+
+    pub(super) fn tell(&self) {
+        let (rows, bytes) = self.written();
+        let estimated = self.estimated();
+        let at_work = self.open.values().filter(|open| open.begun || open.rows > 0).map(|open| TableProgress {
+            table: open.job.plan.source.clone(),
+            rows: open.rows,
+            estimate: open.job.rows_estimated.max(open.rows),
+        });
+        let mut at_work: Vec<TableProgress> = at_work.collect();
+        at_work.sort_by(|a, b| a.table.cmp(&b.table));
+        let done = (self.closed.len() + self.closing.len()) as u64;
+        let activity = self.activity();
+        self.progress.send_modify(|progress| {
+            progress.activity = activity;
+            progress.tables_done = done;
+            (progress.rows_estimated, progress.bytes_estimated) = estimated;
+            (progress.rows_written, progress.bytes_written) = (rows, bytes);
+            progress.rows_read = self.shared.read_rows.load(Ordering::Relaxed);
+            progress.bytes_read = self.shared.read_bytes.load(Ordering::Relaxed);
+            progress.at_work = at_work;
+        });
+    }
+}
