@@ -22,26 +22,3 @@ pub(super) fn let_go(mut row: Row) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of the memory that this process has in its memory: the part that is there, in kB.
-    fn resident() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    #[test]
-    fn what_is_let_go_is_gone() {
-        let before = resident();
-        for _ in 0..20 {
-            let mut block: Vec<u8> = Vec::with_capacity(SIZE);
-            block.resize(16 << 20, 7);
-            assert!(resident() > before + (12 << 10));
-        }
-        assert!(resident() < before + (12 << 10), "{} kB, before {before}", resident());
-    }
-}

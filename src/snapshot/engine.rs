@@ -38,7 +38,7 @@ use crate::runtime::{Owned, spawn};
 /// How often progress is told, and what is due is stored.
 const TICK: Duration = Duration::from_millis(100);
 /// How long writers may finish what they are at when the copy is to stop; then their connections are dropped.
-const GRACE: Duration = Duration::from_millis(120);
+const GRACE: Duration = Duration::from_millis(90);
 /// Tables that ended are stored together, this many at most.
 const BATCH: usize = 100;
 /// Marks of a table beyond which those that touch are joined.

@@ -282,6 +282,18 @@ mod tests {
         assert!(slices(&Bytes::new()).is_empty());
     }
 
+    #[test]
+    fn a_large_row_gets_room_that_is_unmapped_at_its_end() {
+        let plan = plan(vec![column("a", "longblob", None)]);
+        let room = |bytes: usize| {
+            let (mut lines, value) = (Lines::default(), vec![b'x'; bytes]);
+            lines.add(&plan, bytes, |_| Some(&value[..]));
+            lines.current.capacity()
+        };
+        assert!(room(apart::LARGE) >= apart::SIZE && room(apart::LARGE - 1) < 2 * apart::LARGE);
+        assert!(apart::SIZE > 32 << 20 && room(100) == BLOCK);
+    }
+
     proptest! {
         /// Lines have as many ends as rows, and give back what was put in, whatever it was.
         #[test]

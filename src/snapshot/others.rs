@@ -20,7 +20,9 @@ use super::source::Source;
 
 /// Statements of others a second from which on they count, and how many looks without them until they do not.
 const MANY: f64 = 20.0;
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 2;
+/// The first look is a short one, and the agent itself begins to receive just then: so many statements say something.
+const AT_FIRST: u64 = 50;
 /// Between the first two looks, and between all others.
 const FIRST: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
@@ -114,8 +116,7 @@ impl Watch {
         let mut seen = self.statements(conn).await?;
         tokio::time::sleep(FIRST).await;
         loop {
-            let rate = self.rate(conn, &mut seen).await?;
-            if rate >= MANY {
+            if self.are_there(conn, &mut seen).await? {
                 self.yield_to_others(conn, &mut seen).await?;
             } else {
                 self.gate.set(Width::Wide);
@@ -139,7 +140,7 @@ impl Watch {
                 window = Instant::now();
             }
             if seen.at.elapsed() >= LOOK {
-                alone = if self.rate(conn, seen).await? < MANY { alone + 1 } else { 0 };
+                alone = if self.are_there(conn, seen).await? { 0 } else { alone + 1 };
             }
             tokio::time::sleep(PROBE).await;
         }
@@ -156,14 +157,15 @@ impl Watch {
         Ok((took, if rest { Beside::Rest } else { Beside::Work }))
     }
 
-    /// Statements of others a second since the last look.
-    async fn rate(&self, conn: &mut Conn, seen: &mut Seen) -> Result<f64, mysql_async::Error> {
+    /// Whether others have used the source since the last look.
+    async fn are_there(&self, conn: &mut Conn, seen: &mut Seen) -> Result<bool, mysql_async::Error> {
         let now = self.statements(conn).await?;
         let others = now.all.saturating_sub(seen.all).saturating_sub(now.ours - seen.ours);
-        let rate = others as f64 / (now.at - seen.at).as_secs_f64().max(0.001);
+        let time = now.at - seen.at;
+        let rate = others as f64 / time.as_secs_f64().max(0.001);
         *seen = now;
         self.others.rate.store(rate as u64, Ordering::Relaxed);
-        Ok(rate)
+        Ok(rate >= MANY && (others >= AT_FIRST || time >= LOOK))
     }
 
     async fn statements(&self, conn: &mut Conn) -> Result<Seen, mysql_async::Error> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::copy_agent::{TASK, task, wait_equal, wait_written};
-use super::snapshot::{ROWS, SCHEMA, TABLES, clear};
+use super::snapshot::{ROWS, SCHEMA, TABLES, clear, filled_source};
 use crate::bed::target;
 use crate::outcome::{Goal, Measure, Row, Series};
 use crate::rig::Rig;
@@ -38,12 +38,13 @@ const NO_DISK: [&str; 6] = [
 ];
 
 /// Both ways of writing.
-pub async fn run(source: &Server, from: &mut Db) -> Vec<Row> {
+pub async fn run() -> Vec<Row> {
+    let (source, mut from) = filled_source().await;
     let target = target(Kind::MariaDb, &NO_DISK).await;
     let mut rows = Vec::new();
     for (name, rate) in [("snapshot, writers' p99", Some(RATE)), ("snapshot, writers at full speed, p99", None)] {
         clear(&mut target.root().await).await;
-        rows.push(measure(source, &target, from, name, rate).await);
+        rows.push(measure(&source, &target, &mut from, name, rate).await);
     }
     rows
 }

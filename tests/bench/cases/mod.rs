@@ -40,6 +40,7 @@ pub const CASES: &[Case] = &[
     Case { name: "decode-bulk", run: |bed| Box::pin(decode::bulk(bed)) },
     Case { name: "apply", run: |bed| Box::pin(apply::run(bed)) },
     Case { name: "snapshot", run: |bed| Box::pin(snapshot::run(bed)) },
+    Case { name: "copy-writers", run: |_| Box::pin(copy_writers::run()) },
     Case { name: "steady", run: |bed| Box::pin(steady::run(bed)) },
     Case { name: "pause-resume", run: |bed| Box::pin(park::run(bed)) },
     Case { name: "query-status", run: |bed| Box::pin(status::run(bed)) },

@@ -15,7 +15,7 @@ use dm_agent::snapshot::{CopyOptions, CopyOutcome, CopyProgress, CopySpec, copy}
 use dm_agent::transform::{BlockAllowRules, Rules, Transform};
 use tokio::sync::watch;
 
-use super::{copy_agent, copy_writers};
+use super::copy_agent;
 use crate::bed::{Bed, source};
 use crate::meter::own_cpu;
 use crate::outcome::{Goal, Measure, Row};
@@ -38,15 +38,21 @@ const LIMIT: Duration = Duration::from_secs(600);
 const LARGE_ROWS: u32 = 16;
 const LARGE_MB: u32 = 16;
 
-/// Both references, and what a whole agent's copy takes.
-pub async fn run(bed: &mut Bed) -> Vec<Row> {
-    let maria = bed.maria().await;
+/// A source with all tables, and a connection to it.
+pub async fn filled_source() -> (Server, Db) {
     let source = source(Kind::MariaDb).await;
     let mut from = source.root().await;
     from.run(&format!("CREATE DATABASE {SCHEMA}")).await;
     from.run("SET GLOBAL sync_binlog = 0").await;
     from.run("SET GLOBAL innodb_flush_log_at_trx_commit = 2").await;
     Sysbench { port: source.port, schema: SCHEMA.to_owned(), tables: TABLES, rows: ROWS }.prepare();
+    (source, from)
+}
+
+/// Both references, and what a whole agent's copy takes.
+pub async fn run(bed: &mut Bed) -> Vec<Row> {
+    let maria = bed.maria().await;
+    let (source, mut from) = filled_source().await;
     let mut to = maria.root().await;
     let rows = f64::from(TABLES * ROWS);
     let mut dump = line("snapshot, mysqldump", "mysqldump | mysql", 2.0);
@@ -69,11 +75,10 @@ pub async fn run(bed: &mut Bed) -> Vec<Row> {
         }
     }
     let by_agent = copy_agent::run(&source, &mut from).await;
-    let writers = copy_writers::run(&source, &mut from).await;
     let memory = memory(&source, maria, &mut from).await;
     check_large(&mut from, &mut to).await;
     clear(&mut to).await;
-    [vec![dump, loader], by_agent, writers, vec![memory]].concat()
+    [vec![dump, loader], by_agent, vec![memory]].concat()
 }
 
 /// Rows of many megabytes.
