@@ -154,13 +154,13 @@ impl Decoder {
             out.push(Decoded::Restart);
             before = Some(self.tracker.location().clone());
         }
-        if let Some(before) = &before
-            && (tracked.in_transaction || tracked.ends_transaction)
+        if (tracked.in_transaction || tracked.ends_transaction)
+            && let Some(start) = before.take()
         {
             self.inside.reset();
             // One that ends with its first event had no GTID event before it.
             let gtid = self.tracker.open().and_then(|open| open.gtid.clone());
-            out.push(Decoded::Begin { gtid, start: before.clone(), timestamp: header.timestamp });
+            out.push(Decoded::Begin { gtid, start, timestamp: header.timestamp });
         }
         if header.kind == kind::TRANSACTION_PAYLOAD {
             let payload = Payload::open(&event.slice(inner), self.span.clone(), header.timestamp)?;

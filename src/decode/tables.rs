@@ -18,6 +18,9 @@ const CACHED_LAYOUTS: usize = 4096;
 /// Bytes before the part of a table map that describes the table: its id and flags.
 const ID_AND_FLAGS: usize = 8;
 
+/// Tables known from one statement to the next without a look into a map.
+const RECENT: usize = 8;
+
 /// A table of the open statement.
 #[derive(Debug, Clone)]
 pub(super) struct OpenTable {
@@ -26,8 +29,17 @@ pub(super) struct OpenTable {
     pub(super) wanted: bool,
 }
 
-/// What a table map said.
+/// A table of this or a former statement, under the id that it had there.
 #[derive(Debug)]
+struct Recent {
+    id: u64,
+    /// It is one of the open statement's: elsewhere the id means nothing.
+    open: bool,
+    said: Described,
+}
+
+/// What a table map said.
+#[derive(Debug, Clone)]
 struct Described {
     description: Arc<[u8]>,
     table: OpenTable,
@@ -37,7 +49,7 @@ struct Described {
 pub(super) struct Tables {
     flavor: Flavor,
     /// A statement has few tables: a list is quicker than a map.
-    open: Vec<(u64, OpenTable)>,
+    recent: Vec<Recent>,
     /// The last description under each id.
     ids: HashMap<u64, Described>,
     layouts: HashMap<Arc<[u8]>, OpenTable>,
@@ -45,7 +57,7 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new(flavor: Flavor) -> Self {
-        Tables { flavor, open: Vec::new(), ids: HashMap::new(), layouts: HashMap::new() }
+        Tables { flavor, recent: Vec::new(), ids: HashMap::new(), layouts: HashMap::new() }
     }
 
     /// Takes the body of a TABLE_MAP event in.
@@ -54,14 +66,28 @@ impl Tables {
             return Err(span.malformed("TABLE_MAP", "it is cut short"));
         };
         let id = table_id(head);
-        let table = match self.ids.get(&id) {
-            Some(known) if *known.description == *description => known.table.clone(),
+        let recent = self.recent.iter().position(|recent| recent.id == id);
+        if let Some(at) = recent
+            && *self.recent[at].said.description == *description
+        {
+            self.recent[at].open = true;
+            return Ok(());
+        }
+        let said = match self.ids.get(&id) {
+            Some(known) if *known.description == *description => known.clone(),
             _ => self.other(id, body, description, filter, span)?,
         };
-        match self.open.iter_mut().find(|(other, _)| *other == id) {
-            Some((_, known)) => *known = table,
-            None => self.open.push((id, table)),
+        let now = Recent { id, open: true, said };
+        if let Some(at) = recent {
+            self.recent[at] = now;
+            return Ok(());
         }
+        if self.recent.len() >= RECENT
+            && let Some(oldest) = self.recent.iter().position(|recent| !recent.open)
+        {
+            self.recent.remove(oldest);
+        }
+        self.recent.push(now);
         Ok(())
     }
 
@@ -73,7 +99,7 @@ impl Tables {
         description: &[u8],
         filter: &dyn TableFilter,
         span: &EventSpan,
-    ) -> Result<OpenTable, DecodeError> {
+    ) -> Result<Described, DecodeError> {
         let (description, table) = match self.layouts.get_key_value(description) {
             Some((description, table)) => (Arc::clone(description), table.clone()),
             None => self.parse(body, description, filter, span)?,
@@ -81,8 +107,9 @@ impl Tables {
         if self.ids.len() >= CACHED_LAYOUTS {
             self.ids.clear();
         }
-        self.ids.insert(id, Described { description, table: table.clone() });
-        Ok(table)
+        let said = Described { description, table };
+        self.ids.insert(id, said.clone());
+        Ok(said)
     }
 
     fn parse(
@@ -107,12 +134,13 @@ impl Tables {
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&OpenTable> {
-        self.open.iter().find(|(other, _)| *other == id).map(|(_, table)| table)
+        self.recent.iter().find(|recent| recent.open && recent.id == id).map(|recent| &recent.said.table)
     }
 
     /// The statement is over: its ids mean nothing any more.
     pub(super) fn end_statement(&mut self) {
-        self.open.clear();
+        self.recent.truncate(RECENT);
+        self.recent.iter_mut().for_each(|recent| recent.open = false);
     }
 }
 
