@@ -1,9 +1,11 @@
 //! How large groups are and how many connections share one: learned from how long the downstream takes.
 //!
 //! A pure value. Rows a group follow the time wanted; connections follow the rate seen: a downstream that answers late
-//! gains by many, one that is short of cores loses by them. Every now and then a neighbouring number is tried for a few
-//! groups, so that what was learned does not stay when it is true no more.
+//! gains by many, one that is short of cores loses by them. A neighbouring number is tried for a few groups: soon at first and
+//! after each change of mind, then more seldom, since a trial costs; but now and then, so that what was learned does not stay
+//! when it is true no more.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +16,13 @@ const GROUP_ROWS: (u64, u64) = (256, 20_000);
 /// Row changes that are worth a connection more, and bytes that count as one of them.
 const SHARE_ROWS: u64 = 128;
 const ROW_BYTES: u64 = 512;
-/// Groups between two trials of another number, and groups of a trial.
-const SETTLED: u32 = 20;
-const TRIAL: u32 = 3;
+/// Groups between two trials of another number, at least and at most.
+const BETWEEN: (u32, u32) = (16, 64);
+/// Groups of a trial. What counts is the one in the middle, of these and of as many before: a downstream that stands still
+/// for a moment, as servers do now and then while they write pages out, says nothing about numbers.
+const TRIAL: usize = 5;
 /// How much better another number must be.
-const BETTER: f64 = 1.05;
-/// Weight of the newest rate.
-const NEWEST: f64 = 0.3;
+const BETTER: f64 = 1.1;
 
 /// The size of a group to form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +52,42 @@ impl Paces {
     }
 }
 
+/// The rates of the last few groups.
+#[derive(Debug, Clone, Default)]
+struct Rates(VecDeque<f64>);
+
+impl Rates {
+    fn add(&mut self, rate: f64) {
+        if self.0.len() >= TRIAL {
+            self.0.pop_front();
+        }
+        self.0.push_back(rate);
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= TRIAL
+    }
+
+    fn median(&self) -> Option<f64> {
+        let mut sorted: Vec<f64> = self.0.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
+    }
+}
+
 /// Learns the size.
 #[derive(Debug, Clone)]
 pub struct Pace {
     rows: u64,
-    /// Numbers of shares in ascending order, with the rate seen, in rows a second.
-    levels: Vec<(usize, Option<f64>)>,
+    /// Numbers of shares in ascending order, with the rates of the last groups, in rows a second.
+    levels: Vec<(usize, Rates)>,
     /// The best one so far.
     settled: usize,
-    /// Groups since the last trial ended, or in the present one.
+    /// Groups since the last trial ended, or began.
     groups: u32,
     trial: Option<usize>,
+    /// Groups until the next one.
+    between: u32,
     /// Where the next trial goes.
     upwards: bool,
 }
@@ -69,13 +96,10 @@ impl Pace {
     /// For at most this many shares; begins in the middle.
     pub fn new(most: usize) -> Self {
         let most = most.max(1);
-        let mut levels: Vec<(usize, Option<f64>)> = std::iter::successors(Some(1), |shares| Some(shares * 2))
-            .take_while(|&n| n < most)
-            .map(|n| (n, None))
-            .collect();
-        levels.push((most, None));
+        let below = std::iter::successors(Some(1), |shares| Some(shares * 2)).take_while(|&n| n < most);
+        let levels: Vec<(usize, Rates)> = below.chain([most]).map(|n| (n, Rates::default())).collect();
         let settled = levels.iter().rposition(|(shares, _)| *shares <= 4).unwrap_or_default();
-        Pace { rows: 4_000, levels, settled, groups: 0, trial: None, upwards: true }
+        Pace { rows: 4_000, levels, settled, groups: 0, trial: None, between: BETWEEN.0, upwards: true }
     }
 
     /// Row changes of the next group, about.
@@ -116,20 +140,19 @@ impl Pace {
     }
 
     fn learn(&mut self, rate: f64) {
-        let (_, known) = &mut self.levels[self.trial.unwrap_or(self.settled)];
-        *known = Some(known.map_or(rate, |known| known + NEWEST * (rate - known)));
+        self.levels[self.trial.unwrap_or(self.settled)].1.add(rate);
         self.groups += 1;
         match self.trial {
-            Some(trial) if self.groups >= TRIAL => {
-                let (new, old) = (self.levels[trial].1, self.levels[self.settled].1);
+            Some(trial) if self.levels[trial].1.is_full() => {
+                let [new, old] = [trial, self.settled].map(|level| self.levels[level].1.median());
                 if new > old.map(|old| old * BETTER) {
-                    self.settled = trial;
+                    (self.settled, self.between) = (trial, BETWEEN.0);
                 } else {
-                    self.upwards = !self.upwards;
+                    (self.upwards, self.between) = (!self.upwards, (2 * self.between).min(BETWEEN.1));
                 }
                 (self.trial, self.groups) = (None, 0);
             }
-            None if self.groups >= SETTLED => self.begin_trial(),
+            None if self.groups >= self.between => self.begin_trial(),
             _ => {}
         }
     }
@@ -142,7 +165,7 @@ impl Pace {
         let next = neighbour(self.upwards).or_else(|| neighbour(!self.upwards));
         if let Some(next) = next {
             // What was seen long ago counts no more.
-            self.levels[next].1 = None;
+            self.levels[next].1 = Rates::default();
         }
         (self.trial, self.groups) = (next, 0);
     }
@@ -162,6 +185,27 @@ mod tests {
             pace.done(size, size.rows, Duration::from_secs_f64(took));
         }
         (pace.levels[pace.settled].0, pace.rows)
+    }
+
+    #[test]
+    fn learns_within_the_first_groups() {
+        let mut pace = Pace::new(16);
+        for _ in 0..45 {
+            let size = pace.size(u64::MAX, 0);
+            pace.done(size, size.rows, Duration::from_secs_f64(size.rows as f64 * 0.001 / size.shares as f64));
+        }
+        assert_eq!(pace.levels[pace.settled].0, 16);
+    }
+
+    #[test]
+    fn a_server_that_stands_still_now_and_then_changes_no_mind() {
+        let mut pace = Pace::new(16);
+        for group in 0..500 {
+            let size = pace.size(u64::MAX, 0);
+            let stands_still = if group % 3 == 0 { 0.2 } else { 0.0 };
+            pace.done(size, size.rows, Duration::from_secs_f64(size.rows as f64 * 0.000_01 + stands_still));
+            assert_eq!(pace.levels[pace.settled].0, 4);
+        }
     }
 
     #[test]
