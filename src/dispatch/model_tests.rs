@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::testing::{COLUMNS, Cells, cells, change, table};
+use super::testing::{COLUMNS, Cells, cells, change, hashed_table, table};
 use super::{Change, GroupBuilder, LaneSkip, SafeMode, Share, Step};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
 use crate::row::{ChangeKind, RowImage};
@@ -28,8 +28,10 @@ type Row = [Option<i32>; COLUMNS];
 /// What keys all tables of a run have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keys {
-    /// Lanes by key.
+    /// Lanes by runs of neighbouring keys.
     Primary,
+    /// Lanes by a key's hash.
+    Hashed,
     /// One lane a table.
     PrimaryAndUnique,
     /// Lanes by half of the key.
@@ -41,7 +43,7 @@ enum Keys {
 impl Keys {
     fn list(self) -> &'static [(&'static str, &'static [usize])] {
         match self {
-            Keys::Primary => &[("PRIMARY", &[0])],
+            Keys::Primary | Keys::Hashed => &[("PRIMARY", &[0])],
             Keys::PrimaryAndUnique => &[("PRIMARY", &[0]), ("u", &[1])],
             Keys::Composite => &[("PRIMARY", &[0, 2])],
             Keys::None => &[],
@@ -180,7 +182,8 @@ struct Writer {
 impl Writer {
     /// Two source tables that share a target, and one by itself.
     fn new(keys: Keys, images: Images) -> Self {
-        let tables = [("a", "t"), ("b", "t"), ("c", "o")].map(|(from, to)| table(from, to, keys.list()));
+        let made = if keys == Keys::Hashed { hashed_table } else { table };
+        let tables = [("a", "t"), ("b", "t"), ("c", "o")].map(|(from, to)| made(from, to, keys.list()));
         Writer {
             server: Server::new(keys),
             images,
@@ -428,7 +431,8 @@ fn crash_and_replay(keys: Keys, history: &History, lanes: usize, one_sequence: b
 }
 
 fn keys() -> impl Strategy<Value = Keys> {
-    prop_oneof![Just(Keys::Primary), Just(Keys::PrimaryAndUnique), Just(Keys::Composite), Just(Keys::None)]
+    use Keys::{Composite, Hashed, Primary, PrimaryAndUnique};
+    prop_oneof![Just(Primary), Just(Hashed), Just(PrimaryAndUnique), Just(Composite), Just(Keys::None)]
 }
 
 fn images() -> impl Strategy<Value = Images> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Change, ChangeEvent};
 use crate::model::{BinlogFile, EventSpan, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::row::{ChangeKind, Column, ColumnKind, EventRows, Present, RowImage, RowPlaces, TableLayout, Value};
-use crate::schema::{BoundTable, ColumnStructure, Dialect, KeyStructure, TableStructure, bind};
+use crate::schema::{BoundTable, ColumnStructure, Dialect, KeyStructure, LaneRule, TableStructure, bind};
 
 /// Columns of each table.
 pub(crate) const COLUMNS: usize = 3;
@@ -13,7 +13,8 @@ pub(crate) const COLUMNS: usize = 3;
 /// A row, or what an image holds of it: `None` for a column that is not there, `Some(None)` for NULL.
 pub(crate) type Cells = [Option<Option<i32>>; COLUMNS];
 
-/// `s.<source>` bound to `d.<target>` with unique keys over these columns.
+/// `s.<source>` bound to `d.<target>` with unique keys over these columns. Where lanes are found by runs, these have two
+/// rows, so that a few keys are enough for all lanes.
 pub(crate) fn table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Arc<BoundTable> {
     let nullable = [false, true, false];
     let column = |&nullable: &bool| Column { kind: ColumnKind::Int, nullable, unsigned: None, collation: None };
@@ -41,7 +42,21 @@ pub(crate) fn table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Ar
     let structure =
         TableStructure { columns: columns.collect(), unique_keys: unique_keys.collect(), loose_engine: None };
     let target = TargetTable(TableName::new("d", target));
-    Arc::new(bind(&layout, &target, &structure, Dialect::MySql).expect("bind"))
+    let mut bound = bind(&layout, &target, &structure, Dialect::MySql).expect("bind");
+    if let LaneRule::Runs { bits, .. } = &mut bound.lane_rule {
+        *bits = 1;
+    }
+    Arc::new(bound)
+}
+
+/// The same with lanes found by hash.
+pub(crate) fn hashed_table(source: &str, target: &str, keys: &[(&str, &[usize])]) -> Arc<BoundTable> {
+    let mut bound = Arc::into_inner(table(source, target, keys)).expect("just made");
+    if let LaneRule::Runs { column, mut hashed, .. } = bound.lane_rule {
+        hashed.push(column);
+        bound.lane_rule = LaneRule::Spread(hashed);
+    }
+    Arc::new(bound)
 }
 
 /// The bytes of an image of these cells; one that holds all columns says so as the decoder does.

@@ -113,7 +113,7 @@ impl TableMappings {
         match self.in_use.get(&table.target) {
             Some(known) if *known == rule => Ok(None),
             Some(known) => {
-                tracing::info!(table = %table.target, "keys have changed downstream, in use when all lanes stand at one place");
+                tracing::info!(table = %table.target, "dealt out as before until all lanes stand at one place");
                 self.outdated.set();
                 table.follow(known).map(|()| None).map_err(|error| {
                     let text = format!("table {} was changed downstream while lanes are apart: {error}", table.target);
@@ -138,7 +138,7 @@ impl TableMappings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::testing::table;
+    use crate::dispatch::testing::{hashed_table, table};
     use crate::transform::{FilterAction, testing};
 
     #[test]
@@ -181,6 +181,15 @@ mod tests {
         assert_eq!(after_a_crash.settle(&mut now).unwrap(), None);
         assert!(outdated.is_set());
         assert_eq!((now.identity.clone(), now.lane_rule.clone()), (bound(keyed).identity, bound(keyed).lane_rule));
+        // A version that found lanes by hash left them apart.
+        let by_hash = Arc::into_inner(hashed_table("t", "t", keyed)).expect("just made");
+        let stored = serde_json::to_string(&by_hash.rule()).unwrap();
+        let outdated = Outdated::default();
+        let mut after_a_crash = TableMappings::new(&[(by_hash.target.clone(), stored)], outdated.clone()).unwrap();
+        let mut now = bound(keyed);
+        assert_ne!(now.lane_rule, by_hash.lane_rule);
+        assert_eq!((after_a_crash.settle(&mut now).unwrap(), outdated.is_set()), (None, true));
+        assert_eq!(now.lane_rule, by_hash.lane_rule);
         after_a_crash.forget();
         assert!(after_a_crash.settle(&mut bound(keyless)).unwrap().is_some());
     }

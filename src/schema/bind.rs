@@ -14,6 +14,10 @@ use super::structure::{ColumnStructure, Dialect, TableStructure};
 use crate::model::{SourceTable, TargetTable};
 use crate::row::{Column, ColumnKind, TableLayout};
 
+/// How many of the lowest bits of a whole number in a key do not count for the lane: rows of 256 neighbouring keys fill a few
+/// pages of the table, which only one lane writes to then. Stored with the mapping, so it may be changed.
+const RUN_BITS: u32 = 8;
+
 /// MySQL's name for a primary key that it makes up.
 const GENERATED_KEY: &str = "my_row_id";
 
@@ -105,8 +109,17 @@ pub struct BoundColumn {
 /// How a row's lane is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneRule {
-    /// By these key columns of the row.
+    /// By a hash of these key columns of the row.
     Spread(Vec<usize>),
+    /// In runs of neighbours, one run a lane in turn: lanes that write to the same pages wait for each other.
+    Runs {
+        /// The key's last column, a whole number, whose lowest bits do not count.
+        column: usize,
+        /// How many of them.
+        bits: u32,
+        /// The key columns before it, which are hashed.
+        hashed: Vec<usize>,
+    },
     /// All rows of the table go to one lane: it has no key, another unique key, or a key that compares equal for
     /// different bytes.
     Pinned,
@@ -145,16 +158,29 @@ pub struct BoundTable {
 pub struct TableRule {
     /// Columns that identify a row; `None` where only all values do.
     identity: Option<Vec<String>>,
-    /// Key columns that rows are spread by; `None` where all go to one lane.
-    spread: Option<Vec<String>>,
+    /// What rows are spread by; `None` where all go to one lane.
+    spread: Option<SpreadRule>,
+}
+
+/// A [`LaneRule`] that spreads rows, by names. Each form is stored so that a version which does not know it cannot read it:
+/// it would send rows to other lanes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SpreadRule {
+    Hash(Vec<String>),
+    Runs { column: String, bits: u32, hashed: Vec<String> },
 }
 
 impl BoundTable {
     /// Its rule.
     pub fn rule(&self) -> TableRule {
-        let names = |columns: &Vec<usize>| columns.iter().map(|&column| self.columns[column].quoted.clone()).collect();
+        let name = |column: &usize| self.columns[*column].quoted.clone();
+        let names = |columns: &Vec<usize>| columns.iter().map(name).collect();
         let spread = match &self.lane_rule {
-            LaneRule::Spread(columns) => Some(names(columns)),
+            LaneRule::Spread(columns) => Some(SpreadRule::Hash(names(columns))),
+            LaneRule::Runs { column, bits, hashed } => {
+                Some(SpreadRule::Runs { column: name(column), bits: *bits, hashed: names(hashed) })
+            }
             LaneRule::Pinned => None,
         };
         TableRule { identity: self.identity.as_ref().map(names), spread }
@@ -168,9 +194,14 @@ impl BoundTable {
         };
         let places = |names: &Vec<String>| names.iter().map(place).collect::<Result<Vec<usize>, _>>();
         let identity = rule.identity.as_ref().map(places).transpose()?;
-        let spread = rule.spread.as_ref().map(places).transpose()?;
-        self.identity = identity;
-        self.lane_rule = spread.map_or(LaneRule::Pinned, LaneRule::Spread);
+        let lane_rule = match &rule.spread {
+            Some(SpreadRule::Hash(columns)) => LaneRule::Spread(places(columns)?),
+            Some(SpreadRule::Runs { column, bits, hashed }) => {
+                LaneRule::Runs { column: place(column)?, bits: *bits, hashed: places(hashed)? }
+            }
+            None => LaneRule::Pinned,
+        };
+        (self.identity, self.lane_rule) = (identity, lane_rule);
         Ok(())
     }
 
@@ -226,7 +257,11 @@ pub fn bind_with(
     }
     let lane_rule = match structure.has_prefix_primary_key() {
         true => LaneRule::Pinned,
-        false => lane_rule(&columns, identity.as_deref(), &other_unique),
+        false => {
+            let neighbours = structure.has_small_rows();
+            let whole = |column: &usize| neighbours && structure.columns[places[*column]].is_whole_number();
+            lane_rule(&columns, identity.as_deref(), &other_unique, whole)
+        }
     };
     Ok(BoundTable {
         source: layout.source.clone(),
@@ -273,9 +308,23 @@ fn places(
     Ok((usize::from(made_up)..columns).collect())
 }
 
-fn lane_rule(columns: &[BoundColumn], identity: Option<&[usize]>, other_unique: &[usize]) -> LaneRule {
+/// `counts` says whether neighbouring values of a column are neighbours in the table.
+fn lane_rule(
+    columns: &[BoundColumn],
+    identity: Option<&[usize]>,
+    other_unique: &[usize],
+    counts: impl Fn(&usize) -> bool,
+) -> LaneRule {
     let Some(identity) = identity.filter(|_| other_unique.is_empty()) else { return LaneRule::Pinned };
-    let safe: Vec<usize> = identity.iter().copied().filter(|&column| columns[column].compares_by_bytes).collect();
+    let safe = |columns_of: &[usize]| -> Vec<usize> {
+        columns_of.iter().copied().filter(|&column| columns[column].compares_by_bytes).collect()
+    };
+    if let Some((column, before)) = identity.split_last()
+        && counts(column)
+    {
+        return LaneRule::Runs { column: *column, bits: RUN_BITS, hashed: safe(before) };
+    }
+    let safe = safe(identity);
     if safe.is_empty() { LaneRule::Pinned } else { LaneRule::Spread(safe) }
 }
 

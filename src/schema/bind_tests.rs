@@ -31,17 +31,30 @@ fn bound(structure: TableStructure, layout: &Arc<TableLayout>) -> Result<BoundTa
 }
 
 #[test]
-fn integer_keys_spread_and_folding_collations_stay_together() {
+fn keys_are_spread_by_runs_or_hash_and_folding_collations_stay_together() {
     let shape = layout(&[ColumnKind::Int, ColumnKind::VarChar { max_bytes: 80 }]);
     let int = || column("a", "int", None);
     let text = || column("b", "varchar", Some("utf8mb4_general_ci"));
     let table = |keys| TableStructure { columns: vec![int(), text()], unique_keys: keys, loose_engine: None };
     let rule = |keys| bound(table(keys), &shape).unwrap().lane_rule;
-    assert_eq!(rule(vec![key("PRIMARY", &[0])]), LaneRule::Spread(vec![0]));
+    let runs = |column, hashed: &[usize]| LaneRule::Runs { column, bits: RUN_BITS, hashed: hashed.to_vec() };
+    assert_eq!(rule(vec![key("PRIMARY", &[0])]), runs(0, &[]));
     assert_eq!(rule(vec![key("PRIMARY", &[1])]), LaneRule::Pinned);
-    assert_eq!(rule(vec![key("PRIMARY", &[1, 0])]), LaneRule::Spread(vec![0]));
+    assert_eq!(rule(vec![key("PRIMARY", &[1, 0])]), runs(0, &[]));
+    // In the key's order: the last one makes neighbours.
+    assert_eq!(rule(vec![key("PRIMARY", &[0, 1])]), LaneRule::Spread(vec![0]));
     assert_eq!(rule(vec![key("PRIMARY", &[0]), key("u", &[1])]), LaneRule::Pinned);
     assert_eq!(rule(vec![]), LaneRule::Pinned);
+    let three = layout(&[ColumnKind::Int, ColumnKind::BigInt, ColumnKind::Blob { length_bytes: 2 }]);
+    let rule = |last, keys| {
+        let columns = vec![int(), column("i", "bigint", None), column("c", last, None)];
+        bound(TableStructure { columns, unique_keys: keys, loose_engine: None }, &three).unwrap().lane_rule
+    };
+    assert_eq!(rule("varbinary", vec![key("PRIMARY", &[0, 1])]), runs(1, &[0]));
+    assert_eq!(rule("varbinary", vec![key("PRIMARY", &[1, 0])]), runs(0, &[1]));
+    assert_eq!(rule("varbinary", vec![key("PRIMARY", &[0, 2])]), LaneRule::Spread(vec![0, 2]));
+    // Few of its rows stand on a page, and few are in a group.
+    assert_eq!(rule("blob", vec![key("PRIMARY", &[0, 1])]), LaneRule::Spread(vec![0, 1]));
 }
 
 #[test]
@@ -62,6 +75,12 @@ fn a_table_is_dealt_out_by_a_rule_of_before() {
             assert_eq!(now.rule(), before.rule());
         }
     }
+    // As versions wrote it that knew no runs.
+    let mut now = table(all[1].clone());
+    now.follow(&serde_json::from_str(r#"{"identity":["`b``c`"],"spread":["`b``c`"]}"#).unwrap()).unwrap();
+    assert_eq!(now.lane_rule, LaneRule::Spread(vec![1]));
+    now.follow(&serde_json::from_str(r#"{"identity":["`b``c`"],"spread":null}"#).unwrap()).unwrap();
+    assert_eq!(now.lane_rule, LaneRule::Pinned);
     let renamed = vec![column("a", "int", None), column("c", "int", None)];
     let mut renamed =
         bound(TableStructure { columns: renamed, unique_keys: vec![], loose_engine: None }, &shape).unwrap();

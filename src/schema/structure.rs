@@ -55,6 +55,13 @@ impl ColumnStructure {
     }
 }
 
+impl ColumnStructure {
+    /// Whether its values are integers, and stand in the key's order as such.
+    pub fn is_whole_number(&self) -> bool {
+        matches!(self.data_type.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
+    }
+}
+
 /// One unique key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStructure {
@@ -83,6 +90,12 @@ impl TableStructure {
         };
         let key = self.unique_keys.iter().filter(usable).min_by_key(|key| !key.is_primary())?;
         Some(key.columns.iter().flatten().copied().collect())
+    }
+
+    /// Whether many rows stand on one page: there is no column of long texts or objects.
+    pub fn has_small_rows(&self) -> bool {
+        let long = ["text", "blob", "json", "vector", "geometry", "linestring", "polygon", "collection"];
+        !self.columns.iter().any(|column| long.iter().any(|end| column.data_type.ends_with(end)))
     }
 
     /// Whether the primary key covers only prefixes of its columns: rows with different values may then still collide.

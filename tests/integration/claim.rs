@@ -103,7 +103,8 @@ impl Apart {
             locks.push(lock(target, &link, id).await);
         }
         // Which rows of `t` are not on the lanes of that share: those that arrive.
-        let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id}, 0)")).collect();
+        // Neighbours go to one lane, so they are none.
+        let rows: Vec<String> = (1..=ROWS).map(|id| format!("({}, 0)", 1000 * id + 500)).collect();
         let insert = format!("INSERT INTO t VALUES {}", rows.join(", "));
         link.source.run_all(["BEGIN", "UPDATE slow SET n = 1 WHERE id = 1", &insert, "COMMIT"]).await;
         let mut ends = vec![end(&mut link).await];

@@ -5,9 +5,10 @@ use rand::rngs::StdRng;
 
 use super::Table;
 
-/// A key from a small range, so that changes meet.
+/// A key out of a few, so that changes meet. They are around places where an agent may go on with another lane (it deals
+/// neighbours out together), so that ranges, and keys that move by one, reach over from lane to lane.
 pub fn number(rng: &mut StdRng) -> u32 {
-    rng.random_range(1..400)
+    256 * rng.random_range(1..=16) - 12 + rng.random_range(0..25)
 }
 
 /// A short text literal, with what quoting gets wrong.
