@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::number::{NumberKey, NumberKeys};
 use crate::model::{EventSpan, RowOrdinal};
 use crate::row::{ChangeKind, EventRows, RowError, RowImage};
 use crate::schema::BoundTable;
@@ -17,6 +18,16 @@ pub struct ChangeEvent {
     pub first: RowOrdinal,
     /// Where it came from.
     pub span: EventSpan,
+    /// The rows' keys, where they are numbers.
+    numbers: Option<NumberKeys>,
+}
+
+impl ChangeEvent {
+    /// With what the others are told by. Best made while the images were just looked at.
+    pub fn new(table: Arc<BoundTable>, rows: EventRows, first: RowOrdinal, span: EventSpan) -> ChangeEvent {
+        let numbers = NumberKeys::of(&table, &rows);
+        ChangeEvent { table, rows, first, span, numbers }
+    }
 }
 
 /// One row change: its event and its number there.
@@ -100,6 +111,11 @@ impl Change {
         (row < event.rows.len()).then(|| Change { event: Arc::clone(event), row: number })
     }
 
+    /// The first one; `None` where there is none.
+    pub fn first(event: Arc<ChangeEvent>) -> Option<Change> {
+        (!event.rows.is_empty()).then_some(Change { event, row: 0 })
+    }
+
     /// All changes of an event, in order.
     pub fn all(event: &Arc<ChangeEvent>) -> impl Iterator<Item = Change> {
         (0..event.rows.len()).filter_map(|row| Change::of(event, row))
@@ -124,6 +140,12 @@ impl Change {
     /// Its number there.
     pub(super) fn number(&self) -> u32 {
         self.row
+    }
+
+    /// Its key, where that is known to be a number.
+    pub(super) fn numbers(&self) -> Option<(&NumberKeys, NumberKey)> {
+        let numbers = self.event.numbers.as_ref()?;
+        Some((numbers, numbers.row(self.row)?))
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use super::change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};
 use super::key::{RowKey, lane_of};
 use super::net::{Net, NetLists, Nets, RowAt, Wave};
 use crate::model::{RowMark, RowOrdinal, TargetTable};
+use crate::row::ChangeKind;
 use crate::schema::BoundTable;
 
 /// A finished group.
@@ -157,29 +158,32 @@ impl GroupBuilder {
     ) -> Result<(), DispatchError> {
         let table = change.table();
         let Some(identity) = &table.identity else { return self.push_in_order(change, skip) };
-        let (before, after) = (change.before(), change.after());
-        if let Some(image) = before {
-            from.read(table, image, identity)?;
-        }
-        // A partial image that leaves the key out leaves it unchanged.
-        let stays = match (before, after) {
-            (Some(_), Some(image)) if !identity.iter().all(|&column| image.has(column)) => true,
-            (_, Some(image)) => {
-                to.read(table, image, identity)?;
-                from.bytes() == to.bytes()
+        let (stays, whole) = match change.numbers() {
+            Some((numbers, key)) => {
+                let stays = match change.kind() {
+                    ChangeKind::Insert => false,
+                    ChangeKind::Update => key.before == key.after,
+                    ChangeKind::Delete => true,
+                };
+                if change.kind() != ChangeKind::Insert {
+                    numbers.put(key.before, table, from);
+                }
+                if !stays {
+                    numbers.put(key.after, table, to);
+                }
+                (stays, true)
             }
-            (_, None) => true,
+            None => read_keys(change, identity, from, to)?,
         };
-        let whole = after.is_some_and(|image| image.present.is_none());
         let at = self.number(change);
         let mut push = |key: &RowKey, net| self.push_net(table, key, net, change.ordinal(), skip);
-        match before {
-            None => push(to, Net::of(change, at)),
-            Some(_) if stays || !whole => push(from, Net::of(change, at)),
-            Some(_) => {
+        match change.kind() {
+            ChangeKind::Insert => push(to, Net::of(change, at)),
+            ChangeKind::Update if !stays && whole => {
                 push(from, Net::leaving(at));
                 push(to, Net::arriving(at));
             }
+            ChangeKind::Update | ChangeKind::Delete => push(from, Net::of(change, at)),
         }
         Ok(())
     }
@@ -218,6 +222,30 @@ impl GroupBuilder {
         let shares = shares.map(|share| share.finish(&events)).collect();
         Group { shares, start, end, rows: self.rows, bytes: self.bytes, transactions, timestamp }
     }
+}
+
+/// Reads a change's keys. Whether its row keeps its key, and whether the image after it is whole.
+fn read_keys(
+    change: &Change,
+    identity: &[usize],
+    from: &mut RowKey,
+    to: &mut RowKey,
+) -> Result<(bool, bool), DispatchError> {
+    let (table, after) = (change.table(), change.after());
+    if let Some(image) = change.before() {
+        from.read(table, image, identity)?;
+    }
+    let whole = after.is_some_and(|image| image.present.is_none());
+    let stays = match after {
+        // A partial image that leaves the key out leaves it unchanged.
+        Some(image) if change.kind() == ChangeKind::Update && !identity.iter().all(|&column| image.has(column)) => true,
+        Some(image) => {
+            to.read(table, image, identity)?;
+            from.bytes() == to.bytes()
+        }
+        None => true,
+    };
+    Ok((stays, whole))
 }
 
 /// The share that does this lane's work, which it has from now on.

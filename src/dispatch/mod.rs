@@ -14,6 +14,7 @@ mod keys;
 #[cfg(test)]
 mod model_tests;
 mod net;
+mod number;
 #[cfg(test)]
 mod selective_tests;
 #[cfg(test)]

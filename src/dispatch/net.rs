@@ -121,9 +121,9 @@ impl Net {
     /// One change, of a row that keeps its key.
     pub(super) fn of(change: &Change, at: RowAt) -> Net {
         let kind = change.kind();
-        let differs = match (change.before(), change.after()) {
-            (Some(before), Some(after)) => differ(before, after),
-            _ => false,
+        let differs = match change.numbers() {
+            Some((_, known)) => known.differs,
+            None => change.before().zip(change.after()).is_some_and(|(before, after)| differ(before, after)),
         };
         Net { first: (kind != ChangeKind::Insert).then_some(at), last: at, comes: kind != ChangeKind::Delete, differs }
     }
@@ -234,7 +234,8 @@ fn sum_up(sum: &mut Net, next: Net, events: &[Arc<ChangeEvent>]) -> Option<Net> 
     None
 }
 
-fn differ(before: RowImage<'_>, after: RowImage<'_>) -> bool {
+/// Whether two images of a row are not the same.
+pub(super) fn differ(before: RowImage<'_>, after: RowImage<'_>) -> bool {
     before.present != after.present || before.bytes != after.bytes || !after.resolved_json.is_empty()
 }
 

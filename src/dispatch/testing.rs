@@ -110,7 +110,7 @@ pub(crate) fn change(
 
 fn event(table: &Arc<BoundTable>, rows: EventRows, first: RowOrdinal) -> Arc<ChangeEvent> {
     let span = EventSpan { file: BinlogFile::parse("bin.000001").expect("a file"), start: 4, end: 4 };
-    Arc::new(ChangeEvent { table: Arc::clone(table), rows, first, span })
+    Arc::new(ChangeEvent::new(Arc::clone(table), rows, first, span))
 }
 
 /// The same change with another number.

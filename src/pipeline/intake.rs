@@ -384,7 +384,7 @@ impl Intake {
         }
         self.row = RowOrdinal(first.0.saturating_add(rows.len() as u64));
         self.sent_rows = true;
-        let event = Arc::new(ChangeEvent { table, rows, first, span });
+        let event = Arc::new(ChangeEvent::new(table, rows, first, span));
         Ok(self.send(Item::Changes { event, lsn }, bytes).await?)
     }
 

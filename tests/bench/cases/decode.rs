@@ -182,21 +182,20 @@ impl<'a> Path<'a> {
         let first = RowOrdinal(self.changes);
         self.changes += rows.len() as u64;
         self.bytes += rows.image_bytes();
-        self.events.push(Arc::new(ChangeEvent { table: Arc::clone(table), rows, first, span }));
+        self.events.push(Arc::new(ChangeEvent::new(Arc::clone(table), rows, first, span)));
     }
 
     fn end_group(&mut self) {
         let decoded = thread_cpu();
         self.rows += self.changes;
         let mut builder = GroupBuilder::new(LANES as usize, LANES as usize, false, SafeMode::Off);
-        for event in &self.events {
-            let mut next = Change::of(event, 0);
+        for event in self.events.drain(..) {
+            let mut next = Change::first(event);
             while let Some(change) = next {
                 builder.push(&change, &[]).expect("deal out");
                 next = change.following();
             }
         }
-        self.events.clear();
         let group = builder.finish(self.at.clone(), self.at.clone(), 0, 0);
         let grouped = thread_cpu();
         for share in &group.shares {
