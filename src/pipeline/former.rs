@@ -2,14 +2,12 @@
 //!
 //! Synchronous and without I/O, so that tests drive it directly. Invariant: groups come out in source order, each starts
 //! where the one before ended, and every change that went in is in exactly one group, unless its lane had it already.
-//! A transaction that was cut is known again by its GTID; where another one comes in its place, nothing is guessed.
-//!
-//! What lanes have done of a cut transaction is told by marks, and a mark holds where the transaction begins with the very
-//! rows that the mark was made behind (its proof). Where it does not, or has no proof, something of the transaction is
-//! done and nobody knows what: its lanes apply it once more from its start, in safe mode, and until its end no mark made
-//! of it has a proof. So a crash on the way comes back to the same. Before marks lose their proof the transaction is looked
-//! through to its end: where it has rows that cannot be applied twice, the marks stay as they are, and hold again when the
-//! source is the former server.
+//! A transaction that was cut is known again by its GTID; where another one comes in its place, nothing is guessed. What
+//! lanes have done of it already is in [`open`].
+
+mod open;
+
+pub use open::{OtherTransaction, skip};
 
 use std::collections::VecDeque;
 
@@ -18,9 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::item::{DdlEnd, DdlItem, Item, Queued};
 use super::pace::Size;
 use super::progress::Sizes;
-use super::trail::Trail;
 use crate::dispatch::{Change, DispatchError, Group, GroupBuilder, LaneSkip, SafeMode};
-use crate::model::{Gtid, Location, RowMark, RowOrdinal, TargetTable};
+use crate::model::{Gtid, Location, RowMark, TargetTable};
+use open::Open;
 
 /// Bytes of row images a group at most, about.
 const GROUP_BYTES: usize = 3 << 20;
@@ -65,21 +63,6 @@ pub enum FormError {
         /// The table.
         table: TargetTable,
     },
-}
-
-/// A lane stands inside a transaction, and the source goes on with another one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the checkpoint lies inside transaction {expected} (behind {at}), but the source goes on with {}",
-    found.as_ref().map_or("one without a GTID".to_owned(), |gtid| format!("transaction {gtid}"))
-)]
-pub struct OtherTransaction {
-    /// The transaction that is partly applied.
-    pub expected: Gtid,
-    /// What is done before it.
-    pub at: Box<Location>,
-    /// What came.
-    pub found: Option<Gtid>,
 }
 
 /// What is to be done next. There is one of these at a time, so its size is no matter.
@@ -137,77 +120,25 @@ struct Front {
     lsn: u64,
 }
 
-/// A transaction that is being formed.
-struct Open {
-    start: Location,
-    gtid: Option<Gtid>,
-    /// What each lane has done of it already; empty where none has.
-    skips: Vec<LaneSkip>,
-    /// All lanes have done what is below: the least mark inside it, with its proof.
-    floor: (RowOrdinal, Option<u64>),
-    /// Rows of it that came.
-    trail: Trail,
-    /// Marks inside it that must still be shown to hold, the furthest first: the row, and the proof.
-    unproven: Vec<(RowOrdinal, u64)>,
-    /// Something of it is done and nobody knows what: it is applied again, in safe mode.
+/// A group in the making.
+struct Draft {
+    builder: GroupBuilder,
+    /// Row changes wanted, about.
+    rows: u64,
+    /// It is of a transaction that is applied once more.
     again: bool,
-    /// A mark does not hold: nothing more of it is formed.
-    other: bool,
-    /// A table without a key that it changes.
-    keyless: Option<TargetTable>,
-    /// Some of it was formed, so that the former's place lies inside it.
-    entered: bool,
+    /// The former's place has moved.
+    moved: bool,
+    transactions: u64,
+    timestamp: u32,
+    lsn: Option<u64>,
+    room: Vec<OwnedSemaphorePermit>,
 }
 
-impl Open {
-    /// With what lanes at these marks have done of it; `marks` is empty where none has done anything.
-    fn new(start: Location, gtid: Option<Gtid>, mut skips: Vec<LaneSkip>, marks: &[RowMark]) -> Self {
-        let (mut unproven, mut again) = (Vec::new(), false);
-        for (skip, mark) in skips.iter_mut().zip(marks) {
-            match (&skip, mark.proof) {
-                (LaneSkip::Below(next), Some(proof)) => unproven.push((*next, proof)),
-                (LaneSkip::Below(_), None) => (*skip, again) = (LaneSkip::Nothing, true),
-                (LaneSkip::Nothing | LaneSkip::All, _) => {}
-            }
-        }
-        unproven.sort_unstable_by(|a, b| b.cmp(a));
-        let one_has_nothing = skips.contains(&LaneSkip::Nothing);
-        let floor = unproven.last().filter(|_| !one_has_nothing).map(|(row, proof)| (*row, Some(*proof)));
-        let floor = floor.unwrap_or_default();
-        Open {
-            start,
-            gtid,
-            skips,
-            floor,
-            trail: Trail::default(),
-            unproven,
-            again,
-            other: false,
-            keyless: None,
-            entered: false,
-        }
-    }
-
-    /// One row more came, which may show that a mark does not hold.
-    fn take(&mut self, change: &Change) {
-        if self.keyless.is_none() && change.table().is_ordered() {
-            self.keyless = Some(change.table().target.clone());
-        }
-        self.trail.add(change);
-        let next = change.ordinal().next();
-        while let Some((row, proof)) = self.unproven.pop_if(|(row, _)| *row <= next) {
-            self.other |= row != next || proof != self.trail.proof();
-        }
-    }
-
-    /// What it means where a mark did not hold, or cannot hold behind its last row.
-    fn verdict(&self) -> Result<(), FormError> {
-        let at = || Box::new(self.start.clone());
-        match &self.keyless {
-            _ if !self.other && self.unproven.is_empty() => Ok(()),
-            Some(table) => Err(FormError::Keyless { at: at(), table: table.clone() }),
-            None => Err(FormError::OtherRows { at: at() }),
-        }
+impl Draft {
+    fn commit(&mut self, timestamp: u32, lsn: u64, whole: bool) {
+        (self.moved, self.timestamp, self.lsn) = (true, self.timestamp.max(timestamp), Some(lsn));
+        self.transactions += u64::from(whole);
     }
 }
 
@@ -301,86 +232,100 @@ impl Former {
 
     /// Forms the next group of about that size, whole transactions while they fit.
     pub fn form(&mut self, size: Size, want: Want, safe: SafeMode) -> Result<Formed, FormError> {
-        let rows = size.rows;
-        let (lanes, one_sequence) = (self.lanes, self.one_sequence);
-        let begin = |again: bool| {
-            let safe = if again { SafeMode::All } else { safe };
-            GroupBuilder::new(lanes, size.shares, one_sequence, safe)
-        };
-        // A group is applied in safe mode as a whole, so nothing else is in one with a transaction that comes again.
-        let mut again = self.is_again();
-        let mut builder = begin(again);
+        let mut draft = self.begin(size, safe);
         let start = self.at.clone();
-        let (mut transactions, mut timestamp, mut lsn, mut room) = (0, 0, None, Vec::new());
-        let mut moved = false;
         // A transaction that does not fit is cut, and once it is, whatever there is of it may go.
         let looked_through = self.open.as_ref().is_some_and(|open| open.other);
         let may_cut = self.is_full() || self.at.is_inside() || looked_through;
         loop {
-            if let Some(front) = self.front.take() {
-                let Front { next: change, lsn: end } = front;
-                let alone = change.must_stand_alone();
-                if alone && builder.rows() > 0 {
-                    self.front = Some(Front { next: change, lsn: end });
-                    break;
-                }
-                let formed = self.pass_row(&change)?;
-                if formed {
-                    let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
-                    builder.push(&change, skips)?;
-                }
-                let following = change.following();
-                let passed = following.is_none().then_some(end);
-                self.front = following.map(|next| Front { next, lsn: end });
-                if !formed {
-                    if moved {
-                        break;
+            let goes_on = match self.front.take() {
+                Some(front) => self.form_row(front, &mut draft)?,
+                None if self.commits == 0 && self.ddls == 0 && !may_cut => false,
+                None => match self.pop(draft.builder.rows() > 0, draft.moved, want)? {
+                    Some(Popped::Mark) if self.is_again() != draft.again => {
+                        let moved = draft.moved;
+                        if !moved {
+                            draft = self.begin(size, safe);
+                        }
+                        !moved
                     }
-                    continue;
-                }
-                moved = true;
-                lsn = passed.or(lsn);
-                if alone || builder.rows() >= 2 * rows || builder.bytes() >= GROUP_BYTES {
-                    break;
-                }
-                continue;
-            }
-            if self.commits == 0 && self.ddls == 0 && !may_cut {
+                    Some(Popped::Mark) => true,
+                    Some(Popped::Changes(held)) => {
+                        draft.room.extend(held);
+                        true
+                    }
+                    Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
+                    Some(Popped::Commit { timestamp, lsn, whole }) => {
+                        draft.commit(timestamp, lsn, whole);
+                        !self.ends_at_commit(&draft, want)
+                    }
+                    None => false,
+                },
+            };
+            if !goes_on {
                 break;
             }
-            match self.pop(builder.rows() > 0, moved, want)? {
-                Some(Popped::Mark) if self.is_again() != again => {
-                    if moved {
-                        break;
-                    }
-                    again = self.is_again();
-                    builder = begin(again);
-                }
-                Some(Popped::Mark) => {}
-                Some(Popped::Changes(held)) => room.extend(held),
-                Some(Popped::Ddl(ddl)) => return Ok(Formed::Ddl(ddl)),
-                Some(Popped::Commit { timestamp: at, lsn: end, whole }) => {
-                    (moved, timestamp, lsn) = (true, timestamp.max(at), Some(end));
-                    transactions += u64::from(whole);
-                    let together = self.furthest.take_if(|furthest| self.at.has_reached(furthest)).is_some();
-                    if want == Want::OnlyOpen
-                        || std::mem::take(&mut self.after_ddl)
-                        || together
-                        || again
-                        || builder.rows() >= rows
-                        || builder.bytes() >= GROUP_BYTES
-                    {
-                        break;
-                    }
-                }
-                None => break,
-            }
         }
-        if !moved {
+        if !draft.moved {
             return Ok(Formed::Nothing);
         }
+        if let Some(open) = self.open.as_mut().filter(|open| open.entered && !open.other) {
+            self.at.proof = open.proof();
+        }
+        let Draft { builder, again, transactions, timestamp, lsn, room, .. } = draft;
         let group = builder.finish(start, self.at.clone(), transactions, timestamp);
         Ok(Formed::Group { group, lsn, room, again })
+    }
+
+    /// A group is applied in safe mode as a whole, so nothing else is in one with a transaction that comes again.
+    fn begin(&self, size: Size, safe: SafeMode) -> Draft {
+        let again = self.is_again();
+        let safe = if again { SafeMode::All } else { safe };
+        Draft {
+            builder: GroupBuilder::new(self.lanes, size.shares, self.one_sequence, safe),
+            rows: size.rows,
+            again,
+            moved: false,
+            transactions: 0,
+            timestamp: 0,
+            lsn: None,
+            room: Vec::new(),
+        }
+    }
+
+    /// Puts a row into the group. False where the group ends before or behind it.
+    fn form_row(&mut self, front: Front, draft: &mut Draft) -> Result<bool, FormError> {
+        let alone = front.next.must_stand_alone();
+        if alone && draft.builder.rows() > 0 {
+            self.front = Some(front);
+            return Ok(false);
+        }
+        let Front { next: change, lsn: end } = front;
+        let formed = self.pass_row(&change)?;
+        if formed {
+            let skips = self.open.as_ref().map_or(&[][..], |open| open.skips.as_slice());
+            draft.builder.push(&change, skips)?;
+        }
+        let following = change.following();
+        let passed = following.is_none().then_some(end);
+        self.front = following.map(|next| Front { next, lsn: end });
+        if !formed {
+            return Ok(!draft.moved);
+        }
+        draft.moved = true;
+        draft.lsn = passed.or(draft.lsn);
+        Ok(!alone && draft.builder.rows() < 2 * draft.rows && draft.builder.bytes() < GROUP_BYTES)
+    }
+
+    /// Whether a group ends behind the transaction that is complete now.
+    fn ends_at_commit(&mut self, draft: &Draft, want: Want) -> bool {
+        let together = self.furthest.take_if(|furthest| self.at.has_reached(furthest)).is_some();
+        want == Want::OnlyOpen
+            || std::mem::take(&mut self.after_ddl)
+            || together
+            || draft.again
+            || draft.builder.rows() >= draft.rows
+            || draft.builder.bytes() >= GROUP_BYTES
     }
 
     /// Moves the place behind a row of the open transaction. False where it is not to be formed.
@@ -396,12 +341,11 @@ impl Former {
         if !std::mem::replace(&mut open.entered, true) {
             self.at = RowMark { open: open.gtid.clone(), ..RowMark::at(open.start.clone()) };
         }
-        let next = change.ordinal().next();
-        (self.at.next, self.at.proof) = match open.floor {
-            _ if open.again => (next, None),
-            (row, proof) if row > next => (row, proof),
-            _ => (next, Some(open.trail.proof())),
-        };
+        self.at.next = if open.again { open.passed } else { open.passed.max(open.floor.0) };
+        // A later row may show that a mark does not hold, and is not formed: then what this place is proven by is here.
+        if open.is_unproven() {
+            self.at.proof = open.proof();
+        }
         Ok(true)
     }
 
@@ -435,7 +379,7 @@ impl Former {
                 Popped::Mark
             }
             Ok(Item::Changes { event, lsn }) => {
-                self.front = Change::of(&event, 0).map(|next| Front { next, lsn });
+                self.front = Change::first(event).map(|next| Front { next, lsn });
                 Popped::Changes(queued.room)
             }
             Ok(Item::Ddl(ddl)) => {
@@ -513,34 +457,6 @@ enum Popped {
         lsn: u64,
         whole: bool,
     },
-}
-
-/// What a lane at `mark` has done of the transaction behind `start`.
-pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> Result<LaneSkip, OtherTransaction> {
-    let done = match gtid {
-        Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
-        _ => mark.location.position > start.position,
-    };
-    if done {
-        return Ok(LaneSkip::All);
-    }
-    if !mark.is_inside() {
-        return Ok(LaneSkip::Nothing);
-    }
-    if let Some(open) = &mark.open {
-        // All before it is done, so the first one that is not must be it, wherever it stands in another server's files.
-        return match gtid == Some(open) {
-            true => Ok(LaneSkip::Below(mark.next)),
-            false => {
-                let (at, found) = (Box::new(mark.location.clone()), gtid.cloned());
-                Err(OtherTransaction { expected: open.clone(), at, found })
-            }
-        };
-    }
-    // Anonymous transactions leave the set as it is: there only the place tells them apart.
-    let same_set = gtid.is_some() && !start.gtids.is_empty() && mark.location.gtids == start.gtids;
-    let inside = same_set || mark.location.position == start.position;
-    Ok(if inside { LaneSkip::Below(mark.next) } else { LaneSkip::Nothing })
 }
 
 #[cfg(test)]

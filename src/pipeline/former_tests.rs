@@ -10,10 +10,11 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
 use super::super::item::{DdlEnd, DdlItem, Item, Queued};
+use super::super::trail::Trail;
 use super::*;
 use crate::dispatch::testing::{cells, change, event_of, numbered, table};
 use crate::dispatch::{ChangeEvent, Step};
-use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtid};
+use crate::model::{BinlogPosition, Flavor, GtidSet, MysqlGtid, RowOrdinal};
 use crate::schema::BoundTable;
 
 const SOURCE: uuid::Uuid = uuid::Uuid::from_u128(7);

@@ -4,6 +4,8 @@
 //! rows in the same order, and another server need not log it so: it may cut rows into other events (which changes
 //! nothing here), apply them in another order, log other columns, or leave tables out. The hash tells. It is a chain, so
 //! that it depends on order, over what came from the source and nothing that is made here.
+//!
+//! Hardly any transaction is cut, so its first rows are only remembered until someone asks or they are many.
 
 use std::sync::Arc;
 
@@ -13,10 +15,17 @@ use crate::dispatch::Change;
 use crate::row::{ChangeKind, RowImage};
 use crate::schema::BoundTable;
 
+/// Changes remembered before they are hashed, while they are still at hand, and bytes of their images.
+const REMEMBERED: usize = 64;
+const REMEMBERED_BYTES: usize = 64 << 10;
+
 /// Rows of a transaction, as far as they were seen.
 #[derive(Debug, Clone, Default)]
 pub struct Trail {
     hash: u64,
+    /// Those that came since and are not in it yet.
+    rest: Vec<Change>,
+    rest_bytes: usize,
     /// The last row's table and its name's hash: rows of one table come together.
     table: Option<(Arc<BoundTable>, u64)>,
 }
@@ -24,6 +33,20 @@ pub struct Trail {
 impl Trail {
     /// One row more.
     pub fn add(&mut self, change: &Change) {
+        self.rest.push(change.clone());
+        self.rest_bytes += change.bytes();
+        if self.rest.len() >= REMEMBERED || self.rest_bytes >= REMEMBERED_BYTES {
+            self.catch_up();
+        }
+    }
+
+    fn catch_up(&mut self) {
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.drain(..).for_each(|change| self.hash(&change));
+        (self.rest, self.rest_bytes) = (rest, 0);
+    }
+
+    fn hash(&mut self, change: &Change) {
         let kind = match change.kind() {
             ChangeKind::Insert => 1,
             ChangeKind::Update => 2,
@@ -35,7 +58,8 @@ impl Trail {
     }
 
     /// The proof of a mark behind the last row.
-    pub fn proof(&self) -> u64 {
+    pub fn proof(&mut self) -> u64 {
+        self.catch_up();
         self.hash
     }
 
@@ -98,6 +122,21 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), cases.len());
+    }
+
+    #[test]
+    fn is_the_same_however_often_it_is_asked() {
+        let table = table("a", "t", &[("PRIMARY", &[0])]);
+        let insert = |id: i32| change(&table, None, Some([Some(Some(id)), Some(None), Some(Some(0))]), RowOrdinal(0));
+        let (mut once, mut often) = (Trail::default(), Trail::default());
+        let mut seen = std::collections::HashSet::new();
+        for id in 0..2 * REMEMBERED as i32 + 2 {
+            once.add(&insert(id));
+            often.add(&insert(id));
+            assert!(seen.insert(often.proof()) && often.rest.is_empty() && once.rest.len() < REMEMBERED);
+        }
+        assert_eq!((once.rest.len(), once.rest_bytes), (2, 18));
+        assert_eq!(once.proof(), often.proof());
     }
 
     #[test]
