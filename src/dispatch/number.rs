@@ -39,14 +39,9 @@ impl NumberKeys {
         let mut unsigned = false;
         let mut number = |image: Option<RowImage<'_>>| {
             let Some(image) = image else { return Some(0) };
-            match RowKey::only(table, image, column).ok()?? {
-                Value::Int(number) => Some(number as u64),
-                Value::UInt(number) => {
-                    unsigned = true;
-                    Some(number)
-                }
-                _ => None,
-            }
+            let (number, of_unsigned) = image.integer(&table.layout, column)?;
+            unsigned = of_unsigned;
+            Some(number)
         };
         let mut keys = SmallVec::with_capacity(rows.len());
         for (before, after) in rows.iter() {

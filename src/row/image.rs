@@ -78,6 +78,34 @@ impl<'a> RowImage<'a> {
         Ok(Some(if fields.is_null() { Value::Null } else { fields.value(column, 0)? }))
     }
 
+    /// An integer in its own bits, sign-extended, and whether its column is said to be unsigned: what [`RowImage::value`] has as
+    /// [`Value::Int`] and [`Value::UInt`]. `None` where the column is another, is not there, is NULL or cannot be read. Values
+    /// are large; for keys this takes a tenth of the time.
+    #[inline]
+    pub fn integer(self, layout: &TableLayout, column: usize) -> Option<(u64, bool)> {
+        use ColumnKind as K;
+        let (mut nulls, mut at) = split_nulls(layout, self.present, self.bytes).ok()?;
+        for (index, before) in layout.columns.iter().enumerate().take(column) {
+            if is_present(self.present, index) && !nulls.next() {
+                skip_value(before.kind, &mut at)?;
+            }
+        }
+        let wanted = layout.columns.get(column).filter(|_| is_present(self.present, column) && !nulls.next())?;
+        let signed = match wanted.kind {
+            K::TinyInt => i8::from_le_bytes(at.array()?).into(),
+            K::SmallInt => i16::from_le_bytes(at.array()?).into(),
+            K::MediumInt => {
+                let [a, b, c] = at.array()?;
+                (i32::from_le_bytes([0, a, b, c]) >> 8).into()
+            }
+            K::Int => i32::from_le_bytes(at.array()?).into(),
+            K::BigInt => i64::from_le_bytes(at.array()?),
+            _ => return None,
+        };
+        let unsigned = wanted.unsigned == Some(true);
+        Some((if unsigned { mask_unsigned(wanted.kind, signed) } else { signed as u64 }, unsigned))
+    }
+
     /// The value of one column; `None` where it is not in the image.
     #[inline]
     pub fn value(self, layout: &TableLayout, column: usize) -> Result<Option<Value<'a>>, RowError> {

@@ -24,14 +24,21 @@ fn one(kind: ColumnKind, unsigned: Option<bool>, value: &[u8]) -> Value<'static>
     bytes.extend(value);
     assert_eq!(skip_image(&layout, None, &bytes), Ok(bytes.len()), "{kind:?}");
     assert!(skip_image(&layout, None, &bytes[..bytes.len() - 1]).is_err(), "{kind:?}");
-    let mut got = None;
-    image(Vec::leak(bytes))
+    let (image, mut got) = (image(Vec::leak(bytes)), None);
+    image
         .visit(&layout, |_, value| {
             got = Some(value);
             Ok(())
         })
         .unwrap();
-    got.unwrap()
+    let got = got.unwrap();
+    let integer = match got {
+        Value::Int(number) => Some((number as u64, false)),
+        Value::UInt(number) => Some((number, true)),
+        _ => None,
+    };
+    assert_eq!(image.integer(&layout, 0), integer, "{kind:?}");
+    got
 }
 
 #[test]
@@ -104,6 +111,19 @@ fn nulls_and_absent_columns() {
         .unwrap();
     assert_eq!(got, [(0, Value::Int(5)), (2, Value::Null)]);
     assert_eq!(skip_image(&layout, image.present, &[0b10, 5, 99]), Ok(2));
+}
+
+#[test]
+fn an_integer_is_found_behind_other_columns() {
+    let layout = layout(&[ColumnKind::VarChar { max_bytes: 40 }, ColumnKind::Int, ColumnKind::Int]);
+    let at = |image: RowImage<'_>, column| image.integer(&layout, column).map(|(number, _)| number as i64);
+    let whole = image(b"\0\x02ab\xff\xff\xff\xff\x07\0\0\0");
+    assert_eq!((at(whole, 0), at(whole, 1), at(whole, 2), at(whole, 3)), (None, Some(-1), Some(7), None));
+    let nulls = image(b"\x03\x07\0\0\0");
+    assert_eq!((at(nulls, 1), at(nulls, 2)), (None, Some(7)));
+    let partial = RowImage { present: Some(&[false, false, true]), ..image(b"\0\x07\0\0\0") };
+    assert_eq!((at(partial, 1), at(partial, 2)), (None, Some(7)));
+    assert_eq!(at(image(b"\0\x02ab\xff\xff\xff"), 1), None);
 }
 
 #[test]
