@@ -250,7 +250,7 @@ fn question(
     };
     let (before, after) = (needed(|condition| &condition.before), needed(|condition| &condition.after));
     let any: Vec<String> = conditions.iter().map(|condition| format!("({})", condition.sql)).collect();
-    out.extend(b"SELECT r.n FROM (");
+    out.extend(b"SELECT r.n FROM (SELECT u.* FROM (");
     let mut row = first;
     while row < event.rows.len() && row < first + ROWS && (row == first || out.len() < BYTES) {
         if row > first {
@@ -261,8 +261,13 @@ fn question(
         write_side(out, "a", &after, bound, event.rows.after(row))?;
         row += 1;
     }
-    // With a limit, servers make it a table first and do not judge constants, which overflow elsewhere than columns do.
-    out.extend(format!(" LIMIT {ROWS}) AS r WHERE {}", any.join(" OR ")).bytes());
+    // Servers are to make a table of it first, and to judge its columns: constants are compared and overflow otherwise. A limit
+    // has them do so, a MariaDB one of a SELECT, and a MySQL a second row.
+    if row == first + 1 {
+        let nulls = ", NULL".repeat(before.len() + after.len());
+        out.extend(format!(" UNION ALL SELECT {}{nulls}", event.rows.len()).bytes());
+    }
+    out.extend(format!(") AS u LIMIT {ROWS}) AS r WHERE {}", any.join(" OR ")).bytes());
     Ok(row)
 }
 
@@ -283,9 +288,9 @@ fn write_side(
             );
             return Err(Failure::new(Code::ColumnNotInBinlog, text));
         };
-        if is_no_date(&value) {
+        if let Some(what) = doubtful(&value, bound.dialect) {
             let text = format!(
-                "an expression filter of {} meets a date without a day in column {}, which servers compare differently",
+                "an expression filter of {} meets {what} in column {}, which servers compare differently",
                 bound.source, column.quoted
             );
             return Err(Failure::new(Code::ExpressionGrammar, text)
@@ -299,11 +304,16 @@ fn write_side(
     Ok(())
 }
 
-/// `0000-00-00` and its like.
-fn is_no_date(value: &Value<'_>) -> bool {
+/// A value that is not the same to every server, or everywhere in one.
+fn doubtful(value: &Value<'_>, dialect: Dialect) -> Option<&'static str> {
     match *value {
-        Value::Date { month, day, .. } | Value::DateTime { month, day, .. } => month == 0 || day == 0,
-        _ => false,
+        // `0000-00-00` and its like.
+        Value::Date { month, day, .. } | Value::DateTime { month, day, .. } if month == 0 || day == 0 => {
+            Some("a date without a day")
+        }
+        // To a MariaDB, `t*1e0` is 16767216 for `-01:00:00` outside of a stored table.
+        Value::Time { negative: true, .. } if dialect == Dialect::MariaDb => Some("a negative time"),
+        _ => None,
     }
 }
 
@@ -354,6 +364,15 @@ mod tests {
             all,
             [("(b1 = 1) IS TRUE AND (a2 = 2 or a1) IS TRUE", &[1][..], &[1, 2][..]), ("(a0) IS TRUE", none, &[0][..])]
         );
+    }
+
+    #[test]
+    fn what_servers_are_not_at_one_about_is_told() {
+        let time = |negative| Value::Time { negative, hours: 1, minutes: 0, seconds: 0, micros: 0, fraction: 0 };
+        assert!(doubtful(&time(true), Dialect::MariaDb).is_some() && doubtful(&time(true), Dialect::MySql).is_none());
+        assert!(doubtful(&time(false), Dialect::MariaDb).is_none());
+        let date = |day| Value::Date { year: 2020, month: 1, day };
+        assert!(doubtful(&date(0), Dialect::MySql).is_some() && doubtful(&date(1), Dialect::MariaDb).is_none());
     }
 
     #[test]
