@@ -1,7 +1,7 @@
 //! End to end: real servers, the real binaries. One binary, because linking is what takes time.
 //!
 //! What a worker must do to pass for a dm-worker (numbers of the protocol's list of compatibility tests), and where it is
-//! held; `unit` are tests in `src/control`. Each of them was seen to fail with the code that it holds taken out:
+//! held; `unit` are tests in `src/control`. For each number one of its tests was seen to fail with the code that it holds taken out:
 //!
 //! | No | Test |
 //! |---|---|
