@@ -1,15 +1,22 @@
 //! One agent a state directory: an exclusive lock on `<state-dir>/lock`, with the owner's process id inside.
 //!
-//! The kernel drops the lock when the process ends, however it ends, so a lock file that was left behind means nothing.
+//! The kernel drops the lock when the process ends, however it ends, so a lock file that was left behind means nothing. It may do
+//! so a moment later than it says that the process has ended: a start right behind a kill waits for that.
 //! Invariant: while a [`StateLock`] lives, no other agent reads or writes below the directory.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
+/// How long the lock of a process that has ended may stay, and how often that is looked at.
+const LET_GO: Duration = Duration::from_secs(1);
+const LET_GO_TICK: Duration = Duration::from_millis(5);
 
 /// The right to use a state directory. Dropping it gives the directory free.
 #[derive(Debug)]
@@ -70,20 +77,34 @@ impl StateLock {
         // Not truncated: until the lock is ours, the process id in it is another's.
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = opened.map_err(unusable("open lock file", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { directory: directory.to_owned(), owner: read_owner(&mut file) });
+        let limit = Instant::now() + LET_GO;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    let owner = read_owner(&mut file);
+                    if !owner.is_some_and(has_ended) || Instant::now() >= limit {
+                        return Err(LockError::Held { directory: directory.to_owned(), owner });
+                    }
+                    std::thread::sleep(LET_GO_TICK);
+                }
+                Err(error) => return Err(unusable("lock", &path)(error.into())),
             }
-            Err(error) => return Err(unusable("lock", &path)(error.into())),
         }
         write_owner(&mut file).map_err(unusable("write lock file", &path))?;
         Ok(StateLock { _file: file })
     }
 }
 
+/// Whether there is no such process any more.
+fn has_ended(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 fn read_owner(file: &mut File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
@@ -98,6 +119,9 @@ fn write_owner(file: &mut File) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Beyond what Linux gives to any process.
+    const ENDED: u32 = (1 << 22) + 1;
+
     #[test]
     fn a_second_owner_is_told_the_first() {
         let parent = tempfile::tempdir().unwrap();
@@ -109,6 +133,23 @@ mod tests {
         assert!(error.to_string().contains(&format!("(pid {})", std::process::id())), "{error}");
         drop(first);
         StateLock::acquire(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_lock_of_a_process_that_has_ended_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateLock::acquire(directory.path()).unwrap();
+        std::fs::write(directory.path().join("lock"), ENDED.to_string()).unwrap();
+        let waiting = std::thread::spawn({
+            let directory = directory.path().to_owned();
+            move || StateLock::acquire(&directory).map(drop)
+        });
+        drop(first);
+        waiting.join().unwrap().unwrap();
+        let _held = StateLock::acquire(directory.path()).unwrap();
+        std::fs::write(directory.path().join("lock"), ENDED.to_string()).unwrap();
+        let error = StateLock::acquire(directory.path()).unwrap_err();
+        assert!(matches!(error, LockError::Held { owner: Some(ENDED), .. }), "but not for ever");
     }
 
     #[test]
