@@ -155,6 +155,7 @@ impl Drop for Urgent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::spawn;
 
     fn gate(width: Width) -> Arc<Gate> {
         Arc::new(Gate::new(width))
@@ -164,7 +165,7 @@ mod tests {
     async fn so_many_are_inside_and_the_next_waits_for_one_to_leave() {
         let gate = gate(Width::Narrow(2.9));
         let (one, _two) = (gate.enter().await, gate.enter().await);
-        let third = tokio::spawn({
+        let third = spawn("third", {
             let gate = Arc::clone(&gate);
             async move { drop(gate.enter().await) }
         });
@@ -194,7 +195,7 @@ mod tests {
         gate.rest(Duration::from_secs(1000));
         let waiting = |gate: &Arc<Gate>| {
             let gate = Arc::clone(gate);
-            tokio::spawn(async move { drop(gate.enter().await) })
+            spawn("waiting", async move { drop(gate.enter().await) })
         };
         let held = waiting(&gate);
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -5,6 +5,8 @@
 //! name, and that they have nothing but operators, literals and functions that give the same for the same values, so that
 //! a change that is replayed after a crash is judged as it was before, and that nothing but a row is read.
 
+mod words;
+
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -14,6 +16,7 @@ use super::rules::{ExpressionRule, Rules};
 use crate::error::{Code, Failure};
 use crate::model::{Flavor, SourceTable, TableName};
 use crate::row::ChangeKind;
+use words::{DATE_FUNCTIONS, FUNCTIONS, KEYWORDS, REFUSED};
 
 /// What leaves a change of one kind out: all that it has is true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,133 +61,6 @@ pub(super) struct RowFilter {
     /// By the source's table, whose name DM compares with case.
     tables: HashMap<SourceTable, Vec<RowCondition>>,
 }
-
-/// Operators, and what belongs to them.
-const KEYWORDS: &[&str] = &[
-    "AND", "OR", "NOT", "XOR", "IS", "NULL", "TRUE", "FALSE", "UNKNOWN", "LIKE", "ESCAPE", "BETWEEN", "IN", "DIV",
-    "MOD", "CASE", "WHEN", "THEN", "ELSE", "END", "BINARY",
-];
-
-/// Functions that read nothing but their arguments.
-const FUNCTIONS: &[&str] = &[
-    "ABS",
-    "CEIL",
-    "CEILING",
-    "FLOOR",
-    "ROUND",
-    "TRUNCATE",
-    "MOD",
-    "SIGN",
-    "POW",
-    "POWER",
-    "SQRT",
-    "GREATEST",
-    "LEAST",
-    "IF",
-    "IFNULL",
-    "NULLIF",
-    "COALESCE",
-    "ISNULL",
-    "CONCAT",
-    "CONCAT_WS",
-    "LENGTH",
-    "OCTET_LENGTH",
-    "CHAR_LENGTH",
-    "CHARACTER_LENGTH",
-    "LOWER",
-    "UPPER",
-    "LCASE",
-    "UCASE",
-    "TRIM",
-    "LTRIM",
-    "RTRIM",
-    "LEFT",
-    "RIGHT",
-    "SUBSTRING",
-    "SUBSTR",
-    "MID",
-    "INSTR",
-    "LOCATE",
-    "REPLACE",
-    "REVERSE",
-    "STRCMP",
-    "FIELD",
-    "FIND_IN_SET",
-    "HEX",
-    "CRC32",
-    "MD5",
-    "YEAR",
-    "QUARTER",
-    "MONTH",
-    "DAY",
-    "DAYOFMONTH",
-    "DAYOFWEEK",
-    "DAYOFYEAR",
-    "WEEKDAY",
-    "HOUR",
-    "MINUTE",
-    "SECOND",
-    "DATE",
-    "DATEDIFF",
-    "TO_DAYS",
-];
-
-/// What makes a TIME a time of the day on which it is asked.
-const CALENDAR: &[&str] = &[
-    "YEAR",
-    "QUARTER",
-    "MONTH",
-    "DAY",
-    "DAYOFMONTH",
-    "DAYOFWEEK",
-    "DAYOFYEAR",
-    "WEEKDAY",
-    "DATE",
-    "TIMESTAMP",
-    "DATEDIFF",
-    "TO_DAYS",
-];
-
-/// Words that begin what is no expression on a row, or what gives another value at each try.
-const REFUSED: &[&str] = &[
-    "SELECT",
-    "FROM",
-    "WHERE",
-    "INTO",
-    "UNION",
-    "EXISTS",
-    "ALL",
-    "ANY",
-    "SOME",
-    "DEFAULT",
-    "VALUES",
-    "INTERVAL",
-    "COLLATE",
-    "REGEXP",
-    "RLIKE",
-    "SOUNDS",
-    "MEMBER",
-    "ROW",
-    "TABLE",
-    "LIMIT",
-    "ORDER",
-    "GROUP",
-    "HAVING",
-    "LOCK",
-    "FOR",
-    "AS",
-    "USING",
-    "CURRENT_TIMESTAMP",
-    "CURRENT_DATE",
-    "CURRENT_TIME",
-    "CURRENT_USER",
-    "LOCALTIME",
-    "LOCALTIMESTAMP",
-    "UTC_DATE",
-    "UTC_TIME",
-    "UTC_TIMESTAMP",
-    "SYSDATE",
-];
 
 impl RowFilter {
     /// Compiles the rules; what does not compile is left out and added to `problems`.
@@ -267,7 +143,7 @@ impl Expression {
                 TokenKind::Space | TokenKind::Text => {}
                 TokenKind::Word => match word(own, text, next)? {
                     Some(name) => add(token, name, parts.now()),
-                    None if CALENDAR.iter().any(|word| word.eq_ignore_ascii_case(own)) => calendar.push(parts.now()),
+                    None if is_of_dates(own) => calendar.push(parts.now()),
                     None => parts.word(own),
                 },
                 TokenKind::Quoted => {
@@ -344,6 +220,11 @@ impl Expression {
     }
 }
 
+/// Whether a word makes a TIME beside it a time of the day on which it is asked.
+fn is_of_dates(own: &str) -> bool {
+    own.eq_ignore_ascii_case("TIMESTAMP") || DATE_FUNCTIONS.iter().any(|word| word.eq_ignore_ascii_case(own))
+}
+
 /// The column that an unquoted word names; `None` where it is something else.
 fn word(own: &str, text: &str, next: Option<&Token>) -> Result<Option<String>, String> {
     let is = |list: &[&str]| list.iter().any(|word| word.eq_ignore_ascii_case(own));
@@ -356,7 +237,7 @@ fn word(own: &str, text: &str, next: Option<&Token>) -> Result<Option<String>, S
     let before_text = next.is_some_and(|next| next.kind == TokenKind::Text);
     match () {
         () if is(KEYWORDS) => Ok(None),
-        () if called && is(FUNCTIONS) => Ok(None),
+        () if called && (is(FUNCTIONS) || is(DATE_FUNCTIONS)) => Ok(None),
         () if called => Err(format!("{own}() is no function that can be used")),
         // `DATE '2020-01-01'`.
         () if before_text && (is(&["DATE", "TIMESTAMP"])) => Ok(None),
