@@ -11,6 +11,7 @@ use super::copying::{CopyPlan, First, copy_spec, first, take_orders};
 use super::declared::{DeclaredStore, DeclaredTables};
 use super::exceptions::Exceptions;
 use super::failed_at::with_gtids;
+use super::former;
 use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
@@ -212,6 +213,7 @@ async fn start(
         origin: Origin::new(spec.source.clone(), spec.flavor),
         prepared: Prepared::new(spec.relay.clone(), spec.flavor, fresh_start),
         start: claimed.start.clone(),
+        furthest: former::furthest(&claimed.marks, &claimed.start),
         mappings: TableMappings::new(&claimed.mapping.tables, outdated.clone())?,
         progress: progress.clone(),
         tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),

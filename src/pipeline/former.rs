@@ -433,7 +433,7 @@ impl Former {
 }
 
 /// The furthest of `marks` where it is ahead of `start`.
-fn furthest(marks: &[RowMark], start: &RowMark) -> Option<RowMark> {
+pub(super) fn furthest(marks: &[RowMark], start: &RowMark) -> Option<RowMark> {
     let mut ahead = marks.iter().filter(|mark| *mark != start);
     let first = ahead.next()?;
     Some(ahead.fold(first, |known, mark| if mark.has_reached(known) { mark } else { known }).clone())

@@ -69,6 +69,8 @@ pub struct Intake {
     prepared: Prepared,
     /// Everything up to here is applied on all lanes; `None` once that is passed.
     done: Option<RowMark>,
+    /// Where the lane ahead of all others stood at the start; `None` where they stood together.
+    furthest: Option<RowMark>,
     /// The open transaction is done already.
     skipping: bool,
     open: Location,
@@ -114,6 +116,8 @@ pub struct IntakeOptions {
     pub prepared: Prepared,
     /// What is done up to here is left out.
     pub start: RowMark,
+    /// The lane ahead of all others stands here; `None` where they stand together.
+    pub furthest: Option<RowMark>,
     /// How tables' changes are dealt out.
     pub mappings: TableMappings,
     /// Where what is going on is shown.
@@ -221,6 +225,7 @@ impl Intake {
             cascades: Cascades::default(),
             prepared,
             done: Some(start),
+            furthest: options.furthest,
             skipping: false,
             open,
             ddl_steps: 0,

@@ -45,6 +45,22 @@ async fn has_rows(link: &mut Link, table: &str, rows: u64) {
     .await;
 }
 
+async fn noted(link: &Link, words: &str) {
+    eventually("the status tells it", LIMIT, async || {
+        let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
+        if notes.contains(words) { Ok(()) } else { Err(notes) }
+    })
+    .await;
+}
+
+/// The place of the event that failed, as `binlog skip -b` takes it.
+async fn failed_at(link: &Link) -> String {
+    let status = link.status().await;
+    let message = status["result"]["errors"][0]["Message"].as_str().unwrap_or_else(|| panic!("{status}"));
+    let place = start_location(message).unwrap_or_else(|| panic!("{message}"));
+    format!("{}:{}", place.file.name(), place.offset)
+}
+
 #[tokio::test]
 async fn a_statement_that_fails_is_left_out_or_replaced() {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
@@ -62,11 +78,7 @@ async fn a_statement_that_fails_is_left_out_or_replaced() {
     link.wait_for_stage("Paused").await;
     binlog(&link, "skip", None, &[]).await.expect_success();
     has_rows(&mut link, "t", 1).await;
-    eventually("the status tells it", LIMIT, async || {
-        let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
-        if notes.contains("left out by an operator's order") { Ok(()) } else { Err(notes) }
-    })
-    .await;
+    noted(&link, "left out by an operator's order").await;
 
     // And in another form, with a second statement behind it.
     link.target.run(&format!("ALTER TABLE {schema}.t ADD COLUMN b INT")).await;
@@ -244,27 +256,47 @@ async fn a_kill_between_two_ordered_statements_runs_each_once() {
     assert_eq!(link.status().await["stage"], "Running", "{}", link.status().await);
 }
 
-/// A compressed transaction is one event to the source, and to whoever names one: all of it is left out, and the status says so.
+/// A compressed transaction is one event to the source, and to whoever names one: all of it is left out.
 #[tokio::test]
 async fn a_compressed_transaction_is_left_out_whole() {
     let compressed = ServerOptions { compression: true, ..ServerOptions::default() };
     let source = shared(Kind::MySql, &compressed).await;
     let target = shared(Kind::MariaDb, &ServerOptions::default()).await;
-    let mut link = Link::start("payload", &source, &target, &LinkOptions::default()).await;
+    // With more than one lane, another may have applied its part before the failure.
+    let options = LinkOptions { workers: Some(1), ..LinkOptions::default() };
+    let mut link = Link::start("payload", &source, &target, &options).await;
     link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
     link.wait_equal().await;
     link.target.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
     let both = ["BEGIN", "INSERT INTO u VALUES (1)", "INSERT INTO t VALUES (1)", "COMMIT", "INSERT INTO u VALUES (2)"];
     link.source.run_all(both).await;
     link.wait_for_error(&["Error 1062"]).await;
-    let status = link.status().await;
-    let message = &status["result"]["errors"][0]["Message"];
-    let message = message.as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
-    let place = start_location(&message).unwrap_or_else(|| panic!("{message}"));
-    let place = format!("{}:{}", place.file.name(), place.offset);
+    let place = failed_at(&link).await;
     binlog(&link, "skip", Some(&place), &[]).await.expect_success();
     has_rows(&mut link, "u", 1).await;
     assert_eq!(link.target.number(&format!("SELECT id FROM {}.u", link.schema)).await, 2);
-    let notes = link.agent.status().await["tasks"][0]["notes"].to_string();
-    assert!(notes.contains("left out by an operator's order"), "{notes}");
+    noted(&link, "left out by an operator's order").await;
+}
+
+/// A lane that fails does not take back what others did of the same transaction: whoever leaves the rest out is told.
+#[tokio::test]
+async fn what_lanes_did_of_a_skipped_transaction_is_told() {
+    // So many, and so far apart, that all lanes have some of them.
+    const ROWS: u64 = 4000;
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("halved", &source, &target, &LinkOptions::default()).await;
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)"]).await;
+    link.wait_equal().await;
+    link.target.run(&format!("INSERT INTO {}.t VALUES (1)", link.schema)).await;
+    let rows: Vec<String> = (1..=ROWS).map(|key| format!("({})", key * 1000)).collect();
+    let insert = format!("INSERT INTO u VALUES {}", rows.join(","));
+    link.source.run_all(["BEGIN", &insert, "INSERT INTO t VALUES (1)", "COMMIT"]).await;
+    link.wait_for_error(&["Error 1062"]).await;
+    let done = link.target.number(&format!("SELECT COUNT(*) FROM {}.u", link.schema)).await;
+    assert!((1..ROWS).contains(&done), "{done} rows were applied: this shows nothing");
+    let place = failed_at(&link).await;
+    binlog(&link, "skip", Some(&place), &[]).await.expect_success();
+    noted(&link, "stays applied").await;
+    // The rest of the transaction is not left out.
+    has_rows(&mut link, "u", ROWS).await;
 }

@@ -6,7 +6,7 @@ use super::{Answer, End, Gone, Intake, Question, place};
 use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
 use crate::decode::{RowsEvent, Statement};
 use crate::error::{Code, Failure};
-use crate::model::{BinlogPosition, Flavor, SourceTable, TableName, TargetTable};
+use crate::model::{BinlogPosition, Flavor, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::pipeline::exceptions::{Exception, Treatment};
 use crate::pipeline::item::{DdlEnd, DdlItem, Item};
 use crate::pipeline::window::Window;
@@ -151,7 +151,11 @@ impl Intake {
 
     pub(super) fn tell_skipped(&self, at: &BinlogPosition, what: &str) {
         tracing::warn!(%at, "left out by an operator's order");
-        self.note(format!("{what} at {at} left out by an operator's order"));
+        // A lane that failed does not take back what others did.
+        let first = RowMark { next: RowOrdinal(1), ..RowMark::at(self.open.clone()) };
+        let in_part = self.furthest.as_ref().is_some_and(|furthest| furthest.has_reached(&first));
+        let stays = if in_part { "; what was applied of this transaction before it failed stays applied" } else { "" };
+        self.note(format!("{what} at {at} left out by an operator's order{stays}"));
     }
 
     fn step(&self, target: TargetStatement, sql_mode: u64, session: DdlSession) -> DdlStep {
