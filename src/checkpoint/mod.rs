@@ -10,8 +10,10 @@ mod claim;
 mod decide;
 mod ledger;
 mod save;
+mod stored;
 
-pub use claim::{Claim, Claimed, History, Mapping, claim, forget, peek};
+pub use claim::{Claim, Claimed, History, claim};
 pub use decide::{Decision, SafeWindow, decide};
 pub use ledger::{Book, Kept, Ledger, LedgerRecord, kept_here};
 pub use save::{SaveError, save, void};
+pub use stored::{Mapping, forget, peek};

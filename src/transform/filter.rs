@@ -5,23 +5,19 @@
 //! where it has patterns and there is a text, for the text; the first that decides does. `Ignore` and `Error` act on what
 //! they name, `Do` leaves out what it does not name. What no rule decides is done.
 
-use regex::{Regex, RegexBuilder};
+mod order;
+mod rule;
 
-use super::events::{Event, EventWord, listed};
-use super::pattern::{Pattern, PatternError, fold};
-use super::regexp;
-use super::rules::{FilterAction, FilterRule, Rules};
+use order::Order;
+pub(super) use rule::{Asked, Verdict};
+use rule::{Rule, wrong};
+
+use super::events::Event;
+use super::pattern::{Pattern, fold};
+use super::rules::{FilterRule, Rules};
 use crate::error::{Code, Failure};
 use crate::model::SourceTable;
 use crate::row::ChangeKind;
-
-/// What becomes of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Do,
-    Ignore,
-    Error,
-}
 
 /// The compiled rules.
 #[derive(Debug)]
@@ -29,28 +25,6 @@ pub(super) struct EventFilter {
     /// In the order in which they are asked.
     rules: Vec<Rule>,
     case_sensitive: bool,
-}
-
-#[derive(Debug)]
-struct Rule {
-    schema: Pattern,
-    /// None for a rule on whole schemas.
-    table: Option<Pattern>,
-    events: Vec<EventWord>,
-    text: Option<Regex>,
-    action: FilterAction,
-}
-
-/// What an event filter is asked about.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub schema: &'a str,
-    /// Empty for a statement on a whole schema.
-    pub table: &'a str,
-    /// None for what was not understood.
-    pub event: Option<Event>,
-    /// A statement's text; empty for row changes.
-    pub text: &'a str,
 }
 
 impl EventFilter {
@@ -67,11 +41,7 @@ impl EventFilter {
                 continue;
             }
             let (schema, table) = name(rule);
-            let order = Order {
-                of_tables: !table.is_empty(),
-                schema: steps(&schema, &mut classes),
-                table: steps(&table, &mut classes),
-            };
+            let order = Order::new(&schema, &table, &mut classes);
             if let Some(rule) = Rule::new(rule, case_sensitive, problems) {
                 compiled.push((order, rule));
             }
@@ -216,136 +186,12 @@ fn quoted(schema: &str, table: &str) -> String {
     if table.is_empty() { quoted(schema) } else { format!("{}.{}", quoted(schema), quoted(table)) }
 }
 
-impl Rule {
-    fn new(rule: &FilterRule, case_sensitive: bool, problems: &mut Vec<Failure>) -> Option<Rule> {
-        let before = problems.len();
-        let schema = compile(rule, &rule.schema_pattern, case_sensitive, problems);
-        let table = match rule.table_pattern.as_str() {
-            "" => None,
-            pattern => compile(rule, pattern, case_sensitive, problems),
-        };
-        let mut events = Vec::with_capacity(rule.events.len());
-        for name in &rule.events {
-            match EventWord::parse(name) {
-                Some(word) => events.push(word),
-                None => problems.push(wrong(rule, &format!("event type {name} not valid"), EVENT_NAMES)),
-            }
-        }
-        let text = match text_pattern(&rule.sql_pattern) {
-            Ok(text) => text,
-            Err((pattern, reason)) => {
-                let what = format!("sql-pattern {pattern:?} is not a Go regular expression: {reason}");
-                problems.push(wrong(rule, &what, "Correct it; look-around and back references do not exist there."));
-                None
-            }
-        };
-        let compiled = Rule { schema: schema?, table, events, text, action: rule.action };
-        (problems.len() == before).then_some(compiled)
-    }
-
-    /// Its decision, if it makes one.
-    fn verdict(&self, asked: Asked<'_>) -> Option<Verdict> {
-        let decide = |matched| match (self.action, matched) {
-            (FilterAction::Ignore, true) | (FilterAction::Do, false) => Some(Verdict::Ignore),
-            (FilterAction::Error, true) => Some(Verdict::Error),
-            _ => None,
-        };
-        let by_event = asked.event.and_then(|event| decide(listed(&self.events, event)));
-        by_event.or_else(|| {
-            let text = self.text.as_ref().filter(|_| !asked.text.is_empty())?;
-            decide(text.is_match(asked.text))
-        })
-    }
-}
-
-const EVENT_NAMES: &str =
-    "Write a name of DM's, such as `all dml`, `insert`, `drop table`, `truncate table` or `incompatible ddl changes`.";
-
-fn compile(rule: &FilterRule, text: &str, case_sensitive: bool, problems: &mut Vec<Failure>) -> Option<Pattern> {
-    // DM's filters know no expressions, and take a run of characters at the end only.
-    let refused = match text.find('*') {
-        _ if text.starts_with('~') => Some("a filter's patterns have no regular expressions"),
-        Some(at) if at + 1 < text.len() => Some("`*` may only be its last character"),
-        _ => None,
-    };
-    if let Some(why) = refused {
-        problems.push(wrong(rule, &format!("pattern `{text}`: {why}"), "Write one rule for each of the names."));
-        return None;
-    }
-    let failed = |error: PatternError| problems.push(wrong(rule, &error.to_string(), error.remedy));
-    Pattern::new(text, case_sensitive).map_err(failed).ok()
-}
-
-/// All patterns as one expression, which is found anywhere and without regard to case.
-fn text_pattern(patterns: &[String]) -> Result<Option<Regex>, (String, String)> {
-    let build = |expression: &str| RegexBuilder::new(expression).case_insensitive(true).octal(true).build();
-    for pattern in patterns {
-        build(&regexp::from_go(pattern)).map_err(|error| (pattern.clone(), regexp::reason(&error)))?;
-    }
-    if patterns.is_empty() {
-        return Ok(None);
-    }
-    let all = patterns.iter().map(|pattern| regexp::from_go(pattern)).collect::<Vec<_>>().join("|");
-    build(&all).map(Some).map_err(|error| (patterns.join("|"), regexp::reason(&error)))
-}
-
-fn wrong(rule: &FilterRule, what: &str, remedy: &str) -> Failure {
-    let of = match rule.table_pattern.as_str() {
-        "" => format!("`{}`", rule.schema_pattern),
-        table => format!("`{}`.`{table}`", rule.schema_pattern),
-    };
-    Failure::new(Code::FilterRules, format!("generate binlog event filter: the rule for {of}: {what}"))
-        .workaround(remedy)
-}
-
-/// Where a rule stands among those that mean the same table.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Order {
-    of_tables: bool,
-    schema: Vec<Step>,
-    table: Vec<Step>,
-}
-
-/// A step of a pattern, in the order in which DM's tree looks at them. An exact name comes before `*` behind it.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    End,
-    Run,
-    Any,
-    /// By its first appearance among the rules.
-    Class(usize),
-    One(char),
-}
-
-fn steps(pattern: &str, classes: &mut Vec<String>) -> Vec<Step> {
-    let mut found = Vec::new();
-    let mut rest = pattern.chars();
-    while let Some(c) = rest.next() {
-        found.push(match c {
-            '*' => Step::Run,
-            '?' => Step::Any,
-            '[' => match rest.as_str().split_once(']') {
-                Some((inner, behind)) => {
-                    rest = behind.chars();
-                    let known = classes.iter().position(|class| class == inner).unwrap_or_else(|| {
-                        classes.push(inner.to_owned());
-                        classes.len() - 1
-                    });
-                    Step::Class(known)
-                }
-                None => Step::One('['),
-            },
-            other => Step::One(other),
-        });
-    }
-    found.push(Step::End);
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::TableName;
+    use crate::transform::FilterAction;
+    use crate::transform::events::{EventWord, listed};
     use crate::transform::testing::{self, filter as rule};
     use proptest::prelude::*;
 
