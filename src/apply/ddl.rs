@@ -15,48 +15,20 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::ddl_clauses::{DdlClause, needed};
+use super::ddl_clauses::needed;
 use super::ddl_effect::is_there;
 use super::ddl_lock::{DdlLock, thread};
+use super::ddl_step::DdlStep;
 use super::introspect::{fingerprint, has_rows};
 use super::writer::ApplyError;
-use crate::downstream::{DdlSession, Downstream, SessionError, limited};
+use crate::downstream::{Downstream, SessionError, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_number};
 use crate::meta::{DdlIntent, MetaTables, StoredMark};
-use crate::model::TargetTable;
 
 /// How often a statement is looked at that runs while the task is to stop.
 const LOOK: Duration = Duration::from_millis(200);
 /// The server's error for a killed query.
 const QUERY_INTERRUPTED: u16 = 1317;
-
-/// One statement of a plan.
-#[derive(Debug, Clone)]
-pub struct DdlStep {
-    /// The statement, all names qualified.
-    pub sql: String,
-    /// Its clauses, where some of them are only run if they are needed, and the downstream has no words for that; then
-    /// `sql` is what stands before them.
-    pub clauses: Vec<DdlClause>,
-    /// Tables it may change; with an empty table name, a database.
-    pub targets: Vec<TargetTable>,
-    /// The session it ran in on the source.
-    pub session: DdlSession,
-    /// Why it must not be run where its tables hold rows: those would not become what they became on the source.
-    pub unsafe_with_rows: Option<String>,
-    /// It makes one change: where its effect is there, all of it is. A dm-worker runs several one after the other.
-    pub one_change: bool,
-    /// An operator ordered it: where it has no effect, that is told rather than passed over.
-    pub ordered: bool,
-}
-
-impl DdlStep {
-    /// Its text, for people.
-    fn shown(&self) -> String {
-        let clauses: Vec<&str> = self.clauses.iter().map(|clause| clause.text.as_str()).collect();
-        format!("{}{}", self.sql, clauses.join(", "))
-    }
-}
 
 /// Whether an intent that a crash or a refusal left behind is about one of these statements, the first of which has number
 /// `first`. If not, an operator has ordered others since, and of these none has been begun.
@@ -403,6 +375,7 @@ fn unknown_zone(name: &str, shown: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::downstream::DdlSession;
 
     fn step(sql: &str) -> DdlStep {
         DdlStep {

@@ -5,29 +5,9 @@
 
 use mysql_async::Conn;
 
-use super::ddl::DdlStep;
-use super::introspect::{Part, has_part};
+use super::ddl_step::{DdlStep, Only};
+use super::introspect::has_part;
 use crate::error::Failure;
-
-/// What must be there, or must not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Only {
-    /// It must be there.
-    pub there: bool,
-    /// What.
-    pub part: Part,
-    /// Its name.
-    pub name: String,
-}
-
-/// One clause.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DdlClause {
-    /// Its text, without the condition.
-    pub text: String,
-    /// When it is run; `None` for always.
-    pub only: Option<Only>,
-}
 
 /// The statement with the clauses that are needed; `None` where none is.
 pub async fn needed(conn: &mut Conn, step: &DdlStep) -> Result<Option<String>, Failure> {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value};
 
-use super::ddl::DdlStep;
+use super::ddl_step::DdlStep;
 use crate::downstream::{Downstream, limited};
 use crate::error::{Failure, server_number};
 use crate::model::TargetTable;

@@ -1,97 +1,33 @@
 //! From a task's settings to a running pipeline: connect, claim, open the relay log, start the stages.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mysql_async::Conn;
 use tokio::sync::watch;
 
 use super::coordinator::{Coordinator, CoordinatorOptions};
-use super::copying::{CopyPlan, First, copy_spec, first, take_orders};
-use super::declared::{DeclaredStore, DeclaredTables};
-use super::exceptions::Exceptions;
+use super::copying::{First, copy_spec, first, take_orders};
+use super::declared::DeclaredTables;
 use super::failed_at::with_gtids;
 use super::former;
 use super::intake::{Intake, IntakeOptions, Prepared};
 use super::item;
 use super::mapping::{Outdated, TableMappings, TaskMapping};
 use super::origin::Origin;
-use super::pace::Paces;
 use super::progress::Progress;
+use super::spec::PipelineSpec;
 use super::window::{Window, Windows};
 use super::{Outcome, Parked, Stop};
 use crate::apply::{DdlLock, Downstream, DownstreamOptions};
-use crate::checkpoint::{Claim, Claimed, History, Ledger, claim};
+use crate::checkpoint::{Claim, Claimed, History, claim};
 use crate::decode::Decoder;
 use crate::error::{Code, Failure, Scope};
-use crate::meta::MetaTables;
-use crate::model::{BinlogPosition, Flavor, GtidSet, Location, SourceTable};
+use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::{Connector, Endpoint};
-use crate::relay::{Relay, RelayError};
+use crate::relay::RelayError;
 use crate::runtime::spawn;
-use crate::transform::{Rules, Transform};
+use crate::transform::Transform;
 use crate::upstream::{ServerFacts, gtids_at};
-
-/// What a pipeline is made of.
-#[derive(Clone)]
-pub struct PipelineSpec {
-    /// Name under which the relay log is protected.
-    pub name: String,
-    /// Dialect of the source.
-    pub flavor: Flavor,
-    /// The source, asked only what a checkpoint does not tell.
-    pub source: Endpoint,
-    /// The source's relay log.
-    pub relay: Relay,
-    /// Rules for names.
-    pub rules: Rules,
-    /// The same, compiled.
-    pub transform: Arc<Transform>,
-    /// The downstream.
-    pub downstream: Endpoint,
-    /// The task's tables there.
-    pub tables: MetaTables,
-    /// `worker-count`.
-    pub lanes: u32,
-    /// Where to start if nothing is stored; `None` where a copy finds that out.
-    pub fresh_start: Option<Location>,
-    /// Up to here rows may be downstream already, if nothing is stored.
-    pub fresh_safe: Option<Location>,
-    /// `checkpoint-flush-interval`.
-    pub flush_interval: Duration,
-    /// How long a pause waits for the end of a large transaction.
-    pub drain_limit: Duration,
-    /// `safe-mode`.
-    pub always_safe: bool,
-    /// `safe-mode-duration`.
-    pub safe_duration: Duration,
-    /// What this machine keeps of its positions.
-    pub ledger: Arc<dyn Ledger>,
-    /// Another worker may take the task over: its positions must be downstream.
-    pub moves: bool,
-    /// Events that are treated otherwise than logged.
-    pub exceptions: Arc<Exceptions>,
-    /// What is declared of the source's tables.
-    pub declared: Arc<dyn DeclaredStore>,
-    /// What becomes of existing rows.
-    pub copy: CopyPlan,
-    /// Tables that an operator wants read again.
-    pub orders: Vec<SourceTable>,
-    /// What the task's former pipelines learned of how much the downstream takes.
-    pub paces: Paces,
-}
-
-impl PipelineSpec {
-    /// The downstream, as the ledger names it.
-    pub fn target(&self) -> String {
-        target_of(&self.downstream)
-    }
-}
-
-/// Host and port of a downstream.
-pub fn target_of(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host, endpoint.port)
-}
 
 /// Runs a pipeline from claim to end.
 pub async fn run(

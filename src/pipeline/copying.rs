@@ -8,10 +8,10 @@ use std::sync::Arc;
 use mysql_async::Conn;
 use tokio::sync::watch;
 
-use super::build::PipelineSpec;
 use super::coordinator::stopping;
-use super::guide::{Begun, TaskGuide};
+use super::guide::TaskGuide;
 use super::progress::{Doing, Progress};
+use super::spec::PipelineSpec;
 use super::window::Window;
 use super::{Outcome, Parked, Stop};
 use crate::apply::{Downstream, DownstreamOptions};
@@ -21,20 +21,7 @@ use crate::meta::StoredMark;
 use crate::model::{Flavor, SourceTable};
 use crate::schema::Dialect;
 use crate::snapshot;
-use crate::snapshot::{CopyOptions, CopyOutcome, CopyProgress, CopySpec, Guide, Standing, copy, look};
-
-/// What a task does about existing rows.
-#[derive(Clone)]
-pub struct CopyPlan {
-    /// They are copied before the binlog is followed.
-    pub copies: bool,
-    /// The task ends where the target equals the source at one place.
-    pub ends: bool,
-    /// How they are copied.
-    pub options: CopyOptions,
-    /// Told where the binlog begins to count.
-    pub begun: Begun,
-}
+use crate::snapshot::{CopyOutcome, CopyProgress, CopySpec, Guide, Standing, copy, look};
 
 /// What comes first.
 pub(super) enum First {

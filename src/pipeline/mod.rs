@@ -23,13 +23,14 @@ mod origin;
 mod pace;
 mod progress;
 mod receive;
+mod spec;
 mod trail;
 mod window;
 
 pub use crate::checkpoint::{Ledger, LedgerRecord, kept_here};
 pub use crate::snapshot::{CopyOptions, CopyProgress, Existing, Phase as CopyPhase, TableProgress};
-pub use build::{PipelineSpec, run, target_of};
-pub use copying::{CopyPlan, may_read_again};
+pub use build::run;
+pub use copying::may_read_again;
 pub use declared::{DeclaredChange, DeclaredColumn, DeclaredStore, DeclaredTable, DeclaredTables};
 pub use exceptions::{Exception, Exceptions, Treatment, start_location};
 pub use guide::Begun;
@@ -39,6 +40,7 @@ pub use progress::{
     AgainProgress, CommitSizes, DURATION_BOUNDS, Doing, Durations, Progress, RunningDdl, SIZE_BOUNDS, Sizes,
 };
 pub use receive::{Breaks, Receive, ReceiveSpec, ReceiveState, check, receive, start_of};
+pub use spec::{CopyPlan, PipelineSpec, target_of};
 
 use crate::error::Failure;
 use crate::model::{Location, RowMark};
