@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::guard::guarded;
 use super::preflight::{self, Preflight};
 use super::{Profile, StoreError, Table, disk};
 
@@ -57,23 +57,6 @@ fn config(path: &Path, profile: Profile) -> sled::Config {
         .zstd_compression_level(level);
     config.target_heap_file_fill_ratio = fill;
     config
-}
-
-/// Runs a call into the engine and turns its errors and its assertions into ours.
-pub(super) fn guarded<T>(
-    doing: &'static str,
-    path: &Path,
-    call: impl FnOnce() -> io::Result<T>,
-) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(StoreError::from_io(doing, path, error)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(StoreError::Corrupt { path: path.to_owned(), what: format!("{doing}: assertion failed: {text}") })
-        }
-    }
 }
 
 struct SledTable<const FANOUT: usize> {

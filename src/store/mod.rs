@@ -12,6 +12,7 @@ mod conformance;
 mod damage_tests;
 mod disk;
 mod engine;
+mod guard;
 mod preflight;
 mod tally;
 

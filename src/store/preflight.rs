@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::StoreError;
-use super::engine::guarded;
+use super::guard::guarded;
 
 /// What a look at the files found.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,9 +11,7 @@ mod subtasks;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::records::SourceRecord;
+use super::records::{MasterMark, SourceRecord};
 use super::{SourceEntry, Supervisor, TaskEntry, read};
 use crate::config::SecretKey;
 use crate::task::TaskStatus;
@@ -22,17 +20,6 @@ use crate::task::TaskStatus;
 pub const LEASE: &str = "lease with dm-master";
 /// Note on the park of a subtask that was made with the stage Stopped, until its first resume.
 pub const NOT_STARTED: &str = "not started here yet (stage Stopped)";
-
-/// What of its master's wishes a subtask follows: etcd revisions, kept with its record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct MasterMark {
-    /// Of the start-task that made it.
-    pub born: i64,
-    /// At which its source was given to this worker.
-    pub bound_born: i64,
-    /// Of the stage that was applied last.
-    pub stage_revision: i64,
-}
 
 /// A source to be opened.
 #[derive(Debug, Clone)]

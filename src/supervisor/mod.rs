@@ -38,7 +38,8 @@ pub use api::{
 };
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
-pub use master::{Held, HeldSource, HeldTask, LEASE, MasterMark, NOT_STARTED, SourceOrder, TaskOrder};
+pub use master::{Held, HeldSource, HeldTask, LEASE, NOT_STARTED, SourceOrder, TaskOrder};
+pub use records::MasterMark;
 pub use relays::RelayWish;
 pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::master::MasterMark;
 use crate::config::SourceConfig;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;
@@ -13,6 +12,17 @@ pub const FORM: u32 = 1;
 
 fn first_form() -> u32 {
     FORM
+}
+
+/// What of its master's wishes a subtask follows: etcd revisions, kept with its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MasterMark {
+    /// Of the start-task that made it.
+    pub born: i64,
+    /// At which its source was given to this worker.
+    pub bound_born: i64,
+    /// Of the stage that was applied last.
+    pub stage_revision: i64,
 }
 
 /// A source.

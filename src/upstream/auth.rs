@@ -8,8 +8,9 @@ use rsa::rand_core::OsRng;
 use rsa::{Oaep, RsaPublicKey};
 use sha1::Sha1;
 
+use super::cursor::Cursor;
 use super::error::ReadError;
-use super::handshake::{Cursor, Greeting, NONCE_LEN};
+use super::handshake::{Greeting, NONCE_LEN};
 use super::wire::{Channel, answer, refusal};
 use crate::mysql::Endpoint;
 

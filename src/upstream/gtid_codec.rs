@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::handshake::Cursor;
+use super::cursor::Cursor;
 use crate::model::{GtidSet, MariaGtid, MariaGtidSet, MysqlGtidSet};
 
 /// The format byte of a MySQL set with tags (8.3 and later); it stands at both ends of the count.

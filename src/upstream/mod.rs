@@ -7,6 +7,7 @@
 mod auth;
 mod backoff;
 mod blocks;
+mod cursor;
 mod dump;
 mod error;
 mod facts;

@@ -4,8 +4,8 @@
 //! its own fits. Whether it does follows from the stream itself: each format description event says it for what comes
 //! behind it.
 
+use super::cursor::Cursor;
 use super::error::ReadError;
-use super::handshake::Cursor;
 use crate::binlog::{CHECKSUM_LEN, EventHeader, FrameError, HEADER_LEN, body, kind, verify_checksum};
 use crate::model::{BinlogFile, BinlogPosition};
 

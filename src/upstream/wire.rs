@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::cursor::Cursor;
 use super::error::{ReadError, ServerRefusal};
 use super::framer::{Framer, Packet, frame};
-use super::handshake::Cursor;
 use crate::mysql::{CONNECT_TIMEOUT, Endpoint, TlsFiles, client_config, server_name};
 
 /// Longest wait for an answer, or for the peer to take what we send.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::super::broken::{TASK_REMEDY, damaged};
 use super::super::recipe::StoredRecipe;
-use super::super::records::{FORM, MasterRecord, TaskRecord};
+use super::super::records::{FORM, MasterMark, MasterRecord, TaskRecord};
 use super::super::source::Source;
 use super::super::tasks::{protected, said};
 use super::super::{Supervisor, TaskKey, read, store_failure, write};
-use super::{LEASE, MasterMark, NOT_STARTED, TaskOrder};
+use super::{LEASE, NOT_STARTED, TaskOrder};
 use crate::config::SubtaskConfig;
 use crate::error::{Code, Failure};
 use crate::meta::StoredMark;

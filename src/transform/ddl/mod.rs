@@ -16,6 +16,7 @@ mod columns;
 mod cursor;
 pub(super) mod lex;
 mod parse;
+mod parsed;
 mod plan;
 mod table;
 

@@ -14,7 +14,8 @@ use super::super::filter::Filters;
 use super::clauses::{self, Clause, ClauseEvent};
 use super::cursor::{Cursor, Edit, Misread, NameRef, qualifiers};
 use super::lex::{Dialect, Token, TokenKind, lex};
-use super::parse::{EachStatement, Parsed, Role, SchemaStatement, TableStatement, parse};
+use super::parse::parse;
+use super::parsed::{EachStatement, Parsed, Role, SchemaStatement, TableStatement};
 use super::{DdlInput, DdlKind, DdlPlan, TargetStatement};
 
 /// Longest statement text in a message, in characters.

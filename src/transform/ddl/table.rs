@@ -5,7 +5,7 @@
 
 use super::clauses::{self, Clause};
 use super::cursor::{Cursor, Edit, Misread};
-use super::parse::{Role, TableStatement};
+use super::parsed::{Role, TableStatement};
 
 /// What follows the name in CREATE TABLE.
 pub(super) fn definition(c: &mut Cursor<'_>, statement: &mut TableStatement) -> Result<(), Misread> {
