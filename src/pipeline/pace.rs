@@ -64,10 +64,6 @@ impl Rates {
         self.0.push_back(rate);
     }
 
-    fn is_full(&self) -> bool {
-        self.0.len() >= TRIAL
-    }
-
     fn median(&self) -> Option<f64> {
         let mut sorted: Vec<f64> = self.0.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
@@ -143,18 +139,25 @@ impl Pace {
         self.levels[self.trial.unwrap_or(self.settled)].1.add(rate);
         self.groups += 1;
         match self.trial {
-            Some(trial) if self.levels[trial].1.is_full() => {
-                let [new, old] = [trial, self.settled].map(|level| self.levels[level].1.median());
-                if new > old.map(|old| old * BETTER) {
-                    (self.settled, self.between) = (trial, BETWEEN.0);
-                } else {
-                    (self.upwards, self.between) = (!self.upwards, (2 * self.between).min(BETWEEN.1));
-                }
-                (self.trial, self.groups) = (None, 0);
-            }
+            Some(trial) => self.judge(trial),
             None if self.groups >= self.between => self.begin_trial(),
-            _ => {}
+            None => {}
         }
+    }
+
+    /// Ends a trial as soon as the median of its groups is sure to be better, or not: a worse number costs in each of them.
+    fn judge(&mut self, trial: usize) {
+        let wanted = self.levels[self.settled].1.median().map_or(0.0, |known| known * BETTER);
+        let rates = &self.levels[trial].1.0;
+        let better = rates.iter().filter(|rate| **rate > wanted).count();
+        if better > TRIAL / 2 {
+            (self.settled, self.between) = (trial, BETWEEN.0);
+        } else if rates.len() - better > TRIAL / 2 {
+            (self.upwards, self.between) = (!self.upwards, (2 * self.between).min(BETWEEN.1));
+        } else {
+            return;
+        }
+        (self.trial, self.groups) = (None, 0);
     }
 
     fn begin_trial(&mut self) {
@@ -206,6 +209,19 @@ mod tests {
             pace.done(size, size.rows, Duration::from_secs_f64(size.rows as f64 * 0.000_01 + stands_still));
             assert_eq!(pace.levels[pace.settled].0, 4);
         }
+    }
+
+    #[test]
+    fn a_trial_of_a_number_that_is_worse_ends_when_that_is_sure() {
+        let mut pace = Pace::new(16);
+        let groups = (0..100).take_while(|_| {
+            let size = pace.size(u64::MAX, 0);
+            let rate = if size.shares == 4 { 100_000.0 } else { 50_000.0 };
+            pace.done(size, size.rows, Duration::from_secs_f64(size.rows as f64 / rate));
+            !(pace.trial.is_none() && pace.between > BETWEEN.0)
+        });
+        assert_eq!(groups.count() as u32, BETWEEN.0 + 2);
+        assert_eq!(pace.levels[pace.settled].0, 4);
     }
 
     #[test]
