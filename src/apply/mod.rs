@@ -17,6 +17,7 @@ mod ddl_clauses;
 mod ddl_effect;
 mod ddl_lock;
 mod ddl_step;
+mod deletes;
 mod introspect;
 mod literal;
 mod statement;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::deletes::write_deletes;
 use super::literal::{is_json, write_literal};
 use super::values::RowWriter;
-use crate::dispatch::{Change, NetDelete, NetInsert, NetUpdate, SafeMode, Share, Step};
+use crate::dispatch::{Change, NetInsert, NetUpdate, SafeMode, Share, Step};
 use crate::model::EventSpan;
 use crate::row::{ChangeKind, RowError, RowImage, Value};
 use crate::schema::{BoundTable, Dialect};
@@ -20,6 +21,8 @@ pub struct Shape {
     pub limit: usize,
     /// Whose statements may meet their own effect.
     pub safe: SafeMode,
+    /// Whether the server takes `VALUES` as a table.
+    pub lists: bool,
 }
 
 impl Shape {
@@ -91,7 +94,13 @@ impl<'a> StatementCursor<'a> {
     }
 }
 
-fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &EventSpan, relaxed: bool) -> StatementInfo {
+pub(super) fn info(
+    kind: ChangeKind,
+    rows: usize,
+    table: &Arc<BoundTable>,
+    span: &EventSpan,
+    relaxed: bool,
+) -> StatementInfo {
     StatementInfo {
         kind,
         rows: rows as u64,
@@ -102,40 +111,7 @@ fn info(kind: ChangeKind, rows: usize, table: &Arc<BoundTable>, span: &EventSpan
     }
 }
 
-fn write_deletes<'r>(
-    sql: &mut Vec<u8>,
-    rows: impl Iterator<Item = NetDelete<'r>>,
-    shape: Shape,
-) -> Result<Option<StatementInfo>, RowError> {
-    let mut rows = rows.peekable();
-    let Some(NetDelete { table, .. }) = rows.peek().copied() else { return Ok(None) };
-    let Some(identity) = &table.identity else { return Ok(None) };
-    sql.extend_from_slice(b"DELETE FROM ");
-    write_table(sql, table);
-    sql.extend_from_slice(b" WHERE ");
-    write_key_names(sql, table, identity);
-    sql.extend(b" IN (");
-    let (mut taken, mut last) = (0, None);
-    for row in rows {
-        if taken == shape.rows || sql.len() > shape.bytes || !Arc::ptr_eq(row.table, table) {
-            break;
-        }
-        let before = sql.len();
-        if taken > 0 {
-            sql.push(b',');
-        }
-        write_key_values(sql, table, identity, row.before)?;
-        if taken > 0 && sql.len() + 1 > shape.limit {
-            sql.truncate(before);
-            break;
-        }
-        (taken, last) = (taken + 1, Some(row.span));
-    }
-    sql.push(b')');
-    Ok(last.map(|span| info(ChangeKind::Delete, taken, table, span, false)))
-}
-
-fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
+pub(super) fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
     let names = identity.iter().map(|&column| table.columns[column].quoted.as_str());
     match identity {
         [_] => write_names(sql, names),
@@ -147,7 +123,7 @@ fn write_key_names(sql: &mut Vec<u8>, table: &BoundTable, identity: &[usize]) {
     }
 }
 
-fn write_names<'t>(sql: &mut Vec<u8>, names: impl Iterator<Item = &'t str>) {
+pub(super) fn write_names<'t>(sql: &mut Vec<u8>, names: impl Iterator<Item = &'t str>) {
     for (at, name) in names.enumerate() {
         if at > 0 {
             sql.push(b',');
@@ -157,7 +133,7 @@ fn write_names<'t>(sql: &mut Vec<u8>, names: impl Iterator<Item = &'t str>) {
 }
 
 /// The target's name. Small groups have few rows a statement, so that its words count too.
-fn write_table(sql: &mut Vec<u8>, table: &BoundTable) {
+pub(super) fn write_table(sql: &mut Vec<u8>, table: &BoundTable) {
     let name = &table.target.0;
     for (before, name) in [(&b"`"[..], &name.schema), (b"`.`", &name.table)] {
         sql.extend_from_slice(before);
@@ -171,7 +147,7 @@ fn write_table(sql: &mut Vec<u8>, table: &BoundTable) {
     sql.push(b'`');
 }
 
-fn write_key_values(
+pub(super) fn write_key_values(
     sql: &mut Vec<u8>,
     table: &BoundTable,
     identity: &[usize],

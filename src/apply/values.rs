@@ -220,6 +220,7 @@ mod tests {
             layout: Arc::new(TableLayout { source, columns: columns.collect(), names: None }),
             columns: bound.collect(),
             identity: None,
+            whole_primary: None,
             other_unique: Vec::new(),
             lane_rule: LaneRule::Pinned,
             lane_prefix: Vec::new(),

@@ -17,6 +17,8 @@ use crate::meta::{MetaTables, StoredMark};
 
 /// How long a writer keeps trying on its own before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection is waited for that nobody needs yet.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// Rows a statement: MariaDB makes a subquery of an IN list of 1,000 (`in_predicate_conversion_threshold`).
 const ROWS: usize = 999;
 /// Bytes of SQL a statement.
@@ -107,6 +109,13 @@ impl Writer {
         self.number
     }
 
+    /// Connects before the first job comes. A connection that cannot be had now is made when it is needed.
+    pub async fn warm_up(&mut self) {
+        if let Ok(Ok(conn)) = tokio::time::timeout(WARM_UP, self.downstream.connect()).await {
+            self.conn = Some(conn);
+        }
+    }
+
     /// Commits a job, whatever it takes within [`RETRY_LIMIT`] of trouble.
     pub async fn apply(&mut self, job: &Job) -> Result<WriterStats, ApplyError> {
         let mut shape = self.shape(ROWS, job.safe);
@@ -145,7 +154,8 @@ impl Writer {
     }
 
     fn shape(&self, rows: usize, safe: SafeMode) -> Shape {
-        Shape { rows, bytes: BYTES, limit: self.downstream.max_statement(), safe }
+        let Downstream { takes_lists: lists, .. } = self.downstream;
+        Shape { rows, bytes: BYTES, limit: self.downstream.max_statement(), safe, lists }
     }
 
     /// Begins a transaction. A connection that fails at that has most likely been idle for longer than the server keeps

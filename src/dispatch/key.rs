@@ -282,6 +282,7 @@ mod tests {
             layout: Arc::new(layout),
             columns: vec![bound; 2],
             identity: Some(vec![0]),
+            whole_primary: None,
             other_unique: vec![1],
             lane_rule: LaneRule::Pinned,
             dialect: Dialect::MySql,

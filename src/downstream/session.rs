@@ -38,11 +38,20 @@ pub struct Downstream {
     max_packet: Arc<AtomicUsize>,
     /// Whether foreign keys are checked in our sessions, so that source order must be kept.
     pub checks_foreign_keys: bool,
+    /// Whether it takes `VALUES` as a table.
+    pub takes_lists: bool,
 }
 
 impl Downstream {
     /// Connects once to learn the dialect.
     pub async fn open(options: DownstreamOptions) -> Result<Self, Failure> {
+        let (downstream, conn) = Downstream::open_connected(options).await?;
+        let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
+        Ok(downstream)
+    }
+
+    /// The same, with the connection that it learned by, which is as every other one.
+    pub async fn open_connected(options: DownstreamOptions) -> Result<(Self, Conn), Failure> {
         let mut endpoint = options.endpoint;
         let mut taken = |name: &str| {
             let key = endpoint.session.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned()?;
@@ -65,25 +74,32 @@ impl Downstream {
             ))
             .with_session("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
         let max_packet = Arc::new(AtomicUsize::new(usize::MAX));
-        let mut downstream =
-            Downstream { connector, dialect: Dialect::MySql, strict_mode, max_packet, checks_foreign_keys };
+        let mut downstream = Downstream {
+            connector,
+            dialect: Dialect::MySql,
+            strict_mode,
+            max_packet,
+            checks_foreign_keys,
+            takes_lists: false,
+        };
         let mut conn = downstream.connect().await?;
-        let version: Option<String> =
-            downstream.limited(conn.query_first("SELECT VERSION()")).await.map_err(|error| {
-                driver_failure(&error, Code::QueryFailed, Scope::Downstream, "ask the downstream for its version")
-            })?;
-        downstream.dialect = match version.unwrap_or_default() {
+        let failed =
+            |error| driver_failure(&error, Code::QueryFailed, Scope::Downstream, "ask the downstream for its version");
+        let version: Option<String> = limited(conn.query_first("SELECT VERSION()")).await.map_err(failed)?;
+        let version = version.unwrap_or_default();
+        downstream.dialect = match &version {
             version if version.contains("TiDB") => Dialect::TiDb,
             version if version.contains("MariaDB") => Dialect::MariaDb,
             _ => Dialect::MySql,
         };
+        downstream.takes_lists = downstream.dialect == Dialect::MariaDb && takes_lists(&version);
         if logs_statements(&mut conn).await {
             // Refused there with READ COMMITTED (1665); lanes that then wait for each other's gaps try again.
             let repeatable = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+            limited(conn.query_drop(repeatable)).await.map_err(failed)?;
             downstream.connector = downstream.connector.with_session(repeatable);
         }
-        let _ = tokio::time::timeout(Duration::from_secs(1), conn.disconnect()).await;
-        Ok(downstream)
+        Ok((downstream, conn))
     }
 
     /// A new connection, ready for statements.
@@ -118,6 +134,13 @@ impl Downstream {
     }
 }
 
+/// Whether a MariaDB of this version takes `VALUES` as a table: from 10.3 on. Some are told as `5.5.5-10.11.4-MariaDB`.
+fn takes_lists(version: &str) -> bool {
+    let version = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (10, 3)
+}
+
 /// Whether the server writes statements into its own binlog. One that has no such variables does not.
 async fn logs_statements(conn: &mut Conn) -> bool {
     let asked = limited(conn.query_first::<(u8, String), _>("SELECT @@log_bin, @@SESSION.binlog_format")).await;
@@ -138,5 +161,17 @@ pub async fn limited<T>(answer: impl Future<Output = Result<T, mysql_async::Erro
             let text = format!("no answer within {} s", STATEMENT_TIMEOUT.as_secs());
             Err(mysql_async::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_taken_from_10_3_on() {
+        let taken = ["10.3.0-MariaDB", "5.5.5-10.11.19-MariaDB-0+deb12u1", "11.4.2-MariaDB-log", "12.0.1-MariaDB"];
+        assert!(taken.into_iter().all(takes_lists));
+        assert!(!["5.5.5-10.2.44-MariaDB", "10.2.9-MariaDB", "5.5.68-MariaDB", "", "x"].into_iter().any(takes_lists));
     }
 }

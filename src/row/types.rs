@@ -96,6 +96,14 @@ pub enum ColumnKind {
     },
 }
 
+impl ColumnKind {
+    /// Whether its values are integers.
+    pub fn is_integer(self) -> bool {
+        use ColumnKind as K;
+        matches!(self, K::TinyInt | K::SmallInt | K::MediumInt | K::Int | K::BigInt)
+    }
+}
+
 /// Columns by index, each with its whole JSON value in MySQL's binary form.
 pub type ResolvedJson = Box<[(usize, Vec<u8>)]>;
 

@@ -138,6 +138,8 @@ pub struct BoundTable {
     pub columns: Vec<BoundColumn>,
     /// Layout columns that identify a row; `None` where only all values do.
     pub identity: Option<Vec<usize>>,
+    /// The layout column that is the whole primary key downstream, where that is a whole number on both sides.
+    pub whole_primary: Option<usize>,
     /// Layout columns of other unique keys, sorted.
     pub other_unique: Vec<usize>,
     /// How a row's lane is found.
@@ -255,6 +257,8 @@ pub fn bind_with(
     if let (None, Some(engine)) = (&identity, &structure.loose_engine) {
         return Err(BindError::NeitherKeyNorTransactions { engine: engine.clone() });
     }
+    let whole_primary =
+        structure.whole_primary().and_then(in_layout).filter(|&at| layout.columns[at].kind.is_integer());
     let lane_rule = match structure.has_prefix_primary_key() {
         true => LaneRule::Pinned,
         false => {
@@ -269,6 +273,7 @@ pub fn bind_with(
         layout: Arc::clone(layout),
         columns,
         identity,
+        whole_primary,
         other_unique,
         lane_rule,
         selective: false,

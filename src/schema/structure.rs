@@ -92,6 +92,13 @@ impl TableStructure {
         Some(key.columns.iter().flatten().copied().collect())
     }
 
+    /// The only column of the primary key, where its values are integers.
+    pub fn whole_primary(&self) -> Option<usize> {
+        let key = self.unique_keys.iter().find(|key| key.is_primary())?;
+        let [Some(column)] = key.columns[..] else { return None };
+        self.columns[column].is_whole_number().then_some(column)
+    }
+
     /// Whether many rows stand on one page: there is no column of long texts or objects.
     pub fn has_small_rows(&self) -> bool {
         let long = ["text", "blob", "json", "vector", "geometry", "linestring", "polygon", "collection"];

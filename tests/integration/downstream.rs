@@ -54,6 +54,56 @@ async fn statements_stay_below_max_allowed_packet() {
     link.wait_equal().await;
 }
 
+/// A backlog that empties tables on several lanes at once. MariaDB would look through the whole table for a long list of keys,
+/// and each lane would wait for the rows of the others; two that do so are a deadlock.
+#[tokio::test]
+async fn lanes_that_empty_a_table_do_not_wait_for_each_other() {
+    let source = shared(Kind::MySql, &ServerOptions::default()).await;
+    let target = server_with(Kind::MariaDb, &[]).await;
+    let mut link = Link::start("emptied", &source, &target, &LinkOptions::default()).await;
+    link.source
+        .run_all([
+            "CREATE TABLE digit (d INT PRIMARY KEY)",
+            "INSERT INTO digit VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
+            "CREATE TABLE t (id INT PRIMARY KEY, v INT)",
+            "INSERT INTO t SELECT a.d + 10*b.d + 100*c.d + 1000*e.d, 0 FROM digit a, digit b, digit c, digit e",
+        ])
+        .await;
+    link.wait_equal().await;
+    link.pause().await;
+    for first in (0..10_000).step_by(500) {
+        link.source.run(&format!("DELETE FROM t WHERE id BETWEEN {first} AND {}", first + 499)).await;
+    }
+    link.wait_relayed().await;
+    let waits =
+        "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_row_lock_waits'";
+    let before = link.target.number(waits).await;
+    link.resume().await;
+    link.wait_equal().await;
+    assert_eq!(link.target.number(waits).await, before);
+}
+
+/// Small and large numbers in one list, and such that would make it one of decimals.
+#[tokio::test]
+async fn keys_of_any_size_are_deleted() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let options = LinkOptions { workers: Some(1), ..LinkOptions::default() };
+    let mut link = Link::start("sizes", &source, &target, &options).await;
+    for (name, column, ends) in [
+        ("far", "BIGINT", "(-99999999999999999), (999999999999999999)"),
+        ("ends", "BIGINT", "(-9223372036854775808), (9223372036854775807)"),
+        ("positive", "BIGINT UNSIGNED", "(9223372036854775808), (18446744073709551615)"),
+        ("tiny", "TINYINT UNSIGNED", "(128), (255)"),
+    ] {
+        link.source.run(&format!("CREATE TABLE {name} (id {column} PRIMARY KEY)")).await;
+        link.source.run(&format!("INSERT INTO {name} VALUES {ends}, (0), (1), (2), (3), (4), (5), (6), (7)")).await;
+        link.wait_equal().await;
+        link.source.run(&format!("DELETE FROM {name} WHERE id <> 3")).await;
+    }
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
 /// A server that closes idle connections after two seconds: nobody notices, in any of the connections that the task has.
 async fn idle_connections(kind: Kind) {
     // Of its own: whatever other tests write there would move the positions, and so use a connection.

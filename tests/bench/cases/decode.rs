@@ -26,7 +26,7 @@ const GROUP: u64 = 4_000;
 /// Bytes of images a group at most.
 const GROUP_BYTES: usize = 3 << 20;
 /// As lanes cut statements.
-const SHAPE: Shape = Shape { rows: 500, bytes: 512 << 10, limit: 16 << 20, safe: SafeMode::Off };
+const SHAPE: Shape = Shape { rows: 500, bytes: 512 << 10, limit: 16 << 20, safe: SafeMode::Off, lists: true };
 
 /// Small events.
 pub async fn oltp(bed: &mut Bed) -> Vec<Row> {
