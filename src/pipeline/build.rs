@@ -37,14 +37,14 @@ pub async fn run(
 ) -> Outcome {
     loop {
         // Where it begins anew by itself, what is left behind a copy may be another.
-        let window = match first(&spec, &stop, &progress).await {
-            First::Follow(window) => window,
+        let (window, connected) = match first(&spec, &stop, &progress).await {
+            First::Follow(window, connected) => (window, connected),
             First::Over(outcome) => return outcome,
         };
         let started = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop != Stop::Run) => return Outcome::Parked(Parked { applied: None, exact: false }),
-            started = start(&spec, window, &progress) => started,
+            started = start(&spec, window, connected, &progress) => started,
         };
         match started {
             Ok((coordinator, intake, items)) => {
@@ -86,12 +86,15 @@ type Started = (Coordinator, Intake, tokio::sync::mpsc::Receiver<item::Queued>);
 async fn start(
     spec: &PipelineSpec,
     window: Option<Window>,
+    connected: Option<Box<(Downstream, Conn)>>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Started, Start> {
     let say = |activity: &str| progress.send_modify(|progress| progress.activity = activity.to_owned());
     say("connecting to the downstream");
-    let mut downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
-    let mut control = downstream.connect().await?;
+    let (mut downstream, mut control) = match connected {
+        Some(connected) => *connected,
+        None => Downstream::open_connected(DownstreamOptions { endpoint: spec.downstream.clone() }).await?,
+    };
     say("reading the checkpoint");
     let known = spec.fresh_start.as_ref().or(window.as_ref().map(Window::from)).cloned();
     let fresh_start = known.ok_or_else(|| {
@@ -121,8 +124,8 @@ async fn start(
     }
     let (in_use, transform, outdated) = mapping_in_use(spec, &claimed, &wanted)?;
     if in_use.one_sequence != downstream.checks_foreign_keys {
-        downstream = Downstream::open(checking_foreign_keys(&spec.downstream, in_use.one_sequence)).await?;
-        control = downstream.connect().await?;
+        let options = checking_foreign_keys(&spec.downstream, in_use.one_sequence);
+        (downstream, control) = Downstream::open_connected(options).await?;
     }
     let declared = declared_from(spec, &claimed).await?;
     let window = with_orders(spec, &claimed, window, &mut control, &outdated, progress).await?;

@@ -10,6 +10,7 @@ mod drain;
 mod fallback;
 mod replay;
 mod storing;
+mod writers;
 
 pub(super) use replay::stopping;
 
@@ -27,7 +28,7 @@ use super::pace::{Pace, Paces, Size};
 use super::progress::{AgainProgress, Progress};
 use super::window::{Window, Windows};
 use super::{Outcome, Stop};
-use crate::apply::{ApplyError, Downstream, Job, JobDone, Writer};
+use crate::apply::{ApplyError, Downstream, Job, JobDone};
 use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
 use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure};
@@ -211,33 +212,18 @@ impl Coordinator {
         let book = claimed.book.clone();
         let with_rows = (book.kept() == Kept::Downstream).then(|| options.tables.clone());
         let loose = book.window().filter(|window| with_rows.is_some() && !claimed.start.has_reached(window));
-        let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
-        let mut tasks = JoinSet::new();
-        let mut writers = Vec::with_capacity(claimed.marks.len());
-        for number in 0..claimed.marks.len() {
-            let (jobs, mut inbox) = mpsc::channel::<Job>(1);
-            let mut writer = Writer::new(options.downstream.clone(), with_rows.clone(), number, claimed.epoch);
-            let answers = answers.clone();
-            tasks.spawn(async move {
-                while let Some(job) = inbox.recv().await {
-                    let result = writer.apply(&job).await;
-                    if answers.send(JobDone { writer: writer.number(), result }).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            writers.push(jobs);
-        }
+        let pace = options.paces.of(&options.target, claimed.marks.len());
+        let lanes = writers::start(&options, with_rows.as_ref(), &pace);
         fallback::note_kept_here(claimed, &progress);
         let one_sequence = options.downstream.checks_foreign_keys;
         let former = Former::new(claimed.marks.clone(), claimed.start.clone(), one_sequence);
         let now = Instant::now();
         Coordinator {
             former,
-            pace: options.paces.of(&options.target, writers.len()),
-            writers,
-            done,
-            tasks,
+            pace,
+            writers: lanes.jobs,
+            done: lanes.done,
+            tasks: lanes.tasks,
             control: Some(control),
             control_used: now,
             at_work: None,

@@ -25,8 +25,9 @@ use crate::snapshot::{CopyOutcome, CopyProgress, CopySpec, Guide, Standing, copy
 
 /// What comes first.
 pub(super) enum First {
-    /// Follow the binlog; with what is left to be done behind a copy.
-    Follow(Option<Window>),
+    /// Follow the binlog; with what is left to be done behind a copy, and the connection by which that was found out just
+    /// now.
+    Follow(Option<Window>, Option<Box<(Downstream, Conn)>>),
     /// It is over already.
     Over(Outcome),
 }
@@ -96,16 +97,18 @@ pub(super) async fn first(
         () = stopping(stop) => return parked(),
         seen = look_downstream(spec, progress) => seen,
     };
-    let (standing, downstream) = match seen {
+    let (standing, downstream, conn) = match seen {
         Ok(seen) => seen,
         Err(failure) => return failed(failure),
     };
+    let mut just_now = true;
     let replay = match standing {
         Standing::Copied(None) if spec.copy.ends => return First::Over(Outcome::Finished(None)),
         Standing::Copied(replay) => replay,
         Standing::Fresh | Standing::Copying(_) if !spec.copy.copies => None,
         Standing::Fresh | Standing::Copying(_) if downstream.checks_foreign_keys => return failed(foreign_keys()),
         Standing::Fresh | Standing::Copying(_) => {
+            just_now = false;
             match run_copy(copy_spec(spec, downstream.dialect), stop, progress).await {
                 CopyOutcome::Copied(replay) => Some(replay),
                 CopyOutcome::Stopped => return parked(),
@@ -125,18 +128,18 @@ pub(super) async fn first(
             _ => Doing::Following,
         };
     });
-    First::Follow(replay.as_ref().map(Window::new))
+    First::Follow(replay.as_ref().map(Window::new), just_now.then(|| Box::new((downstream, conn))))
 }
 
 async fn look_downstream(
     spec: &PipelineSpec,
     progress: &watch::Sender<Progress>,
-) -> Result<(Standing, Downstream), Failure> {
+) -> Result<(Standing, Downstream, Conn), Failure> {
     progress.send_modify(|progress| "connecting to the downstream".clone_into(&mut progress.activity));
-    let downstream = Downstream::open(DownstreamOptions { endpoint: spec.downstream.clone() }).await?;
-    let mut conn = downstream.connect().await?;
+    let options = DownstreamOptions { endpoint: spec.downstream.clone() };
+    let (downstream, mut conn) = Downstream::open_connected(options).await?;
     progress.send_modify(|progress| "reading the checkpoint".clone_into(&mut progress.activity));
-    Ok((look(&mut conn, &spec.tables, spec.flavor).await?, downstream))
+    Ok((look(&mut conn, &spec.tables, spec.flavor).await?, downstream, conn))
 }
 
 /// Replay replaces rows, and where foreign keys are checked that changes other tables' rows.
