@@ -2,6 +2,7 @@
 //! allocation, and none either where copies share what is in them.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -157,7 +158,14 @@ impl Eq for MysqlGtidSet {}
 
 /// Where the source's ranges are, or where they would be.
 fn place(sids: &[Source], sid: Uuid, tag: &str) -> Result<usize, usize> {
-    sids.binary_search_by(|((other, other_tag), _)| other.cmp(&sid).then_with(|| other_tag.as_str().cmp(tag)))
+    let number = sid.as_u128();
+    sids.binary_search_by(|((other, other_tag), _)| {
+        other.as_u128().cmp(&number).then_with(|| match (other_tag.is_empty(), tag.is_empty()) {
+            // The usual case. The bytes of an empty text lie nowhere, and a processor that is made to compare such takes 100 ns.
+            (true, true) => Ordering::Equal,
+            _ => other_tag.as_str().cmp(tag),
+        })
+    })
 }
 
 impl Intervals {
