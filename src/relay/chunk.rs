@@ -98,7 +98,10 @@ impl Encoder {
     /// The bytes to store, written over what `out` held.
     pub(super) fn encode(&mut self, chunk: &Unstored, effort: Effort, out: &mut Vec<u8>) -> std::io::Result<()> {
         let Encoder { zstd, joined } = self;
+        let (shortest, places) = effort.search();
         zstd.set_parameter(CParameter::CompressionLevel(effort.level()))?;
+        zstd.set_parameter(CParameter::MinMatch(shortest))?;
+        zstd.set_parameter(CParameter::HashLog(places))?;
         let raw = match &chunk.pieces[..] {
             [whole] => whole,
             pieces => {
