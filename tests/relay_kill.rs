@@ -14,7 +14,10 @@ use dm_agent::model::{BinlogFile, BinlogPosition, Flavor, GtidSet, Location};
 use dm_agent::relay::{ReadItem, Relay, RelayConfig};
 
 const CHILD: &str = "DM_AGENT_TEST_RELAY_CHILD";
+/// Kills of each test.
 const KILLS: u64 = 4;
+/// How far behind the end a task is, where there is one: what it has passed is removed all the time.
+const TASK_BEHIND: u64 = 6 << 20;
 
 fn config(dir: &Path) -> RelayConfig {
     RelayConfig {
@@ -26,7 +29,11 @@ fn config(dir: &Path) -> RelayConfig {
 }
 
 fn start() -> Location {
-    let position = BinlogPosition::new(BinlogFile::parse("bin.000001").unwrap(), 4);
+    at(4)
+}
+
+fn at(offset: u64) -> Location {
+    let position = BinlogPosition::new(BinlogFile::parse("bin.000001").unwrap(), offset);
     Location::new(position, GtidSet::empty(Flavor::MySql))
 }
 
@@ -44,8 +51,8 @@ fn event(offset: u64) -> Bytes {
     bytes.into()
 }
 
-/// Writes for ever, and prints each location that was relayed.
-async fn write(dir: PathBuf) {
+/// Writes for ever, and prints each location that was relayed. With a task the log is purged behind it.
+async fn write(dir: PathBuf, task: bool) {
     let relay = Relay::open(config(&dir)).await.unwrap();
     if relay.state().start.is_none() {
         relay.start_at(start(), "server").await.unwrap();
@@ -54,6 +61,10 @@ async fn write(dir: PathBuf) {
     writer.restart("server").unwrap();
     let mut offset = writer.resume_location().unwrap().position.offset;
     let mut said = 0;
+    if task {
+        relay.protect("task", &relay.state().start.unwrap());
+        relay.arm_purge();
+    }
     loop {
         let events: Vec<_> = (0..20)
             .map(|_| {
@@ -67,19 +78,25 @@ async fn write(dir: PathBuf) {
         if relayed != said {
             said = relayed;
             println!("relayed {relayed}");
+            let applied = relayed.saturating_sub(TASK_BEHIND);
+            if task && applied > relay.state().start.unwrap().position.offset {
+                relay.protect("task", &at(applied));
+            }
         }
     }
 }
 
-async fn check(dir: &Path, relayed: u64) {
+/// Where the log begins.
+async fn check(dir: &Path, relayed: u64) -> u64 {
     let began = Instant::now();
     let relay = Relay::open(config(dir)).await.unwrap();
     let opened = began.elapsed();
     let state = relay.state();
     let end = state.received.unwrap().0.position.offset;
     assert!(end >= relayed, "{relayed} was relayed, the log ends at {end}");
-    let mut reader = relay.reader(&start()).await.unwrap();
-    let mut offset = 4;
+    let from = state.start.unwrap();
+    let mut reader = relay.reader(&from).await.unwrap();
+    let mut offset = from.position.offset;
     while reader.lsn() < state.received_lsn {
         // The child only writes whole transactions: one that was cut is not yielded.
         let wait = tokio::time::timeout(Duration::from_secs(20), reader.next());
@@ -97,28 +114,45 @@ async fn check(dir: &Path, relayed: u64) {
     assert_eq!(offset, end);
     println!("relayed {relayed}, found {end}, opened in {opened:?}");
     relay.close().await.unwrap();
+    from.position.offset
 }
 
 #[test]
 fn what_was_relayed_survives_kill_9() {
+    kills("what_was_relayed_survives_kill_9", false);
+}
+
+#[test]
+fn what_was_relayed_survives_kill_9_while_the_log_is_purged() {
+    kills("what_was_relayed_survives_kill_9_while_the_log_is_purged", true);
+}
+
+/// As many as `KILLS` in the environment says.
+fn how_many() -> u64 {
+    std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+fn kills(test: &str, task: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(dir) = std::env::var_os(CHILD) {
-        return runtime.block_on(write(dir.into()));
+        return runtime.block_on(write(dir.into(), task));
     }
     let dir = tempfile::tempdir().unwrap();
-    for kill in 1..=KILLS {
+    let mut begins = 4;
+    for kill in 1..=how_many() {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "what_was_relayed_survives_kill_9", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(CHILD, dir.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let mut said = lines.filter_map(|line| line.strip_prefix("relayed ")?.parse::<u64>().ok());
-        let relayed = said.nth(20 * kill as usize).expect("the child relays");
+        let relayed = said.nth(20 * (1 + kill % 4) as usize).expect("the child relays");
         child.kill().unwrap();
         let relayed = said.last().unwrap_or(relayed);
         child.wait().unwrap();
-        runtime.block_on(check(dir.path(), relayed));
+        begins = runtime.block_on(check(dir.path(), relayed));
     }
+    assert_eq!(begins > 4, task, "something was purged where a task has passed it");
 }

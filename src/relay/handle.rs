@@ -17,6 +17,7 @@ use super::intake::Intake;
 use super::log::{Shared, TailBatch};
 use super::reader::RelayReader;
 use super::reading::ReadRequest;
+use super::storage::Flusher;
 use super::writer::RelayWriter;
 use super::{Boundary, Lsn, PurgeReport, RelayConfig, RelayError, RelayState, reading, recovery, storage};
 use crate::binlog::EventRun;
@@ -72,6 +73,8 @@ pub(super) struct GateState {
     pub stop: bool,
     /// Memory of stored values, for the next ones.
     pub values: Vec<Vec<u8>>,
+    /// A flush has ended.
+    flushed: bool,
 }
 
 /// Where a thread's answer goes.
@@ -89,13 +92,17 @@ pub(super) enum Command {
 pub(super) enum Step {
     Command(Command),
     Store(Cut),
+    /// A flush has ended.
+    Flushed,
+    /// Nothing has come for a moment.
+    Quiet,
     Tick,
     Stop,
 }
 
 impl Gate {
     pub fn new(intake: Option<Intake>) -> Self {
-        let state = GateState { intake, commands: VecDeque::new(), stop: false, values: Vec::new() };
+        let state = GateState { intake, commands: VecDeque::new(), stop: false, values: Vec::new(), flushed: false };
         Gate { state: Mutex::new(state), wake: Condvar::new(), work: Condvar::new() }
     }
 
@@ -103,10 +110,13 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next thing to do; a tick at `deadline` comes before more chunks.
-    pub fn next(&self, deadline: Instant, storing: bool) -> Step {
+    /// Waits for the next thing to do; a tick at `deadline` comes before more chunks. That none comes before `quiet` is told.
+    pub fn next(&self, deadline: Instant, quiet: Option<Instant>, storing: bool) -> Step {
         let mut state = self.lock();
         loop {
+            if std::mem::take(&mut state.flushed) {
+                return Step::Flushed;
+            }
             if let Some(command) = state.commands.pop_front() {
                 return Step::Command(command);
             }
@@ -117,12 +127,28 @@ impl Gate {
             if now >= deadline {
                 return Step::Tick;
             }
-            if storing && let Some(cut) = state.intake.as_mut().and_then(|intake| intake.cuts.take_unless_borrowed()) {
-                return Step::Store(cut);
+            let mut until = deadline;
+            if storing && let Some(intake) = &mut state.intake {
+                if let Some(cut) = intake.cuts.take_unless_borrowed() {
+                    return Step::Store(cut);
+                }
+                // One that is borrowed is about to be brought back.
+                if let Some(quiet) = quiet.filter(|_| intake.cuts.len() == 0) {
+                    if now >= quiet {
+                        return Step::Quiet;
+                    }
+                    until = until.min(quiet);
+                }
             }
-            let waited = self.wake.wait_timeout(state, deadline - now);
+            let waited = self.wake.wait_timeout(state, until - now);
             state = waited.map_or_else(|error| error.into_inner().0, |(state, _)| state);
         }
+    }
+
+    /// Says that a flush has ended.
+    pub fn look(&self) {
+        self.lock().flushed = true;
+        self.wake.notify_one();
     }
 
     /// Waits for a chunk that can be compressed ahead; `None` when the log closes.
@@ -301,10 +327,11 @@ impl Relay {
                 let (reads, requests) = mpsc::channel(READ_QUEUE);
                 let (log, intake, next_seq) = recovered.into_parts(&config);
                 let core = Arc::new(Core { shared: Shared::new(log), gate: Gate::new(intake), reads, config });
-                match reading::spawn(core.clone(), requests) {
-                    Ok(()) => {
+                let flusher = reading::spawn(core.clone(), requests).and_then(|()| Ok(Flusher::spawn(&core)?));
+                match flusher {
+                    Ok(flusher) => {
                         drop(opened.send(Ok(core.clone())));
-                        storage::run(core, next_seq);
+                        storage::run(core, flusher, next_seq);
                     }
                     Err(error) => drop(opened.send(Err(error))),
                 }

@@ -1,7 +1,7 @@
 //! The reading thread: finds and reads chunks of all segments for all readers of one log.
 //!
 //! Separate from the storage thread so that neither waits for the other's disk. It holds the sealed segments that were
-//! read last open, and a handle on the active one; it removes directories because it must let go of them first.
+//! read last open, and a handle on each one that is being written; it removes directories because it must let go of them first.
 //! Invariant: what it hands out passed the store's checksum and the chunk's own, and is the byte that was asked for.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) enum ReadRequest {
 pub(super) fn spawn(core: Arc<Core>, mut requests: mpsc::Receiver<ReadRequest>) -> Result<(), RelayError> {
     let dir = core.config.dir.clone();
     let run = move || {
-        let mut reading = Reading { core, active: None, sealed: Vec::new() };
+        let mut reading = Reading { core, active: Vec::new(), sealed: Vec::new() };
         while let Some(request) = requests.blocking_recv() {
             if let ReadRequest::Stop { done } = request {
                 drop(reading);
@@ -54,7 +54,8 @@ pub(super) fn spawn(core: Arc<Core>, mut requests: mpsc::Receiver<ReadRequest>) 
 
 struct Reading {
     core: Arc<Core>,
-    active: Option<(u64, Box<dyn Table>)>,
+    /// Two while the last flush of the older one is under way.
+    active: Vec<(u64, Box<dyn Table>)>,
     /// Most recently used last.
     sealed: Vec<(u64, Box<dyn Table>)>,
 }
@@ -62,7 +63,7 @@ struct Reading {
 impl Reading {
     fn serve(&mut self, request: ReadRequest) {
         match request {
-            ReadRequest::Active { seq, table } => self.active = Some((seq, table)),
+            ReadRequest::Active { seq, table } => self.active.push((seq, table)),
             ReadRequest::Close { seq } => self.forget(seq),
             ReadRequest::Remove { seqs, done } => {
                 for seq in seqs {
@@ -78,7 +79,7 @@ impl Reading {
     }
 
     fn forget(&mut self, seq: u64) {
-        self.active.take_if(|(active, _)| *active == seq);
+        self.active.retain(|(active, _)| *active != seq);
         self.sealed.retain(|(sealed, _)| *sealed != seq);
     }
 
@@ -94,7 +95,7 @@ impl Reading {
     }
 
     fn table(&mut self, seq: u64) -> Result<&dyn Table, StoreError> {
-        if self.active.as_ref().is_none_or(|(active, _)| *active != seq) {
+        if self.active.iter().all(|(active, _)| *active != seq) {
             let open = match self.sealed.iter().position(|(sealed, _)| *sealed == seq) {
                 Some(at) => self.sealed.remove(at),
                 None => {

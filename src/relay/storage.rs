@@ -1,16 +1,19 @@
-//! The storage thread: stores chunks, flushes, turns to new segments; in `room`, purges and says when the log is full.
+//! The storage thread: stores chunks, has them flushed, turns to new segments; in `room`, purges and says when the log is full.
 //!
-//! It alone writes segments and the manifest. Invariants: `relayed` moves behind a flush that returned; a segment leaves
-//! the manifest before its directory is removed; the disk is checked before it is written to. The next segment is opened
-//! ahead of need on a thread of its own, since opening one makes the whole system sync. After an error of the store it
-//! stores nothing more and only answers.
+//! It alone writes segments and the manifest; `flusher` waits for the disk meanwhile, with one flush at a time. Invariants:
+//! `relayed` moves behind a flush that returned; a segment is sealed behind its last flush, and nothing behind it is flushed
+//! before that; a segment leaves the manifest before its directory is removed; the disk is checked before it is written to.
+//! The next segment is opened ahead of need on a thread of its own, since opening one makes the whole system sync. After an
+//! error of the store it stores nothing more and only answers.
 
+mod flusher;
 mod room;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use self::flusher::Flushing;
 use super::ahead;
 use super::chunk::{Encoder, Unstored};
 use super::cuts::{Cut, Encoded};
@@ -22,13 +25,21 @@ use super::{Boundary, Lsn, RelayError};
 use crate::model::Location;
 use crate::store::{self, Profile, StoreError, Table};
 
+pub(super) use flusher::Flusher;
+
 /// Chunks stored between two flushes of a tick, so that a fast writer cannot keep one from ending.
 const CHUNKS_A_TICK: usize = 64;
+/// What came in a burst is flushed when nothing has come for so long: a tick is not waited for.
+const QUIET: Duration = Duration::from_millis(5);
+/// Bytes, as they are stored, that are worth such a flush.
+const BURST: u64 = 1 << 20;
 
-/// The segment being written.
+/// A segment that is written.
 struct Active {
     seq: u64,
     table: Box<dyn Table>,
+    /// Another handle, for flushes; `None` while one is under way.
+    flushes: Option<Box<dyn Table>>,
 }
 
 /// The next one.
@@ -43,8 +54,12 @@ struct Storage {
     next_seq: u64,
     active: Option<Active>,
     spare: Option<Spare>,
-    /// Bytes stored since the last flush, as they are stored.
+    flusher: Flusher,
+    flushing: Option<Flushing>,
+    /// Bytes stored since the last flush began, as they are stored.
     unflushed: u64,
+    /// The same since it was last quiet.
+    burst: u64,
     /// End of what was stored last.
     stored: Option<Boundary>,
     failed: bool,
@@ -56,7 +71,7 @@ struct Storage {
 }
 
 /// Runs until the gate stops it.
-pub(super) fn run(core: Arc<Core>, next_seq: u64) {
+pub(super) fn run(core: Arc<Core>, flusher: Flusher, next_seq: u64) {
     let segment_bytes = core.config.effective_segment_bytes();
     let mut storage = Storage {
         core,
@@ -64,7 +79,10 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
         next_seq,
         active: None,
         spare: None,
+        flusher,
+        flushing: None,
         unflushed: 0,
+        burst: 0,
         stored: None,
         failed: false,
         next_look: Instant::now(),
@@ -79,9 +97,12 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
     let helper =
         ahead::spawn(core.clone()).inspect_err(|error| tracing::warn!(%error, "no thread to compress ahead")).ok();
     loop {
-        let result = match core.gate.next(deadline, !storage.failed && !storage.starved) {
+        let quiet = (storage.burst >= BURST).then(|| Instant::now() + QUIET);
+        let result = match core.gate.next(deadline, quiet, !storage.failed && !storage.starved) {
             Step::Command(command) => storage.command(command),
             Step::Store(cut) => storage.store(cut),
+            Step::Flushed => storage.look_for_outcome(),
+            Step::Quiet => storage.quiet(),
             Step::Tick => {
                 let ticked = storage.tick();
                 deadline = Instant::now() + interval;
@@ -96,6 +117,7 @@ pub(super) fn run(core: Arc<Core>, next_seq: u64) {
     if let Err(error) = storage.finish() {
         storage.fail(error);
     }
+    storage.flusher.end();
     if helper.is_some_and(|helper| helper.join().is_err()) {
         tracing::error!("the thread that compresses ahead has panicked");
     }
@@ -132,7 +154,7 @@ impl Storage {
             Command::StartAt { location, identity, reply } => answer(reply, self.start_at(location, &identity)),
             Command::Cut { lsn, at, reply } => answer(reply, self.cut(lsn, at)),
             Command::PurgeBefore { file, reply } => answer(reply, self.purge_before(&file)),
-            Command::Flush { reply } => answer(reply, self.store_pending(usize::MAX)),
+            Command::Flush { reply } => answer(reply, self.store_pending(usize::MAX).and_then(|()| self.flush())),
         }
     }
 
@@ -149,6 +171,7 @@ impl Storage {
         active.table.put(&header.start.0.to_be_bytes(), &value)?;
         let seq = active.seq;
         self.unflushed += value.len() as u64;
+        self.burst += value.len() as u64;
         self.core.gate.give_back(value);
         let raw_bytes = {
             let mut log = self.core.shared.log();
@@ -178,11 +201,14 @@ impl Storage {
             self.prepare_spare();
         }
         if ends_segment {
-            return self.seal();
+            return self.begin_seal();
         }
-        // A flush writes more than may be free by now.
-        if self.unflushed >= self.core.config.flush_bytes && !self.is_starved()? {
-            self.flush()?;
+        if self.unflushed >= self.core.config.flush_bytes {
+            self.settle()?;
+            // A flush writes more than may be free by now.
+            if !self.is_starved()? {
+                self.begin_flush()?;
+            }
         }
         Ok(())
     }
@@ -214,9 +240,9 @@ impl Storage {
                     (seq, store::open(&segment_dir(&self.core.config.dir, seq), Profile::Chunks)?)
                 }
             };
-            let reader = table.share();
+            let (reader, flushes) = (table.share(), Some(table.share()));
             let _ = self.core.reads.blocking_send(ReadRequest::Active { seq, table: reader });
-            self.active = Some(Active { seq, table });
+            self.active = Some(Active { seq, table, flushes });
         }
         // Set just above where it was missing.
         self.active.as_mut().ok_or_else(|| StoreError::Closed { path: self.core.config.dir.clone() })
@@ -241,71 +267,49 @@ impl Storage {
         }
     }
 
-    /// Makes what was stored durable, and says so.
-    fn flush(&mut self) -> Result<(), RelayError> {
-        let (Some(active), Some(stored)) = (&mut self.active, &self.stored) else { return Ok(()) };
-        if self.unflushed == 0 {
-            return Ok(());
-        }
-        active.table.flush()?;
-        self.unflushed = 0;
-        let disk_bytes = active.table.disk_bytes()?;
-        {
-            let mut log = self.core.shared.log();
-            log.relayed = Some(stored.clone());
-            log.relayed_lsn = log.stored_lsn;
-            if let Some(segment) = log.segments.get_mut(&active.seq) {
-                segment.disk_bytes = disk_bytes;
-            }
-        }
-        self.core.shared.ring();
-        Ok(())
-    }
-
-    /// Ends the active segment.
-    fn seal(&mut self) -> Result<(), RelayError> {
-        self.flush()?;
-        let Some(active) = self.active.take() else { return Ok(()) };
-        if let Some(segment) = self.core.shared.log().segments.get_mut(&active.seq) {
-            segment.sealed = true;
-        }
-        self.write_manifest()?;
-        Ok(self.release(active)?)
-    }
-
-    fn release(&self, active: Active) -> Result<(), StoreError> {
-        let closed = active.table.close();
-        let _ = self.core.reads.blocking_send(ReadRequest::Close { seq: active.seq });
-        closed
-    }
-
     fn write_manifest(&self) -> Result<(), StoreError> {
         let unused = self.spare.as_ref().map_or(self.next_seq, |spare| spare.seq);
+        // Until it is sealed, what is in a segment counts only where this names it.
+        let sealing = self.flushing.as_ref().and_then(|flushing| flushing.sealing.as_ref());
         let manifest = {
             let log = self.core.shared.log();
             Manifest {
                 flavor: self.core.config.flavor,
                 origin: log.origin.clone(),
                 identity: log.identity.clone(),
-                active_seq: self.active.as_ref().map_or(unused, |active| active.seq),
+                active_seq: sealing.or(self.active.as_ref()).map_or(unused, |active| active.seq),
                 sealed: log.segments.values().filter(|segment| segment.sealed).cloned().collect(),
             }
         };
         manifest.store(&self.core.config.dir)
     }
 
-    /// Stores what waits, the open chunk included, and flushes.
+    /// Stores what waits, the open chunk included.
     fn store_pending(&mut self, limit: usize) -> Result<(), RelayError> {
         for _ in 0..limit {
             let next = self.core.gate.lock().intake.as_mut().and_then(Intake::take);
             let Some(cut) = next else { break };
             self.store(cut)?;
         }
-        self.flush()
+        Ok(())
+    }
+
+    /// What came in a burst need not wait for the tick.
+    fn quiet(&mut self) -> Result<(), RelayError> {
+        self.burst = 0;
+        if self.is_starved()? {
+            return Ok(());
+        }
+        self.store_pending(CHUNKS_A_TICK)?;
+        self.begin_flush()
     }
 
     fn tick(&mut self) -> Result<(), RelayError> {
-        self.core.shared.log().ticked = Some(Instant::now());
+        self.look_for_outcome()?;
+        // A disk that hangs holds up the flush, and is to be noticed.
+        if self.flushing.is_none() {
+            self.core.shared.log().ticked = Some(Instant::now());
+        }
         if self.failed {
             return Ok(());
         }
@@ -313,6 +317,10 @@ impl Storage {
             return Ok(());
         }
         self.store_pending(CHUNKS_A_TICK)?;
+        // Else the next tick does it, or whoever stores enough before that.
+        if self.flushing.is_none() {
+            self.begin_flush()?;
+        }
         self.core.shared.log().sample(Instant::now());
         self.purge_passed()?;
         self.check_room()
@@ -324,7 +332,8 @@ impl Storage {
             intake.end_segment();
         }
         self.store_pending(usize::MAX)?;
-        self.seal()
+        self.begin_seal()?;
+        self.settle()
     }
 
     /// The reading thread has the directories open, so it removes them. Waits for it: room counts when it is there.
@@ -355,6 +364,7 @@ impl Storage {
     /// Drops everything from `cut` on, all of it for `None`, and goes on behind `at`. Bytes get new numbers, so that no
     /// reader takes them for the old ones.
     fn begin_anew(&mut self, cut: Option<Lsn>, at: Boundary, identity: Arc<str>) -> Result<(), RelayError> {
+        self.settle()?;
         let active = self.active.take();
         self.unflushed = 0;
         self.stored = None;

@@ -104,6 +104,22 @@ async fn a_reader_follows_the_writer_before_any_flush() {
 }
 
 #[tokio::test]
+async fn a_burst_is_durable_without_waiting_for_the_tick() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RelayConfig { flush_interval: Duration::from_secs(3600), ..config(dir.path()) };
+    let relay = begun(RelayConfig { segment_bytes: 64 << 20, ..config }).await;
+    let mut source = Source::new(8);
+    let mut writer = relay.writer().unwrap();
+    writer.restart(SERVER).unwrap();
+    writer.append(run(source.connect())).await.unwrap();
+    for _ in 0..16 {
+        writer.append(run(source.transaction(4, 500_000))).await.unwrap();
+    }
+    let end = writer.end_lsn();
+    until(&relay, "the end is on disk", |state| state.relayed_lsn == end).await;
+}
+
+#[tokio::test]
 async fn a_cut_transaction_is_followed_by_a_restart_in_memory_and_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let relay = begun(config(dir.path())).await;

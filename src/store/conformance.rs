@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Profile, StoreError, Table, open};
 
@@ -27,6 +28,7 @@ fn value(n: u64) -> Vec<u8> {
 fn conforms(open: Open) {
     orders_and_replaces(open);
     keeps_what_was_flushed(open);
+    takes_values_beside_a_flush(open);
     shares_and_releases(open);
     refuses_a_second_owner(open);
 }
@@ -67,6 +69,36 @@ fn keeps_what_was_flushed(open: Open) {
         }
         assert!(table.disk_bytes().unwrap() > 0 && table.damaged_from().is_none());
         table.close().unwrap();
+    }
+}
+
+/// One handle flushes all the time, another one writes: the newest page is changed while it is written to the disk.
+fn takes_values_beside_a_flush(open: Open) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t");
+    let mut table = open(&path, Profile::Chunks).unwrap();
+    let (mut flushed, flushes, done) = (table.share(), AtomicU64::new(0), AtomicBool::new(false));
+    let mut count = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A failed write makes this one fail, too: it ends either way.
+            while !done.load(Ordering::Acquire) && flushed.flush().is_ok() {
+                flushes.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        while count < 200 || flushes.load(Ordering::Acquire) < 5 && count < 20_000 {
+            table.put(&key(count), b"to be replaced").unwrap();
+            table.put(&key(count), &value(count)).unwrap();
+            count += 1;
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert!(flushes.into_inner() >= 5, "they were at it together");
+    table.close().unwrap();
+    drop(flushed);
+    let table = open(&path, Profile::ChunksReadOnly).unwrap();
+    for n in 0..count {
+        assert_eq!(table.get(&key(n)).unwrap().as_deref(), Some(&value(n)[..]), "{n}");
     }
 }
 
