@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::copy_agent::{TASK, task, wait_equal, wait_written};
+use super::copy_agent::{TASK, task, wait_equal};
 use super::snapshot::{ROWS, SCHEMA, TABLES, clear, filled_source};
 use crate::bed::target;
 use crate::outcome::{Goal, Measure, Row, Series};
@@ -24,6 +24,8 @@ const RATE: u32 = 50;
 const QUIET: Duration = Duration::from_secs(6);
 const PAUSES: u64 = 2;
 const PAUSED: Duration = Duration::from_secs(3);
+/// How often the agent is asked how far it is: as an operator would, since that takes of the same cores and is none of the copy.
+const LOOK: Duration = Duration::from_millis(500);
 /// Nothing that is measured takes longer.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -51,7 +53,7 @@ pub async fn run() -> Vec<Row> {
 
 /// Latency of transactions on the source with the copy against that without it, up to L1.
 async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, rate: Option<u32>) -> Row {
-    let (mut quiet, mut copied) = (Series::default(), Series::default());
+    let (mut quiet, mut copied) = (Series::default(), Vec::new());
     quiet.0.extend(load_for(source, rate, QUIET).await.0);
     let state = PathBuf::from(format!("/dev/shm/dm-agent-bench-{}", std::process::id()));
     let mut rig = Rig::start_in(source, &state).await;
@@ -61,25 +63,34 @@ async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, ra
     let mut told = String::new();
     for pause in 1..=PAUSES {
         let rows = u64::from(TABLES * ROWS) * pause / (PAUSES + 1);
-        if !wait_written(&mut rig, rows).await {
+        if !wait_copied(&mut rig, rows).await {
             break;
         }
         told = rig.task(TASK).await.activity;
         took += began.elapsed();
-        copied.0.extend(load.end().await.0);
+        copied.extend(load.end().await);
         rig.admin.pause(TASK).await;
         quiet.0.extend(load_for(source, rate, PAUSED).await.0);
         (load, began) = (Load::begin(source, rate).await, Instant::now());
         rig.admin.resume(TASK).await;
     }
-    wait_exact(&mut rig).await;
+    let replay = wait_exact(&mut rig).await;
     took += began.elapsed();
-    copied.0.extend(load.end().await.0);
+    let behind = replay.elapsed();
+    copied.extend(load.end().await);
     wait_equal(from, &mut target.root().await).await;
     drop(rig);
     let _ = std::fs::remove_dir_all(state);
     quiet.0.extend(load_for(source, rate, QUIET).await.0);
-    eprintln!("bench:   {name}: {told}");
+    let (copying, replaying): (Vec<_>, Vec<_>) = copied.iter().partition(|(ended, _)| *ended < replay);
+    let parts = [copying, replaying].map(|part| series(part).percentile(0.99));
+    eprintln!(
+        "bench:   {name}: {told}; p99 {:.1} ms while rows were copied, {:.1} in {:.1} s of replay",
+        parts[0],
+        parts[1],
+        behind.as_secs_f64()
+    );
+    let copied = series(copied);
     let [ours, reference] = [&copied, &quiet].map(|series| series.percentile(0.99));
     Row {
         case: name.to_owned(),
@@ -100,28 +111,58 @@ async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, ra
     }
 }
 
-async fn wait_exact(rig: &mut Rig) {
+/// A transaction: when it was over, and how long it took in ms.
+type Took = (Instant, f64);
+
+fn series(took: Vec<Took>) -> Series {
+    Series(took.into_iter().map(|(_, took)| took).collect())
+}
+
+/// Waits until so many rows are copied; false where the copy is over before.
+async fn wait_copied(rig: &mut Rig, rows: u64) -> bool {
     let deadline = Instant::now() + LIMIT;
     loop {
         let task = rig.task(TASK).await;
-        if task.unit == "Sync" && task.safe_mode.is_empty() && task.stage == "Running" {
-            return;
+        match task.copy {
+            Some(copy) if copy.rows_written >= rows => return true,
+            Some(copy) => assert!(Instant::now() < deadline, "the copy does not come to row {rows}: {copy:?}"),
+            None if task.unit == "Sync" && task.applied.is_some() => return false,
+            None => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits for L1; gives when the replay began.
+async fn wait_exact(rig: &mut Rig) -> Instant {
+    let deadline = Instant::now() + LIMIT;
+    let mut replay = None;
+    loop {
+        let task = rig.task(TASK).await;
+        match task.unit.as_str() {
+            "Sync" if task.stage == "Running" => {
+                let began = *replay.get_or_insert_with(Instant::now);
+                if task.safe_mode.is_empty() {
+                    return began;
+                }
+            }
+            _ => replay = None,
         }
         assert!(Instant::now() < deadline, "the copy does not reach L1: {task:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
 async fn load_for(source: &Server, rate: Option<u32>, time: Duration) -> Series {
     let load = Load::begin(source, rate).await;
     tokio::time::sleep(time).await;
-    load.end().await
+    series(load.end().await)
 }
 
 /// Connections that write, at an even pace or as fast as they can.
 struct Load {
     stop: watch::Sender<bool>,
-    writers: Vec<tokio::task::JoinHandle<Series>>,
+    writers: Vec<tokio::task::JoinHandle<Vec<Took>>>,
 }
 
 impl Load {
@@ -134,21 +175,21 @@ impl Load {
         Load { stop, writers }
     }
 
-    /// How long each transaction took, in ms.
-    async fn end(self) -> Series {
+    /// What each transaction took.
+    async fn end(self) -> Vec<Took> {
         self.stop.send_replace(true);
-        let mut all = Series::default();
+        let mut all = Vec::new();
         for writer in self.writers {
-            all.0.extend(writer.await.expect("the writer ends").0);
+            all.extend(writer.await.expect("the writer ends"));
         }
         all
     }
 }
 
 /// What `sysbench oltp_write_only` does, each writer in rows of its own so that none waits for another.
-async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver<bool>) -> Series {
+async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver<bool>) -> Vec<Took> {
     let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
-    let mut took = Series::default();
+    let mut took = Vec::new();
     let mut step = writer;
     if let Some(pace) = &mut pace {
         // One after the other, and not all at the same moment.
@@ -173,7 +214,7 @@ async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver
             "COMMIT".to_owned(),
         ])
         .await;
-        took.0.push(began.elapsed().as_secs_f64() * 1e3);
+        took.push((Instant::now(), began.elapsed().as_secs_f64() * 1e3));
     }
     took
 }
