@@ -206,7 +206,7 @@ impl AgentConfig {
             relay_budget: section.size("relay-budget").unwrap_or(64 << 30),
             free_disk_floor: section.size("free-disk-floor").unwrap_or(1 << 30),
             pause_drain_limit: section.duration("pause-drain-limit").unwrap_or(Duration::from_secs(2)),
-            copy_yield_floor: section.int("copy-yield-floor", 1..=100).unwrap_or(10),
+            copy_yield_floor: section.int("copy-yield-floor", 1..=100).unwrap_or(20),
             secret_key: read_secret_key(section, path("secret-key-path"), environment),
             log_target: section
                 .choice(

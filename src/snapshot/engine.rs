@@ -21,6 +21,7 @@ use super::governor::FIRST;
 use super::job::Job;
 use super::load::Taken;
 use super::others::{self, Watch};
+use super::piece::Pieces;
 use super::reader::{BUDGET, Reader, is_passing};
 use super::remedy::with_remedy;
 use super::shared::Shared;
@@ -138,6 +139,7 @@ impl Engine {
         let options = &parts.spec.options;
         let shared = Arc::new(Shared {
             pace: Pace::new(options.chunk_rows, options.chunk_bytes),
+            pieces: Pieces::new(),
             loads: if loads_suit(options) { parts.loads } else { Taken::Not },
             spec: parts.spec.clone(),
             source: parts.source,

@@ -1,7 +1,7 @@
 //! How much of the copy's work is let through while others use the source: learned from what a tiny statement takes there.
 //!
 //! A pure value. Statements that were on their way while nothing of the copy was at work say what is usual; those beside its work
-//! say how many more it makes slow. More than a few in a thousand of all statements, and the copy makes itself smaller at once;
+//! say how many more it makes slow. More than two in a thousand of all statements, and the copy makes itself smaller at once;
 //! else it grows, a little at a time: whoever waits for it does not notice, and whoever it would harm has not been harmed for long.
 //! It never comes down below its floor, so that every copy ends.
 
@@ -14,9 +14,9 @@ const KNOWN: usize = 60;
 /// Of these, the part that is not slow; and from where on a statement is slow, as a multiple and at least beyond it.
 const QUANTILE: f64 = 0.9;
 const SLOW: f64 = 1.3;
-const LEEWAY: Duration = Duration::from_micros(200);
+const LEEWAY: Duration = Duration::from_micros(300);
 /// Part of all statements that the copy may make slow, and how many it takes to believe that it does.
-const HARM: f64 = 0.004;
+const HARM: f64 = 0.002;
 const PROOF: f64 = 1.5;
 /// What of former windows still counts in the next.
 const MEMORY: f64 = 0.93;

@@ -131,6 +131,52 @@ fn offer(conn: &mut Conn, blocks: Vec<Bytes>) {
     });
 }
 
+/// Lines of a chunk that go one after the other, in as many pieces as it takes.
+#[derive(Debug)]
+pub(super) struct Cut<'a> {
+    blocks: &'a [Bytes],
+    /// Bytes of the first block that are gone.
+    gone: usize,
+    /// Rows that are left.
+    rows: u64,
+}
+
+impl<'a> Cut<'a> {
+    /// Nothing is gone.
+    pub fn new(blocks: &'a [Bytes], rows: u64) -> Self {
+        Cut { blocks, gone: 0, rows }
+    }
+
+    /// The next piece with its rows: whole lines of about that many bytes, or all that is left.
+    pub fn next(&mut self, bytes: Option<usize>) -> Option<(Vec<Bytes>, u64)> {
+        let (first, others) = self.blocks.split_first()?;
+        let rest = first.slice(self.gone..);
+        let end = bytes.map_or(rest.len(), |bytes| {
+            let behind = bytes.clamp(1, rest.len()) - 1;
+            // Inside values the byte that ends lines is escaped.
+            rest[behind..].iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| behind + at + 1)
+        });
+        if bytes.is_some() && end < rest.len() {
+            self.gone += end;
+            let piece = rest.slice(..end);
+            return Some(self.piece(vec![piece]));
+        }
+        (self.blocks, self.gone) = (others, 0);
+        let mut piece = vec![rest];
+        if bytes.is_none() {
+            piece.extend(std::mem::take(&mut self.blocks).iter().cloned());
+        }
+        Some(self.piece(piece))
+    }
+
+    fn piece(&mut self, piece: Vec<Bytes>) -> (Vec<Bytes>, u64) {
+        let ends = |piece: &[Bytes]| piece.iter().flatten().filter(|byte| **byte == b'\n').count() as u64;
+        let rows = if self.blocks.is_empty() { self.rows } else { ends(&piece) };
+        self.rows = self.rows.saturating_sub(rows);
+        (piece, rows)
+    }
+}
+
 /// Parts of a block, none larger than [`BLOCK`], without a copy.
 fn slices(block: &Bytes) -> Vec<Bytes> {
     (0..block.len()).step_by(BLOCK).map(|at| block.slice(at..block.len().min(at + BLOCK))).collect()
@@ -317,6 +363,35 @@ mod tests {
             let back: Vec<_> = blocks.iter().flat_map(|block| rows(block)).collect();
             prop_assert_eq!(back, given);
             prop_assert!(lines.take().is_empty());
+        }
+
+        /// Pieces are whole lines, all of them, and know how many.
+        #[test]
+        fn pieces_are_whole_lines(
+            lengths in prop::collection::vec(0_usize..300, 1..40),
+            ends in prop::collection::vec(any::<bool>(), 40),
+            sizes in prop::collection::vec(prop::option::weighted(0.9, 0_usize..500), 1..10),
+        ) {
+            let mut blocks = vec![Vec::new()];
+            for (length, end) in lengths.iter().zip(&ends) {
+                let block = blocks.last_mut().unwrap();
+                block.extend(std::iter::repeat_n(b'x', *length));
+                block.push(b'\n');
+                if *end {
+                    blocks.push(Vec::new());
+                }
+            }
+            let blocks: Vec<Bytes> = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from).collect();
+            let mut cut = Cut::new(&blocks, lengths.len() as u64);
+            let (mut all, mut rows, mut sizes) = (Vec::new(), 0, sizes.into_iter().cycle());
+            while let Some((piece, of)) = sizes.next().and_then(|size| cut.next(size)) {
+                let piece = piece.concat();
+                prop_assert!(piece.ends_with(b"\n"));
+                prop_assert_eq!(piece.iter().filter(|byte| **byte == b'\n').count() as u64, of);
+                all.extend(piece);
+                rows += of;
+            }
+            prop_assert_eq!((all, rows), (blocks.concat(), lengths.len() as u64));
         }
     }
 }

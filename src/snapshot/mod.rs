@@ -32,6 +32,7 @@ mod look;
 mod make;
 mod order;
 mod others;
+mod piece;
 mod plan;
 mod prepare;
 mod prepared;

@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, QueryResult, Row, TextProtocol};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::apart::let_go;
-use super::chunk::{Chunk, bound_of_row};
+use super::chunk::{Builder, Chunk, bound_of_row};
 use super::engine::Event;
 use super::job::{Gap, Job};
 use super::keyless::Hold;
@@ -118,16 +118,17 @@ impl Reader {
     }
 
     async fn read_gap(&mut self, job: &Arc<Job>, gap: &Gap, sent: &mut u64) -> Result<(), Left> {
-        let mut cursor = Cursor { low: gap.low.clone(), seq: gap.seq, largest: job.row_estimated(), seen: false };
-        let mut attempt = 0;
+        let mut cursor = Cursor::new(gap, job.row_estimated());
+        let (mut attempt, mut reached) = (0, cursor.seq);
         loop {
-            let before = cursor.seq;
-            match self.read_chunk(job, gap, &mut cursor, sent).await {
+            match self.read_part(job, gap, &mut cursor, sent).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => attempt = 0,
+                Ok(false) => {}
                 Err(Left::Failed(failure)) => {
                     self.conn = None;
-                    attempt = if cursor.seq == before { attempt + 1 } else { 1 };
+                    attempt = if cursor.seq == reached { attempt + 1 } else { 1 };
+                    reached = cursor.seq;
+                    cursor.forget_part();
                     if !worth_another(&failure, attempt) {
                         return Err(Left::Failed(failure));
                     }
@@ -139,8 +140,9 @@ impl Reader {
         }
     }
 
-    /// Reads the next rows of a gap; true at its end. Each chunk handed over moves the cursor.
-    async fn read_chunk(
+    /// Reads the next rows of a gap by one statement; true at its end. A chunk may be of many statements, and a statement's
+    /// rows may go into many chunks.
+    async fn read_part(
         &mut self,
         job: &Arc<Job>,
         gap: &Gap,
@@ -151,36 +153,31 @@ impl Reader {
         let unknown = job.plan.huge && !cursor.seen;
         let large = job.plan.long && cursor.largest >= LARGE;
         let alone = if large || unknown { Some(acquire(&shared.large, 1).await?) } else { None };
-        let limit = if unknown { shared.pace.rows().min(FIRST) } else { shared.pace.rows() };
-        let sql = job.plan.select_range(cursor.low.as_ref(), gap.high.as_ref(), limit);
+        let mut limit = cursor.rows_left(&shared, job);
+        limit = if unknown { limit.min(FIRST) } else { limit };
+        let sql = job.plan.select_range(cursor.at.as_ref(), gap.high.as_ref(), limit);
         let chunks = self.chunks.clone();
-        let doing = || format!("read rows of {}{}", job.plan.source, behind(cursor.low.as_ref()));
+        let what = format!("read rows of {}{}", job.plan.source, behind(cursor.at.as_ref()));
         let conn = self.connected().await?;
-        let mut builder = shared.builder(job);
-        let what = doing();
         let patience = job.plan.patience();
         let mut pass = Some(shared.gate.enter().await);
+        let (begun, part) = (Instant::now(), cursor.seq);
         shared.source.count(1);
         let asked = within(patience, conn.query_iter(sql)).await;
         let mut result = asked.map_err(|error| query_failed(&error, &what))?;
         let mut count = 0;
-        let mut last: Option<Bound> = None;
         while let Some(row) = next(&mut result, patience, &what).await? {
             count += 1;
-            cursor.seen = true;
-            cursor.largest = cursor.largest.max(shared.add(&mut builder, job, &row));
-            let full = builder.bytes >= shared.pace.bytes();
+            let full = cursor.add(&shared, job, &row);
             if full || count == limit {
-                let high = bound_of_row(&job.plan, &row);
-                let chunk = builder.take(job, cursor.seq, cursor.low.as_ref(), Some(&high), true);
-                let_go(row);
+                cursor.at = Some(bound_of_row(&job.plan, &row));
+            }
+            let_go(row);
+            if full {
                 // Nobody waits inside the gate for others to pass it.
                 drop(pass.take());
-                hand_over(&shared, &chunks, chunk).await?;
+                hand_over(&shared, &chunks, cursor.chunk(&shared, job, cursor.at.clone(), true)).await?;
                 *sent += 1;
-                cursor.seq += 1;
-                cursor.low = Some(high);
-                last = None;
                 if cursor.largest >= HUGE {
                     all_written(&shared).await?;
                 }
@@ -193,9 +190,6 @@ impl Reader {
                 if count < limit {
                     pass = Some(shared.gate.enter().await);
                 }
-            } else {
-                last = Some(Bound::new());
-                let_go(row);
             }
         }
         drop(result);
@@ -204,15 +198,15 @@ impl Reader {
             // Its buffers have grown to the size of such rows, and stay so.
             self.conn = None;
         }
-        if count == limit && last.is_none() {
+        if count == limit {
+            if cursor.seq == part && shared.gate.has_rests() {
+                shared.pieces.read(count, begun.elapsed());
+            }
             return Ok(false);
         }
         // Behind its last row the gap is empty, and belongs to the last chunk.
-        let chunk = builder.take(job, cursor.seq, cursor.low.as_ref(), gap.high.as_ref(), false);
-        hand_over(&shared, &chunks, chunk).await?;
+        hand_over(&shared, &chunks, cursor.chunk(&shared, job, gap.high.clone(), false)).await?;
         *sent += 1;
-        cursor.seq += 1;
-        cursor.low.clone_from(&gap.high);
         Ok(true)
     }
 
@@ -229,6 +223,7 @@ impl Reader {
         // Who wants to write to a locked table waits until it is read.
         let _urgent = hold.is_locked().then(|| shared.gate.urgent());
         let mut pass = shared.gate.enter().await;
+        let mut piece = 0;
         shared.source.count(1);
         let asked = within(patience, hold.conn.query_iter(job.plan.select_all())).await;
         let mut result = asked.map_err(|error| query_failed(&error, &doing))?;
@@ -249,6 +244,11 @@ impl Reader {
                     all_written(&shared).await?;
                 }
                 pass = shared.gate.enter().await;
+            }
+            piece += 1;
+            if shared.rows_at_once().is_some_and(|rows| piece >= rows) {
+                piece = 0;
+                pass.breathe().await;
             }
         }
         drop(result);
@@ -271,12 +271,59 @@ impl Reader {
 
 /// Where a reader is in a gap.
 struct Cursor {
+    /// End of the last chunk.
     low: Option<Bound>,
     seq: u64,
+    /// Rows of the next one, as many as it is to have, and the last of them.
+    next: Option<(Builder, u64)>,
+    at: Option<Bound>,
     /// Bytes of the largest row so far.
     largest: u64,
     /// A row was read, and not only estimated.
     seen: bool,
+}
+
+impl Cursor {
+    /// At the beginning, with an estimate of a row.
+    fn new(gap: &Gap, largest: u64) -> Self {
+        Cursor { low: gap.low.clone(), seq: gap.seq, next: None, at: gap.low.clone(), largest, seen: false }
+    }
+
+    fn next(&mut self, shared: &Shared, job: &Job) -> &mut (Builder, u64) {
+        self.next.get_or_insert_with(|| (shared.builder(job), shared.pace.rows()))
+    }
+
+    /// Rows to be asked for.
+    fn rows_left(&mut self, shared: &Shared, job: &Job) -> u64 {
+        let (builder, wanted) = self.next(shared, job);
+        let left = wanted.saturating_sub(builder.rows).max(1);
+        shared.rows_at_once().map_or(left, |rows| rows.min(left))
+    }
+
+    /// Adds a row to the chunk; true where that is full.
+    fn add(&mut self, shared: &Shared, job: &Job, row: &Row) -> bool {
+        let (builder, wanted) = self.next(shared, job);
+        let size = shared.add(builder, job, row);
+        let full = builder.bytes >= shared.pace.bytes() || builder.rows >= *wanted;
+        (self.seen, self.largest) = (true, self.largest.max(size));
+        full
+    }
+
+    /// The chunk of all rows since the last one, up to `high`.
+    fn chunk(&mut self, shared: &Shared, job: &Arc<Job>, high: Option<Bound>, full: bool) -> Chunk {
+        let (mut builder, _) = self.next.take().unwrap_or_else(|| (shared.builder(job), 0));
+        let chunk = builder.take(job, self.seq, self.low.as_ref(), high.as_ref(), full);
+        self.seq += 1;
+        self.at.clone_from(&high);
+        self.low = high;
+        chunk
+    }
+
+    /// What was read of a chunk that is not whole is read again.
+    fn forget_part(&mut self) {
+        self.next = None;
+        self.at.clone_from(&self.low);
+    }
 }
 
 /// For messages: which rows.

@@ -12,6 +12,7 @@ use super::gate::Gate;
 use super::job::Job;
 use super::load::Taken;
 use super::others::Others;
+use super::piece::Pieces;
 use super::plan::TablePlan;
 use super::source::Source;
 use super::spec::CopySpec;
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub downstream: Downstream,
     pub epoch: u64,
     pub pace: Pace,
+    /// And what of them is done at once where others need room.
+    pub pieces: Pieces,
     /// How the downstream takes loads; not at all where something else was asked for.
     pub loads: Taken,
     /// Memory for rows in flight.
@@ -56,7 +59,18 @@ impl Shared {
     /// For the rows of a table, as statements.
     pub fn statements(&self, plan: &TablePlan) -> Builder {
         let options = &self.spec.options;
-        Builder::new(plan.insert(options.existing), options.statement_bytes, self.downstream.max_statement())
+        let wanted = [options.statement_bytes, self.bytes_at_once()].into_iter().flatten().min();
+        Builder::new(plan.insert(options.existing), wanted, self.downstream.max_statement())
+    }
+
+    /// Bytes that are written at once; `None` for all of a chunk.
+    pub fn bytes_at_once(&self) -> Option<usize> {
+        self.gate.has_rests().then(|| self.pieces.bytes())
+    }
+
+    /// Rows that are read at once; `None` for all of a chunk.
+    pub fn rows_at_once(&self) -> Option<u64> {
+        self.gate.has_rests().then(|| self.pieces.rows())
     }
 
     /// Adds a row to a chunk; gives its bytes.

@@ -54,7 +54,7 @@ pub struct Definition {
 }
 
 /// What of the time a copy takes at least while others use the source, in percent.
-pub const YIELD_FLOOR: u32 = 10;
+pub const YIELD_FLOOR: u32 = 20;
 
 /// How a copy is done.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::chunk::{Chunk, Statement};
 use super::engine::Event;
-use super::gate::Width;
+use super::gate::{Pass, Width};
 use super::load;
 use super::plan::bound_of;
 use super::reader::{LARGE, behind, is_passing, pause, worth_another};
@@ -80,12 +80,12 @@ impl Writer {
         // Made of lines that were not taken.
         let mut instead: Option<Vec<Statement>> = None;
         loop {
-            let pass = self.shared.gate.enter().await;
+            let mut pass = self.shared.gate.enter().await;
             if self.shared.halted() {
                 return None;
             }
             let begun = Instant::now();
-            let written = self.write(chunk, instead.as_deref(), attempt > 0).await;
+            let written = self.write(chunk, instead.as_deref(), attempt > 0, &mut pass).await;
             let whole = begun.elapsed();
             drop(pass);
             match written {
@@ -99,8 +99,9 @@ impl Writer {
                     }
                     if let Some(rows) = rows.filter(|_| attempt == 0 && chunk.full) {
                         match self.shared.gate.width() {
-                            Width::Wide => self.shared.pace.learn(whole),
-                            Width::Narrow(_) => self.shared.pace.learn_short(rows),
+                            Width::Narrow(_) if !self.shared.gate.has_rests() => self.shared.pace.learn_short(rows),
+                            // With all rests: for so long a transaction is open, and a stop waits for its end.
+                            Width::Wide | Width::Narrow(_) => self.shared.pace.learn(whole),
                         }
                     }
                     return Some(Event::Written { number, mark: chunk.mark.clone() });
@@ -131,6 +132,7 @@ impl Writer {
         chunk: &Chunk,
         instead: Option<&[Statement]>,
         again: bool,
+        pass: &mut Pass,
     ) -> Result<Option<Duration>, Unwritten> {
         let shared = Arc::clone(&self.shared);
         if self.conn.is_none() {
@@ -166,7 +168,7 @@ impl Writer {
             }
         }
         let rows = Instant::now();
-        if instead.is_none() && !chunk.lines.is_empty() && !load(conn, chunk).await.map_err(failed)? {
+        if instead.is_none() && !chunk.lines.is_empty() && !load(conn, chunk, &shared, pass).await.map_err(failed)? {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(Unwritten::NotLoaded);
         }
@@ -177,10 +179,13 @@ impl Writer {
             if statement.relaxed {
                 limited(conn.query_drop(shared.downstream.set_mode(true))).await.map_err(failed)?;
             }
+            let begun = Instant::now();
             limited(conn.query_drop(&statement.sql[..])).await.map_err(failed)?;
+            let took = begun.elapsed();
             if statement.relaxed {
                 limited(conn.query_drop(shared.downstream.set_mode(false))).await.map_err(failed)?;
             }
+            end_piece(&shared, pass, statement.sql.len(), took).await;
         }
         let took = rows.elapsed();
         let mark = tables.write_chunks(chunk.job.number, [&chunk.mark]);
@@ -190,20 +195,36 @@ impl Writer {
     }
 }
 
-/// Loads a chunk's lines. False where the server does not do that, or not with every value as it is.
-async fn load(conn: &mut Conn, chunk: &Chunk) -> Result<bool, mysql_async::Error> {
-    let plan = &chunk.job.plan;
-    match load::send(conn, &load::statement(plan), &chunk.lines, chunk.mark.rows).await {
-        Err(error) if server_error_code(&error).is_some() && !is_busy(&error) => {
-            tracing::info!(table = %plan.target, %error, "rows are not loaded, but written as statements");
-            Ok(false)
-        }
-        Ok(false) => {
-            tracing::info!(table = %plan.target, "rows are loaded with warnings, and are written as statements instead");
-            Ok(false)
-        }
-        loaded => loaded,
+/// Rests behind a piece, where others need room, and learns from how long it took.
+async fn end_piece(shared: &Shared, pass: &mut Pass, bytes: usize, took: Duration) {
+    if shared.gate.has_rests() {
+        shared.pieces.wrote(bytes, took);
+        pass.breathe().await;
     }
+}
+
+/// Loads a chunk's lines. False where the server does not do that, or not with every value as it is.
+async fn load(conn: &mut Conn, chunk: &Chunk, shared: &Shared, pass: &mut Pass) -> Result<bool, mysql_async::Error> {
+    let plan = &chunk.job.plan;
+    let statement = load::statement(plan);
+    let mut cut = load::Cut::new(&chunk.lines, chunk.mark.rows);
+    while let Some((lines, rows)) = cut.next(shared.bytes_at_once()) {
+        let begun = Instant::now();
+        match load::send(conn, &statement, &lines, rows).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(table = %plan.target, "rows are loaded with warnings, and are written as statements instead");
+                return Ok(false);
+            }
+            Err(error) if server_error_code(&error).is_some() && !is_busy(&error) => {
+                tracing::info!(table = %plan.target, %error, "rows are not loaded, but written as statements");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        end_piece(shared, pass, lines.iter().map(bytes::Bytes::len).sum(), begun.elapsed()).await;
+    }
+    Ok(true)
 }
 
 /// Whether it is the moment that the server refuses, and not what it was sent.
