@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use dm_agent::control::proto::pb;
+use rustix::process::Signal;
 
-use crate::support::agent::AgentOptions;
+use crate::support::agent::{Agent, AgentOptions};
 use crate::support::cluster::{ClusterLink, WORKER, joining};
 use crate::support::eventually;
 use crate::support::fixture::shared_pair;
 use crate::support::mini_master::MiniMaster;
 use crate::support::process::fresh_folder;
+use crate::support::proxy::Fault;
 use crate::support::servers::Kind;
 
 /// Compatibility tests 9 and 15: etcd is killed for longer than the lease lasts.
@@ -173,6 +175,10 @@ async fn a_clock_that_jumps_costs_no_lease() {
             link.insert(1).await;
             let status = link.agent.status().await["tasks"][0].clone();
             assert_eq!((&status["stage"], link.claims().await), (&"Running".into(), claims), "{seconds} s: {status}");
+            match link.status().await.status {
+                Some(pb::sub_task_status::Status::Sync(sync)) if sync.seconds_behind_master <= 2 => {}
+                other => panic!("behind by what the clock was set: {seconds} s, {other:?}"),
+            }
             assert!(link.master.is_alive(WORKER).await, "{seconds} s");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -183,4 +189,28 @@ async fn a_clock_that_jumps_costs_no_lease() {
     link.insert(1).await;
     link.wait_equal().await;
     link.agent.assert_quiet_log();
+}
+
+/// Stopped while it is joining: the key is there, and the answer that says so is on its way. A cluster must not wait for such
+/// a worker as long as its lease lasts.
+#[tokio::test]
+async fn a_stop_while_joining_gives_the_lease_back() {
+    let (master, proxy) = MiniMaster::start_behind().await;
+    proxy.set(Fault::Delay(Duration::from_millis(400)));
+    let top = format!("join = \"127.0.0.1:{}\"\nkeepalive-ttl = 60\n", proxy.port);
+    let mut agent = Agent::start(&AgentOptions { name: WORKER.into(), top, ..AgentOptions::default() }).await;
+    eventually("the key is there", Duration::from_secs(20), async || match master.is_alive(WORKER).await {
+        true => Ok(()),
+        false => Err("no key".to_owned()),
+    })
+    .await;
+    assert!(!agent.log().contains("lease held"), "its answer is on its way");
+    agent.signal(Signal::TERM);
+    eventually("it ends in order, and its key is gone", Duration::from_secs(10), async || {
+        match (agent.exit_status().is_some_and(|status| status.success()), master.is_alive(WORKER).await) {
+            (true, false) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

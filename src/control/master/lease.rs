@@ -143,9 +143,15 @@ impl KeepAlive {
         let mut joined = OffsetDateTime::now_utc();
         loop {
             let (number, channel) = self.masters.channel();
+            let mut granted = None;
             let attached = tokio::select! {
-                () = stop.cancelled() => return self.give_back(before).await,
-                attached = self.attach(channel, joined) => attached,
+                () = stop.cancelled() => None,
+                attached = self.attach(channel, joined, &mut granted) => Some(attached),
+            };
+            let Some(attached) = attached else {
+                // The key may be on it already, whether that was answered or not.
+                self.give_back(granted).await;
+                return self.give_back(before).await;
             };
             let mut attached = match attached {
                 Ok(attached) => attached,
@@ -178,8 +184,13 @@ impl KeepAlive {
         }
     }
 
-    /// A lease, and the key on it.
-    async fn attach(&mut self, channel: Channel, joined: OffsetDateTime) -> Result<Attached, String> {
+    /// A lease, and the key on it; the lease is in `id` as soon as there is one.
+    async fn attach(
+        &mut self,
+        channel: Channel,
+        joined: OffsetDateTime,
+        id: &mut Option<i64>,
+    ) -> Result<Attached, String> {
         let (mut lease, mut kv) = (LeaseClient::new(channel.clone()), KvClient::new(channel));
         let ttl = *self.ttl.borrow_and_update();
         let renewed = Boottime::now();
@@ -187,6 +198,7 @@ impl KeepAlive {
         let granted = timeout(REQUEST_LIMIT, lease.lease_grant(LeaseGrantRequest { ttl: seconds, id: 0 })).await;
         // A server may give more time than asked for: the key then stays longer than we say that we hold it.
         let granted = answer(granted)?;
+        *id = Some(granted.id);
         self.masters.check(granted.header.as_ref()).map_err(|error| error.to_string())?;
         let (id, cluster) = (granted.id, granted.header.map_or(0, |header| header.cluster_id));
         let value = alive_value(&self.worker, joined);
