@@ -92,6 +92,7 @@
 //! | [`mysql`] | SQL connections, for both ends |
 //! | [`tls`] | TLS from PEM files: databases, and the cluster |
 //! | [`runtime`] | background tasks with an owner |
+//! | [`clock`] | the clock that nobody sets, to compare a source's with |
 //! | [`error`] | the failure type: DM's codes, causes, remedies; what heals by waiting |
 //! | [`model`] | positions, GTID sets, locations, names: values without I/O |
 
@@ -101,6 +102,7 @@
 pub mod apply;
 pub mod binlog;
 pub mod checkpoint;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod ctl;

@@ -14,6 +14,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("error", &[]),
     ("runtime", &[]),
+    ("clock", &[]),
     ("tls", &[]),
     ("binlog", &["model"]),
     ("row", &["model", "binlog"]),
@@ -25,7 +26,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("downstream", &["error", "model", "mysql", "schema"]),
     ("config", &["error", "model"]),
     // Stages import no other stage. The one exception is what a lane is given: `dispatch` makes it, `apply` takes it.
-    ("upstream", &["binlog", "error", "model", "mysql"]),
+    ("upstream", &["binlog", "clock", "error", "model", "mysql"]),
     ("relay", &["binlog", "error", "model", "store"]),
     ("decode", &["binlog", "error", "model", "row"]),
     ("transform", &["error", "model", "row"]),
@@ -40,6 +41,7 @@ const RULES: &[(&str, &[&str])] = &[
             "apply",
             "binlog",
             "checkpoint",
+            "clock",
             "decode",
             "dispatch",
             "error",
@@ -55,12 +57,13 @@ const RULES: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
-    ("task", &["error", "meta", "model", "pipeline", "relay", "runtime", "store"]),
+    ("task", &["clock", "error", "meta", "model", "pipeline", "relay", "runtime", "store"]),
     // Builds a task's parts from its configuration, and looks at both ends before it starts one.
     (
         "supervisor",
         &[
             "checkpoint",
+            "clock",
             "config",
             "error",
             "meta",

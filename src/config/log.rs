@@ -43,6 +43,7 @@ pub const LOG_MODULES: &[&str] = &[
     "apply",
     "binlog",
     "checkpoint",
+    "clock",
     "config",
     "control",
     "ctl",

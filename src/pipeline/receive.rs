@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::binlog::EventRun;
+use crate::clock::steady;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, Location};
 use crate::mysql::{Connector, Endpoint};
@@ -233,7 +234,7 @@ async fn connect_and_receive(
     loop {
         backoff.reset();
         state.send_if_modified(|state| {
-            state.last_contact = Some(SystemTime::now());
+            state.last_contact = Some(steady());
             std::mem::replace(&mut state.doing, Receive::Running) != Receive::Running
         });
         let Batch { events, heartbeat } = batch;

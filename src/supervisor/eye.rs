@@ -6,9 +6,10 @@
 //! goes on sending heartbeats from the file that is gone. So the stream is opened anew, and the source says it itself.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::source::{Settings, Source};
+use crate::clock::steady;
 use crate::error::{Failure, Scope};
 use crate::model::Location;
 use crate::mysql::Connector;
@@ -66,7 +67,7 @@ impl Eye {
         if self.settings.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &settings)) {
             (self.conn, self.settings) = (None, Some(settings));
         }
-        let (asked, received) = (SystemTime::now(), source.received());
+        let (asked, received) = (steady(), source.received());
         match tokio::time::timeout(LOOK_LIMIT, self.ask(source)).await {
             Ok(Ok(location)) => {
                 // Where another server's binlog ends says nothing of ours.

@@ -10,22 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::seconds;
 use crate::model::Location;
 
 /// A proof this fresh says that there is nothing to receive; the source is asked, and says by itself, every two seconds.
 const FRESH: Duration = Duration::from_secs(5);
-
-/// Seconds since the epoch.
-pub(super) fn seconds(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
 
 /// What is known. Stored with the source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Horizon {
     /// The source's clock, seconds since the epoch.
     pub reached: Option<f64>,
-    /// The source's clock minus ours.
+    /// The source's clock minus ours, which is the steady one all over here.
     pub offset: f64,
     /// How long the source keeps binlog files; zero for ever, `None` while it never told.
     pub keeps: Option<Duration>,

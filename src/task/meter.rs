@@ -6,9 +6,10 @@
 //! at which nothing waited: the later of the two is where the age begins, so that a change after a quiet hour is not an
 //! hour old.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::status::{CopyStatus, Totals, work};
+use crate::clock::{seconds, steady};
 use crate::error::Failure;
 use crate::model::Location;
 use crate::pipeline::{CopyPhase, Doing, Durations, Progress};
@@ -173,7 +174,7 @@ impl Meter {
         // Groups that were applied since are told together, and are of one age within a moment.
         let groups = progress.groups.count.saturating_sub(self.present.groups.count);
         if let Some(timestamp) = progress.applied_timestamp.filter(|_| groups > 0) {
-            let age = clock(SystemTime::now()) + self.offset - f64::from(timestamp);
+            let age = seconds(steady()) + self.offset - f64::from(timestamp);
             self.lags.add_times(Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default(), groups);
         }
         (self.present.groups, self.present.flushes) = (progress.groups, progress.flushes);
@@ -251,7 +252,7 @@ impl Meter {
             }
             (false, None) => None,
             (false, Some(_)) => {
-                let now = clock(SystemTime::now()) + pulse.offset;
+                let now = seconds(steady()) + pulse.offset;
                 self.waiting.some(self.applied_at, state.newest_timestamp, now)
             }
         };
@@ -307,10 +308,6 @@ impl Meter {
         }
         (self.sampled, self.sampled_rows, self.sampled_lsn) = (Instant::now(), rows_total, lsn);
     }
-}
-
-fn clock(at: SystemTime) -> f64 {
-    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
+use crate::clock::{seconds, steady};
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
 use crate::model::{BinlogFile, BinlogPosition, Flavor, GtidParseError, GtidSet, Location};
 
@@ -195,13 +196,12 @@ async fn binlogs(conn: &mut Conn) -> Result<Vec<BinlogSize>, AskError> {
         .ok_or_else(|| AskError::Unreadable(STATEMENT.to_owned()))
 }
 
-/// The server's clock minus ours, at the middle of the round trip.
+/// The server's clock minus ours, the steady one, at the middle of the round trip.
 async fn clock_offset(conn: &mut Conn) -> Result<f64, AskError> {
     const STATEMENT: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
-    let seconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let before = seconds();
+    let before = seconds(steady());
     let micros: Vec<i64> = ask(conn, STATEMENT).await?;
-    let after = seconds();
+    let after = seconds(steady());
     let micros = micros.first().ok_or_else(|| AskError::Unreadable(STATEMENT.to_owned()))?;
     Ok(*micros as f64 / 1e6 - (before + after) / 2.0)
 }

@@ -14,6 +14,7 @@ use super::error::ReadError;
 use super::sieve::{Sieve, Sifted};
 use super::wire::{Channel, answer, refusal};
 use crate::binlog::EventRun;
+use crate::clock::steady;
 use crate::model::BinlogPosition;
 use crate::mysql::Endpoint;
 
@@ -131,7 +132,7 @@ impl BinlogReader {
             match self.sift() {
                 Ok(Some(Sifted::Event)) => {}
                 Ok(Some(Sifted::Heartbeat(position))) => {
-                    heartbeat = Some(Heartbeat { position, at: SystemTime::now() });
+                    heartbeat = Some(Heartbeat { position, at: steady() });
                     self.blocks.trim();
                 }
                 Ok(None) => break,

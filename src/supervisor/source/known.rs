@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::api::{CONNECTING, Receiving, RelayStatus, Runway, SourceStatus};
 use super::{REMEMBER, Source, lock};
+use crate::clock::{steady, told};
 use crate::error::{Code, Failure};
 use crate::model::{Location, Received};
 use crate::pipeline::Receive;
@@ -77,7 +78,7 @@ impl Source {
     pub(super) fn refresh(&self, relay: &RelayState) {
         let state = self.state.borrow();
         let mut horizon = lock(&self.horizon);
-        horizon.saw_event(relay.newest_timestamp, state.last_contact.unwrap_or_else(SystemTime::now));
+        horizon.saw_event(relay.newest_timestamp, state.last_contact.unwrap_or_else(steady));
         if let Some(at) = state.caught_up {
             horizon.was_at_end(at);
         }
@@ -92,7 +93,7 @@ impl Source {
 
     pub(super) fn receive_lag(&self) -> Option<Duration> {
         let connected = self.state.borrow().doing == Receive::Running;
-        lock(&self.horizon).lag(SystemTime::now(), connected)
+        lock(&self.horizon).lag(steady(), connected)
     }
 
     /// The source at this instant.
@@ -166,7 +167,7 @@ impl Source {
         };
         let horizon = lock(&self.horizon);
         if stands && horizon.keeps.is_some() {
-            let until = horizon.purged_at()?;
+            let until = told(horizon.purged_at()?);
             return Some(Runway { until, limit: RunwayLimit::UpstreamPurge.as_str() });
         }
         let left = runway(relay, self.limits.budget, *self.free.borrow(), self.limits.floor, None)?;
