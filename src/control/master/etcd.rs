@@ -11,9 +11,10 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::channel::{Masters, OtherCluster};
+use super::decode::{BadKey, OwnKeys, SourceKeys};
 use super::keys::{self, OfSource, Range};
 use super::plan::TaskId;
-use super::wanted::{BadKey, Loader, OwnKeys, SourceKeys, StartTime, Wanted};
+use super::wanted::{Loader, StartTime, Wanted};
 use crate::control::proto::etcd::cluster_client::ClusterClient;
 use crate::control::proto::etcd::kv_client::KvClient;
 use crate::control::proto::etcd::watch_client::WatchClient;

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::tests::settle;
 use super::{Actual, Standing};
 use crate::config::{SourceConfig, SubtaskConfig};
+use crate::control::master::decode::{OwnKeys, SourceKeys};
 use crate::control::master::keys::{self, OfSource, Range};
-use crate::control::master::wanted::{OwnKeys, SourceKeys, Wanted};
+use crate::control::master::wanted::Wanted;
 use crate::control::proto::etcd::KeyValue;
 
 const HISTORY: &str = include_str!("../../../tests/golden/etcd/watch-all.jsonl");

@@ -3,12 +3,13 @@
 //! ```text
 //! register ─► keepalive ─► guard ──tenure──┐
 //!                                          ▼
-//! etcd ──watch, read──► wanted ─► plan ─► reconcile ─► supervisor
+//! etcd ──watch, read, decode──► wanted ─► plan ─► reconcile ─► supervisor
 //! ```
 //! A thread of its own, so that a lost lease is seen whatever the data path does. Nothing here decides by events: events
 //! only say that it is time to look ([`plan`]).
 
 mod channel;
+mod decode;
 mod etcd;
 mod keys;
 mod lease;
@@ -17,8 +18,11 @@ mod plan;
 mod reconcile;
 mod register;
 mod session;
+mod settle;
+mod supervised;
 mod wanted;
 
 pub use local::LocalBackend;
-pub use reconcile::{Reconciled, Ttls};
+pub use reconcile::Ttls;
 pub use session::{Cluster, ClusterOptions, JoinError};
+pub use settle::Reconciled;

@@ -12,19 +12,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::etcd::{Etcd, ReadError, hints};
 use super::lease::Tenure;
-use super::plan::{Action, Actual, CopyPart, LeasePark, SourceState, Standing, Subject, TaskId, TaskState, plan};
-use super::wanted::{RelayWish, Wanted};
+use super::plan::{Action, Standing, Subject, TaskId, plan};
+use super::settle::{Reconciled, Scene, Settle, View, Waiters};
+use super::supervised::{actual, carry_out};
+use super::wanted::Wanted;
 use crate::error::{Code, Failure};
 use crate::runtime::{Owned, spawn};
-use crate::supervisor::{HeldSource, HeldTask, LEASE, SourceOrder, Supervisor, TaskOrder};
-use crate::task::{ParkReason, Stage, TaskStatus, Unit};
+use crate::supervisor::Supervisor;
 
 /// A lease that no master has answered to for so long counts all the same.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,9 +39,6 @@ const TICK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_m
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long an answer waits for a subtask to be at work, after it was made and after it was resumed.
 const AT_WORK: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(100));
-/// Requests that wait to be taken in.
-const REQUESTS: usize = 64;
-
 /// How long a worker is waited for by its cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct Ttls {
@@ -48,54 +46,6 @@ pub struct Ttls {
     pub usual: Duration,
     /// While it keeps a relay log by name.
     pub relay: Duration,
-}
-
-/// Somebody wants to know when what is wanted now is done.
-struct Settle {
-    /// Of one subtask, or empty for all.
-    task: String,
-    deadline: Instant,
-    done: oneshot::Sender<()>,
-}
-
-/// What others may know of the loop.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// The source that could not be opened, and why.
-    pub source_failure: Option<(String, Failure)>,
-    /// What of the master's wishes cannot be read or understood; empty for nothing.
-    pub problem: String,
-}
-
-/// Asks the loop.
-#[derive(Clone)]
-pub struct Reconciled {
-    requests: mpsc::Sender<Settle>,
-    view: watch::Receiver<View>,
-}
-
-impl Reconciled {
-    /// Returns when what was wanted at the time of the call is done, of one subtask or, with an empty name, of all; at
-    /// the latest after `limit`.
-    pub async fn settle(&self, task: &str, limit: Duration) {
-        let (done, told) = oneshot::channel();
-        let request = Settle { task: task.to_owned(), deadline: Instant::now() + limit, done };
-        // A full queue, or a loop that has ended, settles nothing.
-        if self.requests.try_send(request).is_ok() {
-            let _ = tokio::time::timeout(limit, told).await;
-        }
-    }
-
-    /// What is known.
-    pub fn view(&self) -> View {
-        self.view.borrow().clone()
-    }
-}
-
-struct Waiter {
-    settle: Settle,
-    /// The read that must be done before.
-    read: u64,
 }
 
 struct Pause {
@@ -132,7 +82,7 @@ pub struct Reconciler {
     pauses: BTreeMap<Subject, Pause>,
     /// Subtasks that were made or resumed just now, and how long an answer waits for them.
     begun: BTreeMap<TaskId, Instant>,
-    waiters: Vec<Waiter>,
+    waiters: Waiters,
 }
 
 impl Reconciler {
@@ -145,8 +95,8 @@ impl Reconciler {
         ttl: watch::Sender<Duration>,
         ttls: Ttls,
     ) -> (Reconciler, Reconciled) {
-        let (requests, inbox) = mpsc::channel(REQUESTS);
         let (view, seen) = watch::channel(View::default());
+        let (reconciled, requests) = Reconciled::new(seen);
         let reconciler = Reconciler {
             etcd,
             supervisor,
@@ -155,7 +105,7 @@ impl Reconciler {
             held_since: None,
             ttl,
             ttls,
-            requests: inbox,
+            requests,
             view,
             wanted: None,
             reading: None,
@@ -170,9 +120,9 @@ impl Reconciler {
             fencing: BTreeSet::new(),
             pauses: BTreeMap::new(),
             begun: BTreeMap::new(),
-            waiters: Vec::new(),
+            waiters: Waiters::default(),
         };
-        (reconciler, Reconciled { requests, view: seen })
+        (reconciler, reconciled)
     }
 
     /// Runs until `stop`; what is under way then is finished.
@@ -390,7 +340,7 @@ impl Reconciler {
     fn wait(&mut self, settle: Settle) {
         self.read_again = true;
         // A read that is under way may have begun before what the asker did.
-        self.waiters.push(Waiter { settle, read: self.reads.0 + 1 });
+        self.waiters.add(settle, self.reads.0 + 1);
     }
 
     fn answer(&mut self) {
@@ -398,51 +348,18 @@ impl Reconciler {
             self.begun.clear();
             return;
         }
-        let (held, standing) = (self.supervisor.held(), self.standing());
+        let standing = self.standing();
         let wanted = self.wanted.clone().unwrap_or_default();
         let open = plan(&wanted, &actual(&self.supervisor, self.etcd.worker()), standing);
-        let now = Instant::now();
-        let about = |subject: &Subject, name: &str| match subject {
-            Subject::Source(_) => true,
-            Subject::Task(task) => name.is_empty() || task.name == name,
-        };
-        let waits = |waiter: &Waiter| {
-            let name = &waiter.settle.task;
-            if waiter.settle.deadline <= now || waiter.settle.done.is_closed() || standing == Standing::Away {
-                return false;
-            }
-            let planned = |action: &Action| {
-                let subject = action.subject();
-                about(&subject, name) && !self.pauses.contains_key(&subject)
-            };
-            let moves = |(key, task): (&(String, String), &HeldTask)| {
-                let id = TaskId { source: key.0.clone(), name: key.1.clone() };
-                let begun = self.begun.get(&id).is_some_and(|until| now < *until);
-                (name.is_empty() || key.1 == *name) && is_moving(task, begun)
-            };
-            self.reads.1 < waiter.read
-                || self.busy.iter().any(|subject| about(subject, name))
-                || open.iter().any(planned)
-                || held.tasks.iter().any(moves)
-        };
-        let (stay, go): (Vec<Waiter>, Vec<Waiter>) = std::mem::take(&mut self.waiters).into_iter().partition(waits);
-        self.waiters = stay;
-        for waiter in go {
-            // Whoever asked may have lost patience.
-            let _ = waiter.settle.done.send(());
-        }
-    }
-}
-
-/// Whether a subtask is on its way to where it was told to be.
-fn is_moving(task: &HeldTask, begun: bool) -> bool {
-    match task.status.stage {
-        Stage::New | Stage::Pausing | Stage::Resuming | Stage::Stopping => true,
-        Stage::Running => {
-            let at_work = task.status.activity == "applying" || task.status.unit == Unit::Load;
-            begun && !at_work && task.status.failures.is_empty()
-        }
-        Stage::Paused | Stage::Stopped | Stage::Finished => false,
+        let planned = open.iter().map(Action::subject).filter(|subject| !self.pauses.contains_key(subject));
+        self.waiters.answer(&Scene {
+            reads: self.reads.1,
+            away: standing == Standing::Away,
+            busy: &self.busy,
+            planned: &planned.collect(),
+            held: &self.supervisor.held(),
+            begun: &self.begun,
+        });
     }
 }
 
@@ -453,74 +370,6 @@ fn differs(before: &Wanted, after: &Wanted) -> bool {
 
 fn unsaid(error: &ReadError) -> Failure {
     Failure::new(Code::NotSet, "say in etcd who loads existing rows").cause(error.to_string())
-}
-
-/// A subtask that failed, or was fenced, in its copy is at it still, but not at work.
-fn copy_part(status: &TaskStatus) -> CopyPart {
-    match (status.stage, status.unit) {
-        (Stage::Paused, _) if status.parks.contains_key(&ParkReason::Master) => CopyPart::Parked,
-        (Stage::Running, Unit::Dump | Unit::Load) => CopyPart::AtWork,
-        (Stage::Running, Unit::Sync) if status.activity == "applying" => CopyPart::Over,
-        (Stage::Finished, _) => CopyPart::Over,
-        _ => CopyPart::Unknown,
-    }
-}
-
-fn actual(supervisor: &Supervisor, worker: &str) -> Actual {
-    let held = supervisor.held();
-    let relay = |paused: bool| if paused { RelayWish::Pause } else { RelayWish::Run };
-    let source = |source: HeldSource| SourceState { config: source.toml, relay: source.relay.map(relay) };
-    let task = |task: HeldTask| {
-        let lease = task.status.parks.get(&ParkReason::Lease);
-        TaskState {
-            mark: task.mark,
-            paused: task.status.parks.contains_key(&ParkReason::Master),
-            lease: lease.map(|park| if park.by == LEASE { LeasePark::Lost } else { LeasePark::Fenced }),
-            idle: matches!(task.status.stage, Stage::Paused | Stage::Finished),
-            flushed: task.status.flushed.is_some(),
-            copy: copy_part(&task.status),
-        }
-    };
-    Actual {
-        worker: worker.to_owned(),
-        sources: held.sources.into_iter().map(|(id, held)| (id, source(held))).collect(),
-        tasks: held.tasks.into_iter().map(|(key, held)| (key, task(held))).collect(),
-    }
-}
-
-async fn carry_out(supervisor: &Supervisor, action: Action) -> Result<(), Failure> {
-    let paused = |wish: Option<RelayWish>| wish.map(|wish| wish == RelayWish::Pause);
-    match action {
-        Action::Fence(task) => supervisor.fence(&task.source, &task.name).await,
-        Action::Bind(wish) => {
-            let order = SourceOrder { id: wish.id, toml: wish.config.unwrap_or_default(), relay: paused(wish.relay) };
-            supervisor.bind_source(&order).await
-        }
-        Action::Configure { source, config } => supervisor.configure_source(&source, &config).await,
-        Action::Relay { source, wish } => supervisor.switch_relay(&source, paused(wish)).await,
-        Action::Unbind(source) => supervisor.unbind_source(&source).await,
-        Action::Start { task, wish, mark, known } => {
-            let order = TaskOrder {
-                source: task.source,
-                name: task.name,
-                toml: wish.config.unwrap_or_default(),
-                mark,
-                run: wish.run,
-                stopped: wish.stopped,
-                start_time: wish.start_time.map(|given| given.text).unwrap_or_default(),
-                unheeded: wish.unheeded,
-                known,
-            };
-            supervisor.start_bound(&order).await
-        }
-        Action::Pause { task, mark } => supervisor.pause_bound(&task.source, &task.name, mark).await,
-        Action::Resume { task, config, mark } => supervisor.resume_bound(&task.source, &task.name, mark, config).await,
-        Action::Readmit(task) => supervisor.readmit(&task.source, &task.name).await,
-        Action::Drop(task) => supervisor.drop_bound(&task.source, &task.name).await,
-        Action::Release(task) => supervisor.release_task(&task.source, &task.name).await,
-        // Carried out where etcd is.
-        Action::ClearStartTime { .. } | Action::ClaimLoad { .. } | Action::ReleaseLoad { .. } => Ok(()),
-    }
 }
 
 async fn finished(reading: &mut Option<Owned<Result<Wanted, ReadError>>>) -> Result<Wanted, ReadError> {
