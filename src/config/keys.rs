@@ -86,7 +86,7 @@ pub(super) const WORKER: Keys = &[
     acts(
         "log-format",
         Open("text on a terminal and with `join`, else json"),
-        "`text` or `json`; the journal has its own form",
+        "`text` or `json`; with `join` text has the form of a dm-worker's; the journal has its own form",
     ),
     noted("log-rotate", Text(""), "as in dm-worker: rotate the file and send SIGUSR1"),
     noted("redact-info-log", Flag(false), "row data is never logged"),

@@ -124,6 +124,8 @@ pub enum LogFormat {
     Auto,
     /// Text.
     Text,
+    /// Text as a dm-worker writes it.
+    Unified,
     /// One JSON object a line.
     Json,
 }

@@ -196,9 +196,9 @@ impl Reading {
             None => AgentConfig::read(&section.empty_child("agent", &[keys::AGENT]), &environment, worker),
         };
         let mut log = LogConfig { target: agent.log_target, ..self.read_log(&section) };
-        if log.format == LogFormat::Auto && !join.is_empty() {
+        if log.format != LogFormat::Json && !join.is_empty() {
             // As a dm-worker's: whatever reads its log goes on.
-            log.format = LogFormat::Text;
+            log.format = LogFormat::Unified;
         }
         let config = WorkerConfig {
             name,

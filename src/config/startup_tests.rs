@@ -47,7 +47,7 @@ fn a_dm_worker_file_is_taken_unchanged() {
     assert_eq!((config.name.as_str(), config.join.as_slice()), ("worker1", &["127.0.0.1:8261".to_owned()][..]));
     assert_eq!(config.worker_addr.as_deref(), Some("127.0.0.1:8262"));
     assert_eq!((config.keepalive_ttl.as_secs(), config.relay_keepalive_ttl.as_secs()), (60, 1800));
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.log.format, LogFormat::Unified);
     assert_eq!((config.security.clone(), config.notes().len()), (None, 0));
 }
 

@@ -1,4 +1,5 @@
-//! The log: text on a terminal, JSON elsewhere, fields in the journal; one level, changeable while running.
+//! The log: text on a terminal, a dm-worker's form in a cluster, JSON elsewhere, fields in the journal; one level, changeable
+//! while running.
 //!
 //! Our own lines follow the level. Those of the libraries are shown from `warn` up, at any level: a driver's debug
 //! lines may hold statements, and so rows.
@@ -17,6 +18,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use crate::config::{LogConfig, LogFilter, LogFormat, LogLevel, LogTarget};
 
 use super::output::Output;
+use super::unified::Unified;
 
 /// How long the end of the process waits for the last lines.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -164,6 +166,7 @@ fn format_layer(format: LogFormat, terminal: bool, output: Output) -> FormatLaye
     match format {
         LogFormat::Auto if terminal => layer.boxed(),
         LogFormat::Text => layer.boxed(),
+        LogFormat::Unified => layer.with_ansi(false).fmt_fields(Unified).event_format(Unified).boxed(),
         // The span list holds the innermost span, too.
         LogFormat::Json | LogFormat::Auto => layer.json().flatten_event(true).with_current_span(false).boxed(),
     }
@@ -209,6 +212,26 @@ mod tests {
         let text = logged(LogFormat::Text, "info", |_| tracing::info!(gtid = "a:1", "parked"));
         assert!(text.contains("INFO") && text.contains("parked") && text.contains("gtid=\"a:1\""), "{text}");
         assert!(!text.contains('\u{1b}'), "no colours in a file");
+    }
+
+    /// What reads a dm-worker's log reads this one: TiDB's unified form.
+    #[test]
+    fn a_clusters_lines_have_the_form_of_a_dm_workers() {
+        let text = logged(LogFormat::Unified, "debug", |_| {
+            let _span = tracing::info_span!("task", role = "pipeline", place = "a b").entered();
+            let exit = "position: (mysql-bin.000001, 4), gtid-set: ";
+            tracing::info!(task = "t=1", unit = "binlog replication", exitPoint = %exit, "compare [both]\nends");
+            tracing::debug!(rows = 3, "counted");
+        });
+        let lines: Vec<_> = text.lines().collect();
+        let form = regex::Regex::new(
+            r"^\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{3} \+00:00\] \[(INFO|DEBUG)\] \[logging\.rs:\d+\] \[",
+        );
+        let form = form.unwrap();
+        assert!(lines.len() == 2 && lines.iter().all(|line| form.is_match(line)), "{text}");
+        let first = r#"["compare [both]\nends"] [task="t=1"] [unit="binlog replication"] [exitPoint="position: (mysql-bin.000001, 4), gtid-set: "] [role=pipeline] [place="a b"]"#;
+        assert!(lines[0].ends_with(first), "{text}");
+        assert!(lines[1].ends_with(r#"[counted] [rows=3] [role=pipeline] [place="a b"]"#), "{text}");
     }
 
     #[test]

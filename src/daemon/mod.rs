@@ -15,6 +15,7 @@ pub mod notify;
 mod output;
 mod service;
 pub mod signals;
+mod unified;
 
 pub use boot::run;
 

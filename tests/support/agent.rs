@@ -291,8 +291,11 @@ impl Agent {
 }
 
 fn is_alarm(line: &str, expected: &[String]) -> bool {
-    // In a line of text the level is the first word, or the second behind the time: texts may have the word, too.
-    let error = line.contains("\"level\":\"ERROR\"") || line.split_whitespace().take(2).any(|word| word == "ERROR");
+    // In a line of text the level is the first word, or the second behind the time: texts may have the word, too. In a
+    // dm-worker's form it stands in brackets, which texts have behind a quote only.
+    let error = line.contains("\"level\":\"ERROR\"")
+        || line.contains("] [ERROR] [")
+        || line.split_whitespace().take(2).any(|word| word == "ERROR");
     let panic = line.contains("panicked at");
     panic || (error && !expected.iter().any(|fragment| line.contains(fragment)))
 }

@@ -222,13 +222,13 @@ impl Intake {
         }
         let left_out = passes.iter().filter(|passes| !**passes).count();
         if left_out > 0 {
-            let kind = match event.rows.kind() {
-                ChangeKind::Insert => "insert",
-                ChangeKind::Update => "update",
-                ChangeKind::Delete => "delete",
-            };
-            // Written as a dm-worker writes it: scripts add these numbers up.
-            tracing::debug!(table = %bound.source, "\"number of filtered {kind}\"={left_out}");
+            // Named as a dm-worker names them: scripts add these numbers up.
+            let table = &bound.source;
+            match event.rows.kind() {
+                ChangeKind::Insert => tracing::debug!(%table, "number of filtered insert" = left_out, "filtered rows"),
+                ChangeKind::Update => tracing::debug!(%table, "number of filtered update" = left_out, "filtered rows"),
+                ChangeKind::Delete => tracing::debug!(%table, "number of filtered delete" = left_out, "filtered rows"),
+            }
         }
         Ok((left_out > 0).then_some(passes))
     }
