@@ -9,7 +9,7 @@ use mysql_async::{ClientIdentity, Conn, DriverError, Error, IoError, OptsBuilder
 
 use super::endpoint::Endpoint;
 use crate::error::{Code, Failure, Scope, driver_failure};
-use crate::tls::{Pem, TlsFiles, client_config};
+use crate::tls::{Pem, TlsFiles, client_config, is_nameless, needs_no_name};
 
 /// Longest wait for a connection to be ready for statements.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,7 +71,10 @@ impl Connector {
                 .cause(chain(settings.as_ref()))
                 .workaround("Please correct `security` or `session` of the server's configuration.");
         }
-        let failure = driver_failure(error, Code::DriverError, scope, &doing);
+        let failure = match dialled(error, &self.endpoint) {
+            Some(cause) => Failure::new(Code::DriverError, &doing).scope(scope).cause(cause),
+            None => driver_failure(error, Code::DriverError, scope, &doing),
+        };
         match login_remedy(error, scope) {
             Some(remedy) if self.endpoint.password.sealed().is_some() => failure.workaround(format!(
                 "{remedy} The password looks like an encrypted one that was not decrypted: check `agent.secret-key-path`."
@@ -101,17 +104,25 @@ impl Connector {
 
     /// The driver checks one name a connection: each allowed one is tried until the certificate carries it.
     async fn open(&self, names: &[String]) -> Result<Conn, Error> {
-        let Some((last, others)) = names.split_last() else { return Conn::new(self.opts(None)).await };
+        let Some((last, others)) = names.split_last() else {
+            return match Conn::new(self.opts(&Check::Host)).await {
+                // The authority is checked before the name, so it was right; the driver cannot leave out the name alone.
+                Err(error) if needs_no_name(&self.endpoint.host) && tls_error(&error).is_some_and(is_nameless) => {
+                    Conn::new(self.opts(&Check::Nothing)).await
+                }
+                outcome => outcome,
+            };
+        };
         for name in others {
-            match Conn::new(self.opts(Some(name))).await {
+            match Conn::new(self.opts(&Check::Name(name))).await {
                 Err(error) if is_certificate(&error) => {}
                 outcome => return outcome,
             }
         }
-        Conn::new(self.opts(Some(last))).await
+        Conn::new(self.opts(&Check::Name(last))).await
     }
 
-    fn opts(&self, name: Option<&str>) -> OptsBuilder {
+    fn opts(&self, check: &Check<'_>) -> OptsBuilder {
         let endpoint = &self.endpoint;
         OptsBuilder::default()
             .ip_or_hostname(endpoint.bare_host())
@@ -127,12 +138,21 @@ impl Connector {
             .tcp_keepalive(Some(KEEPALIVE))
             // A clear password is only ever sent where TLS protects it.
             .enable_cleartext_plugin(endpoint.tls.is_some())
-            .ssl_opts(endpoint.tls.as_ref().map(|files| ssl_opts(files, name)))
+            .ssl_opts(endpoint.tls.as_ref().map(|files| ssl_opts(files, check)))
     }
 }
 
-/// TLS for mysql_async, which reads the files itself. `name` replaces the host's in the check.
-fn ssl_opts(files: &TlsFiles, name: Option<&str>) -> SslOpts {
+/// What the driver checks a certificate for, where there is an authority.
+enum Check<'a> {
+    /// The authority and the host's name.
+    Host,
+    /// The authority and this name.
+    Name(&'a str),
+    Nothing,
+}
+
+/// TLS for mysql_async, which reads the files itself.
+fn ssl_opts(files: &TlsFiles, check: &Check<'_>) -> SslOpts {
     let source = |pem: &Pem| match pem {
         Pem::Path(path) => path.clone().into(),
         Pem::Inline(bytes) => bytes.clone().into(),
@@ -141,13 +161,30 @@ fn ssl_opts(files: &TlsFiles, name: Option<&str>) -> SslOpts {
     if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
         opts = opts.with_client_identity(Some(ClientIdentity::new(source(cert), source(key))));
     }
-    match &files.ca {
-        None => opts.with_danger_accept_invalid_certs(true),
-        Some(ca) => {
+    match (&files.ca, check) {
+        (None, _) | (_, Check::Nothing) => opts.with_danger_accept_invalid_certs(true),
+        (Some(ca), check) => {
             let opts = opts.with_root_certs(vec![source(ca)]).with_disable_built_in_roots(true);
-            opts.with_danger_tls_hostname_override(name.map(str::to_owned))
+            opts.with_danger_tls_hostname_override(match check {
+                Check::Name(name) => Some((*name).to_owned()),
+                Check::Host | Check::Nothing => None,
+            })
         }
     }
+}
+
+/// A server that nobody reaches, in a dm-worker's words: `dial tcp 127.0.0.1:4000: connect: connection refused`.
+fn dialled(error: &Error, endpoint: &Endpoint) -> Option<String> {
+    let Error::Io(IoError::Io(error)) = error else { return None };
+    let what = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused",
+        io::ErrorKind::HostUnreachable => "connect: no route to host",
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
+        _ => return None,
+    };
+    let host = endpoint.bare_host();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(format!("dial tcp {host}:{}: {what}", endpoint.port))
 }
 
 /// What to do where the server does not let the account in, or not as it is asked.
@@ -178,26 +215,34 @@ fn certificate_remedy(error: &Error, host: &str) -> String {
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
         UnknownIssuer,
     };
+    let Some(rustls::Error::InvalidCertificate(why)) = tls_error(error) else {
+        return "Please check `security`, and the server's TLS settings.".to_owned();
+    };
+    match why {
+        UnknownIssuer => "Please give the authority that signed the server's certificate as `ssl-ca`.".to_owned(),
+        NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
+            "The server's certificate carries no name (as one that MySQL makes for itself): please give the server one \
+             with the name {host} among its subject alternative names. `ssl-cert` and `ssl-key` without `ssl-ca` \
+             encrypt and do not check."
+        ),
+        NotValidForName | NotValidForNameContext { .. } => format!(
+            "Please give a name that is in the server's certificate as `cert-allowed-cn`, or the server a certificate \
+             with the name {host}."
+        ),
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+            "Please renew the server's certificate: it is expired or not valid yet; or set this machine's clock."
+                .to_owned()
+        }
+        _ => "Please look at the server's certificate, and at `ssl-ca`.".to_owned(),
+    }
+}
+
+/// What TLS itself says.
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
-            return match why {
-                UnknownIssuer => "Please give the authority that signed the server's certificate as `ssl-ca`.".to_owned(),
-                NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
-                    "The server's certificate carries no name (as one that MySQL makes for itself): please give the server one \
-                     with the name {host} among its subject alternative names. `ssl-cert` and `ssl-key` without `ssl-ca` \
-                     encrypt and do not check."
-                ),
-                NotValidForName | NotValidForNameContext { .. } => format!(
-                    "Please give a name that is in the server's certificate as `cert-allowed-cn`, or the server a certificate \
-                     with the name {host}."
-                ),
-                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
-                    "Please renew the server's certificate: it is expired or not valid yet; or set this machine's clock."
-                        .to_owned()
-                }
-                _ => "Please look at the server's certificate, and at `ssl-ca`.".to_owned(),
-            };
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         // What an I/O error holds is not its source, but itself.
         cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -205,7 +250,7 @@ fn certificate_remedy(error: &Error, host: &str) -> String {
             None => error.source(),
         };
     }
-    "Please check `security`, and the server's TLS settings.".to_owned()
+    None
 }
 
 /// An error and what caused it, in one line.

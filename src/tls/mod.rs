@@ -11,3 +11,4 @@ mod verifier;
 pub use client::{client_config, server_name};
 pub use cluster::{cluster_client, cluster_server};
 pub use files::{Pem, TlsError, TlsFiles};
+pub use verifier::{is_nameless, needs_no_name};

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::support::agent::{Agent, AgentOptions};
 use crate::support::docs::{SourceFile, TaskFile};
-use crate::support::fixture::{Link, LinkOptions};
+use crate::support::fixture::{Link, LinkOptions, shared_pair};
 use crate::support::process::fresh_folder;
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
 
@@ -126,6 +126,20 @@ async fn mariadb_to_mysql_over_tls() {
     both_ends(Kind::MariaDb, Kind::MySql).await;
 }
 
+/// A MySQL with the certificates that it makes for itself, as source and as target, at the address where a dm-worker takes them.
+#[tokio::test]
+async fn a_mysqls_own_certificates_will_do_on_this_machine() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MySql).await;
+    let security =
+        |server: &Server| format!("  security:\n    ssl-ca: {}\n", server.folder.join("data/ca.pem").display());
+    let (source_extra, target_session) = (security(&source), security(&target));
+    let options = LinkOptions { source_extra, target_session, ..LinkOptions::default() };
+    let mut link = Link::start("owntls", &source, &target, &options).await;
+    link.source.run_all(["CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)"]).await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
 /// Each thing that does not fit, for a source and for a downstream: refused at once, with what it is and what to do.
 async fn what_does_not_fit(kind: Kind) {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
@@ -186,14 +200,21 @@ async fn what_does_not_fit(kind: Kind) {
         agent.ctl(&["stop-task", "t"]).await.expect_success();
         agent.ctl(&["operate-source", "stop", "-s", "s"]).await.expect_success();
     }
-    // A server that has no TLS (MariaDB), or a certificate without any name (MySQL's own).
-    let words = match kind {
-        Kind::MariaDb => ["server has no TLS", "remove `security`"],
-        Kind::MySql => ["carries no name", "`ssl-ca`"],
-    };
-    let security = match kind {
-        Kind::MariaDb => format!("  security:\n    ssl-ca: {ca}\n"),
-        Kind::MySql => format!("  security:\n    ssl-ca: {}\n", plain.folder.join("data/ca.pem").display()),
+    // A server that has no TLS (MariaDB), or a certificate without any name (MySQL's own): where a dm-worker checks nothing it
+    // will do, if it is of this authority.
+    let own = format!("  security:\n    ssl-ca: {}\n", plain.folder.join("data/ca.pem").display());
+    let foreign = format!("  security:\n    ssl-ca: {ca}\n");
+    let (security, words) = match kind {
+        Kind::MariaDb => (foreign, ["server has no TLS", "remove `security`"]),
+        Kind::MySql => {
+            agent.ctl(&["start-task", &task_to("plain", plain.port, &own)]).await.expect_success();
+            agent.ctl(&["stop-task", "t"]).await.expect_success();
+            let text = std::fs::read_to_string(task_to("plain", plain.port, &own)).expect("the task's file");
+            let text = text.replace("127.0.0.1", "localhost");
+            let path = agent.file("localhost.yaml", &text);
+            agent.ctl(&["start-task", &path]).await.expect_refusal(&["carries no name", "`ssl-ca`"]);
+            (foreign, ["UnknownIssuer", "`ssl-ca`"])
+        }
     };
     agent.ctl(&["start-task", &task_to("plain", plain.port, &security)]).await.expect_refusal(&words);
     let source = SourceFile { extra: security, ..SourceFile::new("s", kind, plain.port) };
