@@ -16,7 +16,7 @@ use super::source::Source;
 use super::start::Begin;
 use super::tasks::{all, parse, protected};
 use super::{Inner, Supervisor, store_failure};
-use crate::config::{OnDuplicate, SubtaskConfig, TaskConfig, TaskMode};
+use crate::config::{OnDuplicate, StartMeta, SubtaskConfig, TaskConfig, TaskMode};
 use crate::error::{Code, Failure};
 use crate::meta::{MetaTables, StoredMark};
 use crate::model::{Flavor, Location, RowMark};
@@ -149,6 +149,12 @@ impl StoredRecipe {
         let Some(master) = &record.master else { return parse(&record.yaml).ok() };
         let subtask = SubtaskConfig::from_toml(&master.toml).ok()?;
         Some(TaskConfig { name: subtask.name.clone(), remove_meta: false, subtasks: vec![subtask] })
+    }
+
+    /// Where it began, as a task's file says it; `None` while that is not known, and inside a transaction.
+    pub fn began(&self) -> Option<StartMeta> {
+        let start = self.record().start.filter(|start| start.ordinal == 0)?;
+        Some(StartMeta { binlog_name: start.file, binlog_pos: start.offset, binlog_gtid: start.gtids })
     }
 
     /// What of its master's wishes it follows; `None` where an operator made it.

@@ -407,11 +407,16 @@ impl Supervisor {
         Ok(notes.join("\n"))
     }
 
-    /// A task's configuration in DM's YAML, secrets masked.
+    /// A task's configuration in DM's YAML, secrets masked. As with a dm-master, `meta` that was left out says where the task
+    /// began, so that a copy of the file begins there, too.
     pub fn task_config(&self, name: &str) -> Option<String> {
         let tasks = read(&self.inner.tasks);
-        let (_, entry) = tasks.iter().find(|(key, _)| key.1 == name)?;
-        entry.recipe.config().map(|config| config.to_dm_yaml())
+        let mut config = tasks.iter().find(|(key, _)| key.1 == name)?.1.recipe.config()?;
+        for subtask in config.subtasks.iter_mut().filter(|subtask| subtask.meta.is_none() && !subtask.mode.copies()) {
+            let key: TaskKey = (subtask.source_id.clone(), name.to_owned());
+            subtask.meta = tasks.get(&key).and_then(|entry| entry.recipe.began());
+        }
+        Some(config.to_dm_yaml())
     }
 }
 
