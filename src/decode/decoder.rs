@@ -305,7 +305,13 @@ impl Inside {
                 out.push(Decoded::XaCommit { xid: xid_of(text) });
                 Ok(())
             }
-            Some(_) => Ok(()),
+            Some(_) => {
+                // A transaction without an engine of transactions ends with a statement. In a dm-worker's words.
+                if text != b"BEGIN" {
+                    tracing::debug!(place = %span.start(), "originSQL: {}", String::from_utf8_lossy(text));
+                }
+                Ok(())
+            }
             None if self.alter == AlterPhase::Void => Ok(()),
             None => {
                 let statement = statement(self.flavor, &query, text, span, header.timestamp)?;

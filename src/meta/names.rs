@@ -43,6 +43,11 @@ impl MetaTables {
         format!("{}_{}", self.task, suffix.replace("snapshot", "snap"))
     }
 
+    /// Task name.
+    pub fn task(&self) -> &str {
+        &self.task
+    }
+
     pub(super) fn source(&self) -> &str {
         &self.source
     }

@@ -203,10 +203,20 @@ impl Coordinator {
             (None, safe) => safe,
         };
         match &safe_until {
-            Some(Safe::At(mark)) => tracing::info!(
-                location = %mark.location, "enable safe-mode for safe mode exit point, will exit at"
-            ),
-            Some(Safe::For(duration)) => tracing::info!(?duration, "enable safe-mode because of task initialization"),
+            Some(Safe::At(mark)) => {
+                // In a dm-worker's words and with its fields: scripts look for the places.
+                tracing::info!(
+                    task = options.tables.task(), unit = "binlog replication", exitPoint = %mark.location,
+                    beginLocation = %claimed.start.location, "compare exitPoint and beginLocation"
+                );
+                tracing::info!(location = %mark.location, "enable safe-mode for safe mode exit point, will exit at");
+            }
+            Some(Safe::For(duration)) => {
+                let seconds = duration.as_secs();
+                let duration =
+                    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) };
+                tracing::info!(duration, "enable safe-mode because of task initialization");
+            }
             Some(Safe::Always | Safe::When(_)) | None => {}
         }
         let book = claimed.book.clone();

@@ -86,6 +86,8 @@ impl Maker<'_> {
             Err(error) => return Err(query_failed(&error, &show)),
         };
         let sql = definition.as_ref().and_then(|row| text(row, 1)).unwrap_or_default();
+        // In a dm-worker's words, which it says of each table of a dump.
+        tracing::debug!(table = %wanted.source, "init table info");
         self.define(target, wanted, &sql, problems).await
     }
 

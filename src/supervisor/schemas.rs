@@ -144,7 +144,7 @@ impl Supervisor {
             charset: column.charset,
         };
         let columns: Vec<_> = create_columns(&text, recipe.flavor())?.into_iter().map(column).collect();
-        tracing::warn!(%table, columns = columns.len(), "a table's structure is declared by binlog-schema");
+        tracing::warn!(%table, columns = columns.len(), "a table's structure is declared by binlog-schema (flush table info)");
         let declare = move |all: &mut crate::pipeline::DeclaredTables| {
             all.declare(&table, text, columns);
             true

@@ -49,6 +49,7 @@ mod master_states;
 mod master_suite;
 mod master_tls;
 mod master_wishes;
+mod master_words;
 mod memory;
 mod options;
 mod park;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dm_agent::control::proto::pb;
 
 use crate::support::agent::Agent;
-use crate::support::cluster::{ClusterLink, WORKER, joining};
+use crate::support::cluster::{ClusterLink, WORKER};
 use crate::support::eventually;
 use crate::support::fixture::shared_pair;
 use crate::support::mini_master::key;
@@ -20,11 +20,7 @@ async fn copying(label: &str, ttl: u32) -> (ClusterLink, Agent) {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
     let mut link = ClusterLink::start(label, &source, &target, ttl).await;
     link.stop().await.expect_quick();
-    let other = Agent::start(&joining(&link.master, "worker2", ttl)).await;
-    eventually("worker2 is there", Duration::from_secs(20), async || {
-        if link.master.is_alive("worker2").await { Ok(()) } else { Err("no key".to_owned()) }
-    })
-    .await;
+    let other = link.second_worker(ttl).await;
     link.source.run("CREATE TABLE z (id INT PRIMARY KEY, s VARCHAR(60))").await;
     for first in (0..ROWS).step_by(1000) {
         let values: Vec<String> = (first..first + 1000).map(|id| format!("({id},'row {id}')")).collect();

@@ -7,7 +7,7 @@ use dm_agent::control::proto::pb;
 use rustix::process::Signal;
 
 use crate::support::agent::{Agent, AgentOptions};
-use crate::support::cluster::{ClusterLink, WORKER, joining, source_toml};
+use crate::support::cluster::{ClusterLink, WORKER, source_toml};
 use crate::support::etcd::delete;
 use crate::support::eventually;
 use crate::support::fixture::{location, shared_pair};
@@ -50,35 +50,12 @@ async fn wait_stage(agent: &Agent, wanted: &str, limit: Duration) {
     .await;
 }
 
-async fn second(link: &ClusterLink) -> Agent {
-    let agent = Agent::start(&joining(&link.master, "worker2", TTL)).await;
-    eventually("worker2 is there", Duration::from_secs(20), async || {
-        if link.master.is_alive("worker2").await { Ok(()) } else { Err("no key".to_owned()) }
-    })
-    .await;
-    agent
-}
-
-async fn wait_moved(link: &ClusterLink, to: &str) {
-    eventually("the source has moved", Duration::from_secs(30), async || {
-        let worker = link.master.worker_of(&link.source_id).await;
-        if worker.as_deref() == Some(to) { Ok(()) } else { Err(format!("{worker:?}")) }
-    })
-    .await;
-    eventually("it runs there", Duration::from_secs(30), async || {
-        let answer = link.master.query(to, &link.task).await.map_err(|status| status.to_string())?;
-        let status = answer.sub_task_status.first().cloned().unwrap_or_default();
-        if status.stage() == pb::Stage::Running { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
-}
-
 /// Cut off from the masters while they live: fenced before the lease is over there, and another worker goes on. Back again it
 /// lets go of what is not its own any more.
 #[tokio::test]
 async fn a_partition_moves_the_source_and_heals() {
     let (mut link, proxy) = start("mpart").await;
-    let other = second(&link).await;
+    let other = link.second_worker(TTL).await;
     proxy.set(Fault::BlackHole);
     let cut = Instant::now();
     write(&mut link, 3).await;
@@ -87,7 +64,7 @@ async fn a_partition_moves_the_source_and_heals() {
     // Until then the other one had no reason to begin.
     assert_eq!(link.master.worker_of(&link.source_id).await.as_deref(), Some(WORKER), "fenced after {fenced:?}");
     write(&mut link, 3).await;
-    wait_moved(&link, "worker2").await;
+    link.wait_moved("worker2").await;
     link.wait_equal().await;
     eprintln!("fenced {fenced:?}, elsewhere {:?} after the cut", cut.elapsed());
 
@@ -168,7 +145,7 @@ async fn compaction_behind_a_partition_hides_nothing() {
 #[tokio::test]
 async fn an_agent_that_stood_still_writes_nothing_it_may_not() {
     let (mut link, _proxy) = start("mstill").await;
-    let other = second(&link).await;
+    let other = link.second_worker(TTL).await;
     let mut writer = shared_pair(Kind::MySql, Kind::MariaDb).await.0.root().await;
     let schema = link.schema.clone();
     let load = tokio::spawn(async move {
@@ -180,7 +157,7 @@ async fn an_agent_that_stood_still_writes_nothing_it_may_not() {
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
     link.agent.signal(Signal::STOP);
-    wait_moved(&link, "worker2").await;
+    link.wait_moved("worker2").await;
     link.agent.signal(Signal::CONT);
     load.await.expect("the load ends");
     link.wait_equal().await;

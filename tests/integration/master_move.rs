@@ -49,22 +49,13 @@ impl Load {
     }
 }
 
-async fn second(link: &ClusterLink) -> Agent {
-    let agent = Agent::start(&joining(&link.master, "worker2", 60)).await;
-    eventually("worker2 is there", Duration::from_secs(20), async || {
-        if link.master.is_alive("worker2").await { Ok(()) } else { Err("no key".to_owned()) }
-    })
-    .await;
-    agent
-}
-
 /// transfer-source between two agents 20 times under load. With a stock worker the first look comes too early and costs
 /// ten seconds.
 #[tokio::test]
 async fn twenty_transfers_under_load() {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
     let mut link = ClusterLink::start("mmove", &source, &target, 60).await;
-    let other = second(&link).await;
+    let other = link.second_worker(60).await;
     let load = Load::start(&source, &link.schema).await;
     let mut slowest = Duration::ZERO;
     for turn in 0..20 {
@@ -154,7 +145,7 @@ async fn of_two_owners_one_writes() {
 async fn another_worker_takes_over_a_killed_one() {
     let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
     let mut link = ClusterLink::start("mkill", &source, &target, 5).await;
-    let _other = second(&link).await;
+    let _other = link.second_worker(60).await;
     let load = Load::start(&source, &link.schema).await;
     link.agent.kill9();
     eventually("worker2 has it", Duration::from_secs(30), async || {
@@ -198,7 +189,7 @@ async fn a_master_that_was_away_finds_everything_as_it_was() {
 async fn two_workers_keep_the_relay_log_of_one_mariadb() {
     let (source, target) = shared_pair(Kind::MariaDb, Kind::MariaDb).await;
     let mut link = ClusterLink::start("mtwo", &source, &target, 60).await;
-    let other = second(&link).await;
+    let other = link.second_worker(60).await;
     for worker in [WORKER, "worker2"] {
         link.master.start_relay_on(&link.source_id, worker).await;
     }

@@ -34,16 +34,6 @@ async fn a_hangup_stops_an_agent_that_has_joined() {
     assert_eq!(link.status().await.stage(), pb::Stage::Running);
 }
 
-/// Waits for a line of the log with `words` and, behind them, `more`.
-async fn logged(link: &ClusterLink, words: &str, more: &str) {
-    eventually("it is in the log", LIMIT, async || {
-        let log = link.agent.log();
-        let found = log.lines().any(|line| line.split_once(words).is_some_and(|(_, behind)| behind.contains(more)));
-        if found { Ok(()) } else { Err(format!("{words}{more}")) }
-    })
-    .await;
-}
-
 /// The value of the first line of `/metrics` that begins with `series`.
 async fn metric(link: &ClusterLink, series: &str) -> Option<f64> {
     let page = link.agent.get("/metrics").await.body;
@@ -130,7 +120,7 @@ async fn a_start_time_is_in_the_time_zone_of_the_task() {
     for words in
         ["enable safe-mode for safe mode exit point, will exit at", "disable safe-mode after task initialization"]
     {
-        logged(&link, words, "").await;
+        link.wait_logged(words, "").await;
     }
 }
 
@@ -188,7 +178,7 @@ async fn a_statement_is_logged_as_a_dm_worker_logs_it() {
     let mut link = ClusterLink::start("mddl", &source, &target, 60).await;
     let statement = format!("CREATE TABLE IF NOT EXISTS {}.words (c INT PRIMARY KEY)", link.schema);
     link.source.run(&statement).await;
-    logged(&link, "finish to handle ddls in normal mode", &statement).await;
+    link.wait_logged("finish to handle ddls in normal mode", &statement).await;
 }
 
 /// What a dm-worker's users see of the tools that it dumps and loads with: by name, when the rows are copied.
@@ -208,7 +198,7 @@ async fn a_copy_is_told_by_the_names_of_dms_tools() {
     let done = link.wait_for("it comes to its end", |status| status.stage() == pb::Stage::Finished).await;
     let Some(pb::sub_task_status::Status::Load(load)) = &done.status else { panic!("{done:?}") };
     assert_eq!(load.progress, "100.00 %", "{load:?}");
-    logged(&link, "clean dump files", "progress=\"100.00 %\"").await;
+    link.wait_logged("clean dump files", "progress=\"100.00 %\"").await;
     let (source_id, task) = (link.source_id.clone(), link.task.clone());
     let labels = format!("source_id=\"{source_id}\",task=\"{task}\"");
     for (series, value) in [

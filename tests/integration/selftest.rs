@@ -108,8 +108,7 @@ async fn a_workload_replays_by_its_seed_and_runs_alike_on_both_makes() {
     let seed = Workload::from_env(mix).seed;
     let mut servers = [mysql.root().await, maria.root().await];
     for db in &mut servers {
-        db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
-        db.run(&format!("USE {schema}")).await;
+        db.create_schema(&schema).await;
         let mut workload = Workload::new(seed, mix);
         db.run_all(workload.setup()).await;
         workload.run(db, 400).await;

@@ -111,8 +111,7 @@ impl ClusterLink {
         }
         let task = format!("t_{schema}");
         let toml = subtask_toml(&task, &source_id, target.port, &[&schema], &start);
-        source_db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
-        source_db.run(&format!("USE {schema}")).await;
+        source_db.create_schema(&schema).await;
         source_db.run("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(50))").await;
         master.create_source(&source_id, &source_toml).await;
         let mut link = ClusterLink {
@@ -132,6 +131,31 @@ impl ClusterLink {
         link.insert(1).await;
         link.wait_equal().await;
         link
+    }
+
+    /// Another worker, `worker2`, free and known to the master.
+    pub async fn second_worker(&self, ttl: u32) -> Agent {
+        let agent = Agent::start(&joining(&self.master, "worker2", ttl)).await;
+        eventually("worker2 is there", Duration::from_secs(20), async || {
+            if self.master.is_alive("worker2").await { Ok(()) } else { Err("no key".to_owned()) }
+        })
+        .await;
+        agent
+    }
+
+    /// Waits until the source is a worker's, and the task runs there.
+    pub async fn wait_moved(&self, to: &str) {
+        eventually("the source has moved", Duration::from_secs(30), async || {
+            let worker = self.master.worker_of(&self.source_id).await;
+            if worker.as_deref() == Some(to) { Ok(()) } else { Err(format!("{worker:?}")) }
+        })
+        .await;
+        eventually("it runs there", Duration::from_secs(30), async || {
+            let answer = self.master.query(to, &self.task).await.map_err(|status| status.to_string())?;
+            let status = answer.sub_task_status.first().cloned().unwrap_or_default();
+            if status.stage() == pb::Stage::Running { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
     }
 
     /// Waits until the worker has registered and the source is its.
@@ -200,6 +224,16 @@ impl ClusterLink {
     /// How often the task was claimed downstream: each time that applying was begun.
     pub async fn claims(&mut self) -> u64 {
         self.target.number(&format!("SELECT MAX(epoch) FROM dm_meta.{}_agent_lane", self.task)).await
+    }
+
+    /// Waits for a line of the agent's log with `words` and, behind them, `more`.
+    pub async fn wait_logged(&self, words: &str, more: &str) {
+        eventually("it is in the log", CATCH_UP_LIMIT, async || {
+            let log = self.agent.log();
+            let found = log.lines().any(|line| line.split_once(words).is_some_and(|(_, behind)| behind.contains(more)));
+            if found { Ok(()) } else { Err(format!("{words}{more}")) }
+        })
+        .await;
     }
 
     /// Waits until everything the source has now is in the target, and compares every table.

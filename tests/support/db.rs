@@ -58,6 +58,12 @@ impl Db {
         }
     }
 
+    /// Makes a schema as all tests have it, and goes into it.
+    pub async fn create_schema(&mut self, name: &str) {
+        self.run(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
+        self.run(&format!("USE {name}")).await;
+    }
+
     /// Runs one statement.
     pub async fn run(&mut self, sql: &str) {
         if let Err(error) = self.try_run(sql).await {

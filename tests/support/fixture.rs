@@ -111,8 +111,7 @@ impl Link {
         task_file.extra = options.task_extra.clone();
         task_file.instance_extra = options.instance_extra.clone();
         task_file.workers = options.workers.unwrap_or(task_file.workers);
-        source_db.run(&format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")).await;
-        source_db.run(&format!("USE {schema}")).await;
+        source_db.create_schema(&schema).await;
         Link { agent, source: source_db, target: target_db, kind: source.kind, schema, task, source_id, task_file }
     }
 

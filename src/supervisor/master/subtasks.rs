@@ -65,6 +65,9 @@ impl Supervisor {
         written.map_err(|error| store_failure(&error, "store the task"))?;
         self.forget_broken(&task);
         let recipe = StoredRecipe::new(self, &source, &order.name, record);
+        if let Ok(subtask) = recipe.subtask() {
+            tracing::info!(config = %outline(&subtask), "subtask created");
+        }
         said(&order.name, &recipe.notes());
         self.add_task(&source, &order.name, recipe, parks);
         source.kick().await;
@@ -178,6 +181,19 @@ impl Supervisor {
         let found = tasks.get(&key).map(|entry| (entry.handle.clone(), Arc::clone(&entry.recipe)));
         found.ok_or_else(|| Failure::new(Code::SubTaskNotFound, format!("sub task with name {name} not found")))
     }
+}
+
+/// What a subtask is made with, for the log: nothing that could be secret, and session variables by name and value, since a
+/// master adds some.
+fn outline(subtask: &SubtaskConfig) -> serde_json::Value {
+    let to = &subtask.to;
+    serde_json::json!({
+        "name": subtask.name,
+        "source-id": subtask.source_id,
+        "mode": subtask.mode.as_str(),
+        "meta-schema": subtask.meta_schema,
+        "to": { "host": to.host, "port": to.port, "user": to.user, "session": to.session },
+    })
 }
 
 /// Stores a new mark, and with it new settings.
