@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::statement::{Shape, StatementInfo, info, write_key_names, write_key_values, write_table};
+use super::parts::{Shape, StatementInfo, info, write_key_names, write_key_values, write_table};
 use crate::dispatch::NetDelete;
 use crate::row::{ChangeKind, RowError};
 use crate::schema::{BoundTable, Dialect};

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::statement::{Shape, StatementCursor, StatementInfo};
+use super::parts::{Shape, StatementInfo};
+use super::statement::StatementCursor;
 use crate::dispatch::{SafeMode, Share};
 use crate::downstream::{Downstream, limited};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};

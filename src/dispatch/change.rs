@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::number::{NumberKey, NumberKeys};
 use crate::model::{EventSpan, RowOrdinal};
-use crate::row::{ChangeKind, EventRows, RowError, RowImage};
+use crate::row::{ChangeKind, EventRows, RowImage};
 use crate::schema::BoundTable;
 
 /// The row changes of one event with their table's binding: all that they share.
@@ -80,28 +80,6 @@ impl LaneSkip {
             LaneSkip::All => true,
         }
     }
-}
-
-/// Why a change cannot be dealt out.
-#[derive(Debug, thiserror::Error)]
-pub enum DispatchError {
-    /// A row image cannot be read.
-    #[error("read a row of {table}")]
-    Row {
-        /// Upstream table.
-        table: String,
-        /// What is wrong with it.
-        #[source]
-        source: RowError,
-    },
-    /// The row image lacks a column of the key.
-    #[error("the row image of {table} lacks key column {column}")]
-    KeyNotInImage {
-        /// Upstream table.
-        table: String,
-        /// Column in backticks.
-        column: String,
-    },
 }
 
 impl Change {

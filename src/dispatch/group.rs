@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};
+use super::change::{Change, ChangeEvent, LaneSkip, SafeMode};
+use super::error::DispatchError;
 use super::key::{RowKey, lane_of};
 use super::net::{Net, NetLists, Nets, RowAt, Wave};
 use crate::model::{RowMark, RowOrdinal, TargetTable};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::change::DispatchError;
+use super::error::DispatchError;
 use crate::row::{RowImage, Value};
 use crate::schema::{BoundTable, LaneRule};
 

@@ -8,6 +8,7 @@
 //!   value of another unique key becomes a delete and an insert, so that values can move between rows in any order.
 
 mod change;
+mod error;
 mod group;
 mod key;
 mod keys;
@@ -20,6 +21,7 @@ mod selective_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use change::{Change, ChangeEvent, DispatchError, LaneSkip, SafeMode};
+pub use change::{Change, ChangeEvent, LaneSkip, SafeMode};
+pub use error::DispatchError;
 pub use group::{Group, GroupBuilder, Share, Step, TableWork};
 pub use net::{NetDelete, NetInsert, NetUpdate, Nets};

@@ -123,7 +123,7 @@ impl Net {
         let kind = change.kind();
         let differs = match change.numbers() {
             Some((_, known)) => known.differs,
-            None => change.before().zip(change.after()).is_some_and(|(before, after)| differ(before, after)),
+            None => change.before().zip(change.after()).is_some_and(|(before, after)| before.differs(after)),
         };
         Net { first: (kind != ChangeKind::Insert).then_some(at), last: at, comes: kind != ChangeKind::Delete, differs }
     }
@@ -145,7 +145,7 @@ impl Net {
 
     /// Of one that has a row before and after.
     fn is_change(self, events: &[Arc<ChangeEvent>]) -> bool {
-        self.before(events).zip(self.after(events)).is_none_or(|(before, after)| differ(before, after))
+        self.before(events).zip(self.after(events)).is_none_or(|(before, after)| before.differs(after))
     }
 
     /// The same.
@@ -232,11 +232,6 @@ fn sum_up(sum: &mut Net, next: Net, events: &[Arc<ChangeEvent>]) -> Option<Net> 
     }
     (sum.last, sum.comes, sum.differs) = (next.last, next.comes, false);
     None
-}
-
-/// Whether two images of a row are not the same.
-pub(super) fn differ(before: RowImage<'_>, after: RowImage<'_>) -> bool {
-    before.present != after.present || before.bytes != after.bytes || !after.resolved_json.is_empty()
 }
 
 /// Whether a whole update changes a value of a unique key other than the identity. An image that lacks such a column, or

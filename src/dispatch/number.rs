@@ -6,7 +6,6 @@
 use smallvec::SmallVec;
 
 use super::key::RowKey;
-use super::net::differ;
 use crate::row::{EventRows, RowImage, Value};
 use crate::schema::BoundTable;
 
@@ -45,7 +44,7 @@ impl NumberKeys {
         };
         let mut keys = SmallVec::with_capacity(rows.len());
         for (before, after) in rows.iter() {
-            let differs = before.zip(after).is_some_and(|(before, after)| differ(before, after));
+            let differs = before.zip(after).is_some_and(|(before, after)| before.differs(after));
             keys.push(NumberKey { before: number(before)?, after: number(after)?, differs });
         }
         Some(NumberKeys { column, unsigned, rows: keys })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::chunk::Encoder;
-use super::handle::Core;
+use super::core::Core;
 
 /// Runs until the gate stops it.
 pub(super) fn spawn(core: Arc<Core>) -> io::Result<JoinHandle<()>> {

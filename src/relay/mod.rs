@@ -19,6 +19,7 @@
 
 mod ahead;
 mod chunk;
+mod core;
 mod cuts;
 mod effort;
 mod error;

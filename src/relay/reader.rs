@@ -11,9 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::{oneshot, watch};
 
 use super::chunk::Chunk;
-use super::handle::Core;
+use super::core::{Core, ReadRequest};
 use super::log::Log;
-use super::reading::ReadRequest;
 use super::{Boundary, Lsn, RelayError};
 use crate::binlog::{EventHeader, HEADER_LEN};
 use crate::model::Location;
@@ -200,7 +199,7 @@ impl RelayReader {
             self.ask(lsn).await?;
         }
         let Some(asked) = &mut self.asked else { return Ok(()) };
-        let answer = tokio::time::timeout(super::handle::PATIENCE, asked).await;
+        let answer = tokio::time::timeout(super::core::PATIENCE, asked).await;
         self.asked = None;
         match answer {
             Ok(answer) => self.chunks.extend(answer.map_err(|_| RelayError::Closed)??),

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::chunk::{self, Chunk};
-use super::handle::{Core, Reply};
+use super::core::{Core, ReadRequest};
 use super::segment::{Segment, segment_dir};
 use super::{Boundary, Lsn, RelayError};
 use crate::model::Location;
@@ -17,22 +17,6 @@ use crate::store::{self, Profile, StoreError, Table};
 
 /// Sealed segments held open.
 const OPEN_SEGMENTS: usize = 2;
-
-/// What the thread is asked to do; in order.
-pub(super) enum ReadRequest {
-    /// A segment is being written; this is a handle on it.
-    Active { seq: u64, table: Box<dyn Table> },
-    /// It is not any more.
-    Close { seq: u64 },
-    /// Remove these directories.
-    Remove { seqs: Vec<u64>, done: oneshot::Sender<()> },
-    /// Read up to `limit` chunks, the first with the byte at `from`.
-    Chunks { from: Lsn, limit: usize, reply: Reply<Vec<Chunk>> },
-    /// Find the last boundary in a segment that `location` covers.
-    Find { seq: u64, location: Location, reply: Reply<Boundary> },
-    /// End.
-    Stop { done: oneshot::Sender<()> },
-}
 
 /// Starts the thread.
 pub(super) fn spawn(core: Arc<Core>, mut requests: mpsc::Receiver<ReadRequest>) -> Result<(), RelayError> {

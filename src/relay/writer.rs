@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::handle::Core;
+use super::core::Core;
 use super::{Lsn, RelayError};
 use crate::binlog::EventRun;
 use crate::model::Location;

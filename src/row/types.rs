@@ -123,6 +123,11 @@ impl RowImage<'_> {
     pub fn has(&self, column: usize) -> bool {
         self.present.is_none_or(|present| present.get(column).copied().unwrap_or(false))
     }
+
+    /// Whether another image of the row is not the same.
+    pub fn differs(&self, after: RowImage<'_>) -> bool {
+        self.present != after.present || self.bytes != after.bytes || !after.resolved_json.is_empty()
+    }
 }
 
 /// What a change does to a row.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::super::handle::Core;
-use super::super::reading::ReadRequest;
+use super::super::core::Core;
+use super::super::core::ReadRequest;
 use super::super::{Boundary, Lsn, RelayError};
 use super::{Active, Storage};
 use crate::store::{StoreError, Table};
