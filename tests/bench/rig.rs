@@ -58,7 +58,7 @@ impl Downstream {
 
     /// Statements that change rows, and commits, since the server's start.
     async fn counts(&mut self) -> [u64; 2] {
-        let changes = ["Com_insert", "Com_update", "Com_delete", "Com_replace"];
+        let changes = ["Com_insert", "Com_update", "Com_delete", "Com_delete_multi", "Com_replace"];
         let rows = self.db.texts("SHOW GLOBAL STATUS LIKE 'Com\\_%'").await;
         let count = |name: &str| -> u64 {
             let row = rows.iter().find(|row| row[0] == name);
