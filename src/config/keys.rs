@@ -139,7 +139,7 @@ pub(super) const AGENT: Keys = &[
     ),
     acts(
         "copy-yield-floor",
-        Int(10),
+        Int(20),
         "a copy of existing rows yields to others that use its source, but not below this percentage of the time; 100: it does not yield",
     ),
     acts(

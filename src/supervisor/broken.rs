@@ -300,7 +300,7 @@ pub(super) mod tests {
             secret_key: None,
             limits: RelayLimits { dir: dir.join("relay"), budget: 1 << 30, floor: 0 },
             drain_limit: Duration::from_secs(1),
-            copy_yield_floor: 10,
+            copy_yield_floor: 20,
             joined: false,
         };
         let supervisor = Supervisor::new(options, db);

@@ -11,13 +11,14 @@ use crate::support::writer::Writer;
 const ROWS: u32 = 150_000;
 
 /// A copy of two tables from a source that nobody else uses, not started.
-async fn link(label: &str, kind: Kind, agent: &str) -> (Link, Server, Server) {
+/// `rows` of a chunk at most.
+async fn link(label: &str, kind: Kind, agent: &str, rows: u32) -> (Link, Server, Server) {
     let options = ServerOptions::default();
     let (source, target) = (Server::start(kind, &options).await, Server::start(Kind::MariaDb, &options).await);
     let options = LinkOptions {
         agent: AgentOptions { agent: agent.into(), ..AgentOptions::default() },
         // So that it takes long enough to be looked at.
-        task_extra: "mydumpers:\n  short: {rows: 200}\n".into(),
+        task_extra: format!("mydumpers:\n  short: {{rows: {rows}}}\n"),
         instance_extra: "  mydumper-config-name: short\n".into(),
         ..LinkOptions::default()
     };
@@ -59,13 +60,18 @@ async fn said(link: &Link) -> Vec<String> {
 }
 
 async fn yields(label: &str, kind: Kind) {
-    let (mut link, source, _target) = link(label, kind, "copy-yield-floor = 50\n").await;
+    let (mut link, source, _target) = link(label, kind, "copy-yield-floor = 50\n", 2000).await;
     let writer = writer(&link, &source);
     writer.more_rounds(20).await;
     link.start_task().await.expect_success();
     let said = said(&link).await;
     let told = said.iter().filter(|activity| activity.contains("yielding to others on the source (")).count();
     assert!(told > 0, "{said:#?}");
+    // A chunk of so many rows is written in many pieces, and they are one transaction.
+    let count = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_commit', 'Com_load') AND Value > 0";
+    let counts = link.target.texts(count).await;
+    let [commits, loads] = [0, 1].map(|at| counts[at][1].parse::<u64>().expect("a number"));
+    assert!(loads > 2 * commits, "{counts:?}");
     writer.end().await;
     link.wait_equal().await;
     link.agent.assert_quiet_log();
@@ -83,7 +89,7 @@ async fn yields_to_writers_mysql() {
 
 #[tokio::test]
 async fn does_not_yield_where_it_is_told_not_to_or_nobody_else_is_there() {
-    let (mut link, source, target) = link("yield_not", Kind::MariaDb, "copy-yield-floor = 100\n").await;
+    let (mut link, source, target) = link("yield_not", Kind::MariaDb, "copy-yield-floor = 100\n", 200).await;
     let writer = writer(&link, &source);
     link.start_task().await.expect_success();
     assert_eq!(said(&link).await, ["copying rows"]);
