@@ -63,6 +63,17 @@ impl Failure {
         self
     }
 
+    /// Several as one, every one of them named.
+    pub fn all(code: Code, problems: &[Failure]) -> Failure {
+        match problems {
+            [only] => only.clone(),
+            _ => {
+                let texts: Vec<String> = problems.iter().map(|problem| problem.to_string()).collect();
+                Failure::new(code, texts.join("\n"))
+            }
+        }
+    }
+
     /// The catalogue's entry, where the number is known to this version.
     pub fn known_code(&self) -> Option<Code> {
         Code::ALL.iter().copied().find(|code| code.number() == self.code)

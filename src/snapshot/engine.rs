@@ -16,13 +16,15 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 
 use super::chunk::{Chunk, Pace};
 use super::crew::Crew;
+use super::event::Event;
 use super::gate::{Gate, Width};
 use super::governor::FIRST;
 use super::job::Job;
 use super::load::Taken;
 use super::others::{self, Watch};
+use super::patience::is_passing;
 use super::piece::Pieces;
-use super::reader::{BUDGET, Reader, is_passing};
+use super::reader::{BUDGET, Reader};
 use super::remedy::with_remedy;
 use super::shared::Shared;
 use super::source::{Source, is_of_another};
@@ -52,21 +54,6 @@ const WAITING: usize = 2;
 const ROW: u64 = 100;
 /// Events that may wait for the books.
 const EVENTS: usize = 1024;
-
-/// What readers and writers tell.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A reader begins a table.
-    Begun { number: u32 },
-    /// A table is read: in how many chunks, and at which location where it was read as a whole.
-    Read { number: u32, chunks: u64, start: Option<Location> },
-    /// A chunk is committed.
-    Written { number: u32, mark: ChunkMark },
-    /// One of the servers refused something of a table, or is gone for longer.
-    Refused { number: u32, failure: Failure },
-    /// Another owner has the copy.
-    Fenced,
-}
 
 /// How the engine ended.
 pub(super) enum Ended {

@@ -11,55 +11,11 @@ use mysql_async::{Conn, InfileData};
 
 use super::apart;
 use super::plan::{TablePlan, ident};
-use super::structure::Column;
 use crate::downstream::limited;
 use crate::schema::Dialect;
 
 /// Bytes that are sent at once, and of a block of lines unless one line has more.
 pub(super) const BLOCK: usize = 256 << 10;
-/// Types whose text a load reads as an INSERT does. Not here: BIT, ENUM, SET and YEAR, of which it has numbers as texts that mean
-/// something else; JSON and GEOMETRY, which want a function; UUID and addresses, which may be text or bytes.
-const TYPES: [&str; 27] = [
-    "tinyint",
-    "smallint",
-    "mediumint",
-    "int",
-    "integer",
-    "bigint",
-    "decimal",
-    "numeric",
-    "float",
-    "double",
-    "real",
-    "date",
-    "time",
-    "datetime",
-    "timestamp",
-    "char",
-    "varchar",
-    "tinytext",
-    "text",
-    "mediumtext",
-    "longtext",
-    "binary",
-    "varbinary",
-    "tinyblob",
-    "blob",
-    "mediumblob",
-    "longblob",
-];
-/// Character sets whose bytes cannot be taken as they are: a load reads them in units.
-const WIDE: [&str; 4] = ["ucs2", "utf16", "utf16le", "utf32"];
-
-/// Whether values of a column can be loaded.
-pub(super) fn fits(column: &Column, twin: &Column) -> bool {
-    let charset = column.charset.as_deref().unwrap_or_default();
-    column.data_type == twin.data_type
-        && column.charset == twin.charset
-        && TYPES.contains(&&*column.data_type)
-        && !WIDE.contains(&charset)
-}
-
 /// What a server makes of loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -277,9 +233,10 @@ fn unescaped(field: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::structure::{Key, Structure};
     use super::*;
     use crate::model::{SourceTable, TableName, TargetTable};
+    use crate::snapshot::structure::{Column, Key, Structure};
+    use crate::snapshot::value::loads;
 
     fn column(name: &str, data_type: &str, charset: Option<&str>) -> Column {
         Column {
@@ -303,11 +260,11 @@ mod tests {
     #[test]
     fn only_columns_that_both_sides_read_alike_are_loaded() {
         let text = |charset| column("c", "varchar", Some(charset));
-        assert!(fits(&text("gbk"), &text("gbk")) && fits(&column("a", "int", None), &column("a", "int", None)));
-        assert!(!fits(&text("latin1"), &text("utf8mb4")) && !fits(&text("utf16"), &text("utf16")));
-        assert!(!fits(&column("a", "double", None), &column("a", "decimal", None)));
+        assert!(loads(&text("gbk"), &text("gbk")) && loads(&column("a", "int", None), &column("a", "int", None)));
+        assert!(!loads(&text("latin1"), &text("utf8mb4")) && !loads(&text("utf16"), &text("utf16")));
+        assert!(!loads(&column("a", "double", None), &column("a", "decimal", None)));
         for other in ["bit", "enum", "set", "json", "geometry", "point", "uuid", "inet6", "vector"] {
-            assert!(!fits(&column("a", other, None), &column("a", other, None)), "{other}");
+            assert!(!loads(&column("a", other, None), &column("a", other, None)), "{other}");
         }
     }
 

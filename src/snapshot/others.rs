@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::gate::{Gate, Width};
 use super::governor::{Beside, Governor};
-use super::reader::within;
+use super::patience::within;
 use super::source::Source;
 
 /// Statements of others a second from which on they count, and how many looks without them until they do not.

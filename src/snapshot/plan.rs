@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::load;
 use super::spec::Existing;
 use super::structure::{Column, Key, Structure};
-use super::value::Kind;
+use super::value::{self, Kind};
 use crate::model::{SourceTable, TargetTable};
 
 /// Longest wait for a row that the source has only to send, and for one that it may have to look for.
@@ -84,7 +83,7 @@ impl TablePlan {
             match there.column(&column.name) {
                 // It computes them itself.
                 Some(twin) if twin.generated => continue,
-                Some(twin) => loadable &= load::fits(column, twin),
+                Some(twin) => loadable &= value::loads(column, twin),
                 None if column.generated => continue,
                 None => {
                     missing.push(column.name.clone());

@@ -13,14 +13,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::apart::let_go;
 use super::chunk::{Builder, Chunk, bound_of_row};
-use super::engine::Event;
+use super::event::Event;
 use super::job::{Gap, Job};
 use super::keyless::Hold;
 use super::load::Taken;
+use super::patience::{pause, within, worth_another};
 use super::plan::Bound;
 use super::shared::Shared;
 use super::source::query_failed;
-use crate::error::{Code, Failure, Retry, retry_of};
+use crate::error::{Code, Failure};
 use crate::model::Location;
 
 /// Memory for rows between readers and the downstream's COMMIT, in units of [`UNIT`] bytes.
@@ -33,10 +34,6 @@ pub(super) const LARGE: u64 = 1 << 20;
 const HUGE: u64 = 8 << 20;
 /// How many rows show how large the rows of a table are: what the source estimates may be of a time when it was empty.
 const FIRST: u64 = 100;
-/// How often a lost connection is made anew, and the longest pause between.
-const ATTEMPTS: u32 = 8;
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
 /// Tables that wait for a reader.
 pub(super) type Queue = Mutex<VecDeque<Arc<Job>>>;
 
@@ -54,23 +51,6 @@ impl From<Failure> for Left {
     fn from(failure: Failure) -> Self {
         Left::Failed(failure)
     }
-}
-
-/// Pause before another attempt.
-pub(super) fn pause(attempt: u32) -> Duration {
-    (Duration::from_millis(50) * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE)
-}
-
-/// Whether the failure is of the connection or of the moment, and not of what was asked.
-pub(super) fn is_passing(failure: &Failure) -> bool {
-    // A server that is starting again refuses connections for a while.
-    let unreachable = failure.known_code() == Some(Code::DriverError) && !failure.raw_cause.starts_with("Error ");
-    unreachable || retry_of(failure) == Retry::InPlace
-}
-
-/// Whether an attempt after this failure may do better.
-pub(super) fn worth_another(failure: &Failure, attempt: u32) -> bool {
-    attempt < ATTEMPTS && is_passing(failure)
 }
 
 pub(super) struct Reader {
@@ -345,20 +325,6 @@ pub(super) async fn next(
     doing: &str,
 ) -> Result<Option<Row>, Failure> {
     within(patience, result.next()).await.map_err(|error| query_failed(&error, doing))
-}
-
-/// Waits for an answer, but not for ever.
-pub(super) async fn within<T>(
-    patience: Duration,
-    answer: impl Future<Output = Result<T, mysql_async::Error>>,
-) -> Result<T, mysql_async::Error> {
-    match tokio::time::timeout(patience, answer).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let text = format!("no answer within {} s", patience.as_secs());
-            Err(mysql_async::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()))
-        }
-    }
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Left> {

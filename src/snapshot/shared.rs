@@ -7,7 +7,7 @@ use mysql_async::Row;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::chunk::{Builder, Pace};
-use super::engine::Event;
+use super::event::Event;
 use super::gate::Gate;
 use super::job::Job;
 use super::load::Taken;

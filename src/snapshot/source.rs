@@ -7,7 +7,7 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::reader::within;
+use super::patience::within;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code, server_number};
 use crate::mysql::{Connector, Endpoint};
 

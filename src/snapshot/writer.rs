@@ -12,11 +12,12 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{Mutex, mpsc};
 
 use super::chunk::{Chunk, Statement};
-use super::engine::Event;
+use super::event::Event;
 use super::gate::{Pass, Width};
 use super::load;
+use super::patience::{is_passing, pause, worth_another};
 use super::plan::bound_of;
-use super::reader::{LARGE, behind, is_passing, pause, worth_another};
+use super::reader::{LARGE, behind};
 use super::shared::Shared;
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};

@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::api::{Receiving, RelayStatus, SourceStatus};
-use super::records::{SourceRecord, TaskRecord};
-use super::tasks::protected;
+use super::records::{SourceRecord, TaskRecord, protected};
 use super::{Supervisor, TaskKey, read, store_failure, write};
 use crate::error::{Code, Failure};
 use crate::model::Flavor;

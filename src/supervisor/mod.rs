@@ -39,12 +39,12 @@ pub use api::{
 pub use endpoint::tls_files;
 pub use exceptions::{EventOp, EventOrder, EventRefusal};
 pub use master::{Held, HeldSource, HeldTask, LEASE, NOT_STARTED, SourceOrder, TaskOrder};
+pub use recipe::worth_an_answer;
 pub use records::MasterMark;
 pub use relays::RelayWish;
 pub use resync::ResyncTable;
 pub use schemas::{SchemaOp, SchemaOrder, Structure};
 pub use source::RelayLimits;
-pub use tasks::worth_an_answer;
 
 use crate::config::SecretKey;
 use crate::error::{Code, Failure};

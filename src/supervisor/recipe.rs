@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::broken::{TASK_REMEDY, damaged};
 use super::declared::StoredDeclared;
 use super::endpoint::{endpoint, rules};
-use super::records::{MasterMark, TaskRecord};
+use super::records::{MasterMark, TaskRecord, protected};
 use super::source::Source;
 use super::start::Begin;
-use super::tasks::{all, parse, protected};
 use super::{Inner, Supervisor, store_failure};
 use crate::config::{OnDuplicate, StartMeta, SubtaskConfig, TaskConfig, TaskMode};
 use crate::error::{Code, Failure};
@@ -336,7 +335,7 @@ pub(super) fn compile(subtask: &SubtaskConfig, flavor: Flavor) -> Result<(Rules,
     let rules = rules(subtask, flavor);
     match Transform::new(&rules) {
         Ok(transform) => Ok((rules, transform)),
-        Err(problems) => Err(all(Code::ConfigTask, &problems)),
+        Err(problems) => Err(Failure::all(Code::ConfigTask, &problems)),
     }
 }
 
@@ -355,4 +354,31 @@ fn parse_subtask(toml: &str, name: &str, source_id: &str) -> Result<SubtaskConfi
     }
     Err(Failure::new(Code::ConfigTask, format!("task {name}: {}", refused.join("; ")))
         .workaround("Please change the task as the message says, then start it again; or leave it to a dm-worker."))
+}
+
+/// A task file, checked; what it asks for and cannot be had is refused, all of it at once.
+pub(super) fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
+    let config = TaskConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigTask))?;
+    let mut refused: Vec<String> = Vec::new();
+    for refusal in config.subtasks.iter().flat_map(SubtaskConfig::refusals) {
+        // What all sources share is said once.
+        if !refused.contains(&refusal) {
+            refused.push(refusal);
+        }
+    }
+    if refused.is_empty() {
+        return Ok(config);
+    }
+    Err(Failure::new(Code::ConfigTask, format!("task {}: {}", config.name, refused.join("; "))))
+}
+
+/// Whether a note is for whoever starts or checks a task. Nearly every file has the key that gets it past DM's own checks,
+/// and its answers are DM's then; the status and the log name it.
+pub fn worth_an_answer(note: &str) -> bool {
+    !note.starts_with("`ignore-checking-items` ")
+}
+
+/// What of a task has no effect, for the log.
+pub(super) fn said(task: &str, notes: &[String]) {
+    notes.iter().for_each(|note| tracing::warn!(task, note, "option without effect"));
 }

@@ -106,3 +106,8 @@ pub fn check_form(form: u32, what: &str) -> Result<(), Failure> {
     Err(Failure::new(Code::NotSet, message)
         .workaround("Please start the version of dm-agent that wrote it, or a later one."))
 }
+
+/// The name under which a subtask's part of the relay log is protected.
+pub(super) fn protected(task: &str, source_id: &str) -> String {
+    format!("{task}@{source_id}")
+}

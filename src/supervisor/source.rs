@@ -12,9 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::eye;
 use super::horizon::Horizon;
-use super::tasks::protected;
+use super::records::protected;
 use crate::config::SourceConfig;
 use crate::error::{Code, Failure};
 use crate::model::{Flavor, Location};
@@ -120,8 +119,12 @@ impl Source {
             horizon: Mutex::new(horizon),
             opened_at,
         });
-        *lock(&source.look) = Some(spawn("look-at-source", eye::watch(Arc::downgrade(&source))));
         Ok(source)
+    }
+
+    /// Who looks at it now and then, for as long as it is there.
+    pub fn look_by(&self, look: Owned<()>) {
+        *lock(&self.look) = Some(look);
     }
 
     /// What holds now.

@@ -37,8 +37,6 @@ async fn a_receiver_that_panics_is_told_of_and_tried_again() {
     };
     let limits = RelayLimits { dir: dir.path().join("relay"), budget: 1 << 30, floor: 0 };
     let source = Source::open(config, receive, limits, db).await.unwrap();
-    // Only the test looks after it.
-    drop(lock(&source.look).take());
     source.task_added();
     let at = Location::new(
         crate::model::BinlogPosition::parse("b.000001", 4).unwrap(),

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::api::SourceResult;
 use super::broken::{SOURCE_REMEDY, damaged};
 use super::endpoint::{compile_filters, endpoint};
+use super::eye;
 use super::records::{SourceRecord, check_form};
 use super::source::{Settings, Source, remove_relay_dir};
 use super::start::connect;
-use super::tasks::all;
 use super::{SourceEntry, Supervisor, read, store_failure, write};
 use crate::config::{DatabaseConfig, SecretKey, SourceConfig};
 use crate::error::{Code, Failure};
 use crate::model::Flavor;
 use crate::pipeline::ReceiveSpec;
+use crate::runtime::spawn;
 use crate::store::{Changes, Namespace};
 use crate::upstream::{Preflight, ServerFacts, Want, failure_of};
 
@@ -74,6 +75,7 @@ impl Supervisor {
     pub(super) async fn open(&self, config: SourceConfig, record: &SourceRecord) -> Result<Arc<Source>, Failure> {
         let receive = self.receive_spec(&config, record)?;
         let source = Source::open(config, receive, self.inner.options.limits.clone(), self.inner.db.clone()).await?;
+        source.look_by(spawn("look-at-source", eye::watch(Arc::downgrade(&source))));
         if record.relay_paused {
             source.set_paused(true).await;
         } else if record.relay_wanted {
@@ -299,7 +301,7 @@ pub(super) fn said(config: &SourceConfig) -> String {
 fn parse(yaml: &str) -> Result<SourceConfig, Failure> {
     let config = SourceConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigSource))?;
     // A master's source is taken as it is: what is wrong with its filters stops the tasks that they are for.
-    compile_filters(&config).map_err(|problems| all(Code::ConfigSource, &problems))?;
+    compile_filters(&config).map_err(|problems| Failure::all(Code::ConfigSource, &problems))?;
     Ok(config)
 }
 

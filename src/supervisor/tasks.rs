@@ -8,8 +8,8 @@ use super::api::{OperateTask, SourceResult, StartTask, TaskOp};
 use super::broken::{TASK_REMEDY, damaged};
 use super::endpoint::endpoint;
 use super::master::LEASE;
-use super::recipe::{NO_START_TIME, StoredRecipe, compile};
-use super::records::{FORM, TaskRecord, check_form};
+use super::recipe::{NO_START_TIME, StoredRecipe, compile, parse, said, worth_an_answer};
+use super::records::{FORM, TaskRecord, check_form, protected};
 use super::source::Source;
 use super::sources::without_login;
 use super::start::StartQuestion;
@@ -399,7 +399,7 @@ impl Supervisor {
             }
         }
         if !problems.is_empty() {
-            return Err(all(Code::ConfigTask, &problems));
+            return Err(Failure::all(Code::ConfigTask, &problems));
         }
         let mut notes: Vec<String> = config.subtasks.iter().flat_map(SubtaskConfig::notes).collect();
         notes.dedup();
@@ -442,54 +442,12 @@ fn plain(config: &TaskConfig) -> String {
     config.to_stored_yaml()
 }
 
-/// The name under which a subtask's part of the relay log is protected.
-pub(super) fn protected(task: &str, source_id: &str) -> String {
-    format!("{task}@{source_id}")
-}
-
-pub(super) fn parse(yaml: &str) -> Result<TaskConfig, Failure> {
-    let config = TaskConfig::from_yaml(yaml).map_err(|error| error.to_failure(Code::ConfigTask))?;
-    let mut refused: Vec<String> = Vec::new();
-    for refusal in config.subtasks.iter().flat_map(SubtaskConfig::refusals) {
-        // What all sources share is said once.
-        if !refused.contains(&refusal) {
-            refused.push(refusal);
-        }
-    }
-    if refused.is_empty() {
-        return Ok(config);
-    }
-    Err(Failure::new(Code::ConfigTask, format!("task {}: {}", config.name, refused.join("; "))))
-}
-
-/// Whether a note is for whoever starts or checks a task. Nearly every file has the key that gets it past DM's own checks,
-/// and its answers are DM's then; the status and the log name it.
-pub fn worth_an_answer(note: &str) -> bool {
-    !note.starts_with("`ignore-checking-items` ")
-}
-
-/// What of a task has no effect, for the log.
-pub(super) fn said(task: &str, notes: &[String]) {
-    notes.iter().for_each(|note| tracing::warn!(task, note, "option without effect"));
-}
-
 fn choose<'a>(config: &'a TaskConfig, sources: &[String]) -> Result<Vec<&'a SubtaskConfig>, Failure> {
     if sources.is_empty() {
         return Ok(config.subtasks.iter().collect());
     }
     let find = |source: &String| config.subtask(source).map_err(|error| error.to_failure(Code::ConfigTask));
     sources.iter().map(find).collect()
-}
-
-/// Several failures as one, every one of them named.
-pub(super) fn all(code: Code, problems: &[Failure]) -> Failure {
-    match problems {
-        [only] => only.clone(),
-        _ => {
-            let texts: Vec<String> = problems.iter().map(|problem| problem.to_string()).collect();
-            Failure::new(code, texts.join("\n"))
-        }
-    }
 }
 
 /// The first status that `settled` accepts, or the one when `limit` has passed.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::reader::{pause, worth_another};
+use super::super::patience::{pause, worth_another};
 use super::super::state::{store, to_text};
 use super::{Engine, MARKS};
 use crate::error::Failure;

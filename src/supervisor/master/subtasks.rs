@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::super::broken::{TASK_REMEDY, damaged};
-use super::super::recipe::StoredRecipe;
-use super::super::records::{FORM, MasterMark, MasterRecord, TaskRecord};
+use super::super::recipe::{StoredRecipe, said};
+use super::super::records::{FORM, MasterMark, MasterRecord, TaskRecord, protected};
 use super::super::source::Source;
-use super::super::tasks::{protected, said};
 use super::super::{Supervisor, TaskKey, read, store_failure, write};
 use super::{LEASE, NOT_STARTED, TaskOrder};
 use crate::config::SubtaskConfig;
