@@ -24,7 +24,7 @@ use crate::decode::Decoder;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::{Connector, Endpoint};
-use crate::relay::RelayError;
+use crate::relay::{RelayError, RelayReader};
 use crate::runtime::spawn;
 use crate::transform::Transform;
 use crate::upstream::{ServerFacts, gtids_at};
@@ -89,20 +89,141 @@ async fn start(
     connected: Option<Box<(Downstream, Conn)>>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Started, Start> {
-    let say = |activity: &str| progress.send_modify(|progress| progress.activity = activity.to_owned());
-    say("connecting to the downstream");
-    let (mut downstream, mut control) = match connected {
-        Some(connected) => *connected,
-        None => Downstream::open_connected(DownstreamOptions { endpoint: spec.downstream.clone() }).await?,
-    };
-    say("reading the checkpoint");
-    let known = spec.fresh_start.as_ref().or(window.as_ref().map(Window::from)).cloned();
-    let fresh_start = known.ok_or_else(|| {
-        let text = "the checkpoint has gone while the task was being started";
-        Failure::new(Code::Checkpoint, text).workaround("Please resume-task.")
-    })?;
-    let wanted = TaskMapping::of(&spec.rules, downstream.checks_foreign_keys);
-    let request = Claim {
+    let held = Held::take(spec, window, connected, progress).await?;
+    tracing::info!(
+        epoch = held.claimed.epoch, lanes = held.claimed.marks.len(), start = %held.claimed.start.location, "claimed"
+    );
+    spec.relay.protect(&spec.name, &held.claimed.start.location);
+    say(progress, "opening the relay log");
+    let reader = open_relay(spec, &held.claimed.start.location).await?;
+    progress.send_modify(|progress| progress.applied_lsn = Some(reader.boundary().lsn.0));
+    let (sender, items) = item::channel();
+    let windows = Windows::new(held.window.clone());
+    let intake = Intake::new(held.intake(spec, reader, windows.share(), progress)?, sender);
+    let (control, options) = held.coordinator(spec, windows);
+    Ok((Coordinator::new(options, control, progress.clone()), intake, items))
+}
+
+fn say(progress: &watch::Sender<Progress>, activity: &str) {
+    progress.send_modify(|progress| progress.activity = activity.to_owned());
+}
+
+async fn open_relay(spec: &PipelineSpec, from: &Location) -> Result<RelayReader, Start> {
+    match spec.relay.reader(from).await {
+        Ok(reader) => Ok(reader),
+        Err(RelayError::NotCovered { .. } | RelayError::NotStarted) => Err(Start::RelayTooShort(from.clone())),
+        Err(error @ RelayError::Damaged { .. }) => Err(Start::Damaged(error)),
+        Err(error) => Err(Start::Failed(Failure::from(&error))),
+    }
+}
+
+/// A task that was taken over: what is stored of it, and what follows from that.
+struct Held {
+    downstream: Downstream,
+    control: Conn,
+    claimed: Claimed,
+    /// Where it would have started with nothing stored.
+    fresh_start: Location,
+    transform: Arc<Transform>,
+    outdated: Outdated,
+    declared: DeclaredTables,
+    window: Option<Window>,
+}
+
+impl Held {
+    /// Connects and claims the task.
+    async fn take(
+        spec: &PipelineSpec,
+        window: Option<Window>,
+        connected: Option<Box<(Downstream, Conn)>>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Held, Failure> {
+        say(progress, "connecting to the downstream");
+        let (mut downstream, mut control) = match connected {
+            Some(connected) => *connected,
+            None => Downstream::open_connected(DownstreamOptions { endpoint: spec.downstream.clone() }).await?,
+        };
+        say(progress, "reading the checkpoint");
+        let known = spec.fresh_start.as_ref().or(window.as_ref().map(Window::from)).cloned();
+        let fresh_start = known.ok_or_else(|| {
+            let text = "the checkpoint has gone while the task was being started";
+            Failure::new(Code::Checkpoint, text).workaround("Please resume-task.")
+        })?;
+        let wanted = TaskMapping::of(&spec.rules, downstream.checks_foreign_keys);
+        let history = SourceHistory { endpoint: &spec.source, flavor: spec.flavor };
+        let claimed = claim(&mut control, &claim_of(spec, &wanted, &fresh_start), &history).await?;
+        if claimed.disarm {
+            // Whoever stored the intent passed its check before the epoch was raised, and may be about to run the statement.
+            let lock = DdlLock::new(&spec.tables);
+            if lock.take(&mut control, |waits| say(progress, &waits)).await? {
+                lock.give_back(&mut control).await;
+            }
+        }
+        let (in_use, transform, outdated) = mapping_in_use(spec, &claimed, &wanted)?;
+        if in_use.one_sequence != downstream.checks_foreign_keys {
+            let options = checking_foreign_keys(&spec.downstream, in_use.one_sequence);
+            (downstream, control) = Downstream::open_connected(options).await?;
+        }
+        let declared = declared_from(spec, &claimed).await?;
+        let window = with_orders(spec, &claimed, window, &mut control, &outdated, progress).await?;
+        Ok(Held { downstream, control, claimed, fresh_start, transform, outdated, declared, window })
+    }
+
+    fn intake(
+        &self,
+        spec: &PipelineSpec,
+        reader: RelayReader,
+        windows: Windows,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<IntakeOptions, Failure> {
+        let (claimed, begin) = (&self.claimed, reader.boundary().clone());
+        Ok(IntakeOptions {
+            reader,
+            decoder: Decoder::new(spec.flavor, begin.location, begin.checksum),
+            transform: Arc::clone(&self.transform),
+            downstream: self.downstream.clone(),
+            origin: Origin::new(spec.source.clone(), spec.flavor),
+            prepared: Prepared::new(spec.relay.clone(), spec.flavor, self.fresh_start.clone()),
+            start: claimed.start.clone(),
+            furthest: former::furthest(&claimed.marks, &claimed.start),
+            mappings: TableMappings::new(&claimed.mapping.tables, self.outdated.clone())?,
+            progress: progress.clone(),
+            tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),
+            epoch: claimed.epoch,
+            exceptions: Arc::clone(&spec.exceptions),
+            declared: self.declared.clone(),
+            declared_store: Arc::clone(&spec.declared),
+            windows,
+            ends: spec.copy.ends,
+            copies: spec.copy.copies,
+        })
+    }
+
+    fn coordinator(self, spec: &PipelineSpec, windows: Windows) -> (Conn, CoordinatorOptions) {
+        let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
+        let options = CoordinatorOptions {
+            copy: copy_spec(spec, self.downstream.dialect),
+            windows,
+            ends: spec.copy.ends,
+            paces: spec.paces.clone(),
+            target: spec.target(),
+            downstream: self.downstream,
+            tables: spec.tables.clone(),
+            claimed: self.claimed,
+            flush_interval: spec.flush_interval,
+            drain_limit: spec.drain_limit,
+            always_safe: spec.always_safe,
+            safe_duration: spec.safe_duration,
+            outdated: self.outdated,
+            on_stored: Box::new(move |location| relay.protect(&name, location)),
+            received: Box::new(move || received.state().received.map(|received| received.0)),
+        };
+        (self.control, options)
+    }
+}
+
+fn claim_of(spec: &PipelineSpec, wanted: &TaskMapping, fresh_start: &Location) -> Claim {
+    Claim {
         tables: spec.tables.clone(),
         flavor: spec.flavor,
         lanes: spec.lanes,
@@ -112,79 +233,7 @@ async fn start(
         ledger: Arc::clone(&spec.ledger),
         target: spec.target(),
         moves: spec.moves,
-    };
-    let history = SourceHistory { endpoint: &spec.source, flavor: spec.flavor };
-    let claimed = claim(&mut control, &request, &history).await?;
-    if claimed.disarm {
-        // Whoever stored the intent passed its check before the epoch was raised, and may be about to run the statement.
-        let lock = DdlLock::new(&spec.tables);
-        if lock.take(&mut control, |waits| say(&waits)).await? {
-            lock.give_back(&mut control).await;
-        }
     }
-    let (in_use, transform, outdated) = mapping_in_use(spec, &claimed, &wanted)?;
-    if in_use.one_sequence != downstream.checks_foreign_keys {
-        let options = checking_foreign_keys(&spec.downstream, in_use.one_sequence);
-        (downstream, control) = Downstream::open_connected(options).await?;
-    }
-    let declared = declared_from(spec, &claimed).await?;
-    let window = with_orders(spec, &claimed, window, &mut control, &outdated, progress).await?;
-    tracing::info!(epoch = claimed.epoch, lanes = claimed.marks.len(), start = %claimed.start.location, "claimed");
-    spec.relay.protect(&spec.name, &claimed.start.location);
-    say("opening the relay log");
-    let reader = match spec.relay.reader(&claimed.start.location).await {
-        Ok(reader) => reader,
-        Err(RelayError::NotCovered { .. } | RelayError::NotStarted) => {
-            return Err(Start::RelayTooShort(claimed.start.location));
-        }
-        Err(error @ RelayError::Damaged { .. }) => return Err(Start::Damaged(error)),
-        Err(error) => return Err(Start::Failed(Failure::from(&error))),
-    };
-    let begin = reader.boundary().clone();
-    let decoder = Decoder::new(spec.flavor, begin.location, begin.checksum);
-    let (sender, items) = item::channel();
-    let windows = Windows::new(window);
-    let intake = IntakeOptions {
-        reader,
-        decoder,
-        transform,
-        downstream: downstream.clone(),
-        origin: Origin::new(spec.source.clone(), spec.flavor),
-        prepared: Prepared::new(spec.relay.clone(), spec.flavor, fresh_start),
-        start: claimed.start.clone(),
-        furthest: former::furthest(&claimed.marks, &claimed.start),
-        mappings: TableMappings::new(&claimed.mapping.tables, outdated.clone())?,
-        progress: progress.clone(),
-        tables: claimed.kept_here.is_none().then(|| spec.tables.clone()),
-        epoch: claimed.epoch,
-        exceptions: Arc::clone(&spec.exceptions),
-        declared,
-        declared_store: Arc::clone(&spec.declared),
-        windows: windows.share(),
-        ends: spec.copy.ends,
-        copies: spec.copy.copies,
-    };
-    let intake = Intake::new(intake, sender);
-    progress.send_modify(|progress| progress.applied_lsn = Some(begin.lsn.0));
-    let (relay, name, received) = (spec.relay.clone(), spec.name.clone(), spec.relay.clone());
-    let options = CoordinatorOptions {
-        copy: copy_spec(spec, downstream.dialect),
-        windows,
-        ends: spec.copy.ends,
-        paces: spec.paces.clone(),
-        target: spec.target(),
-        downstream,
-        tables: spec.tables.clone(),
-        claimed,
-        flush_interval: spec.flush_interval,
-        drain_limit: spec.drain_limit,
-        always_safe: spec.always_safe,
-        safe_duration: spec.safe_duration,
-        outdated,
-        on_stored: Box::new(move |location| relay.protect(&name, location)),
-        received: Box::new(move || received.state().received.map(|received| received.0)),
-    };
-    Ok((Coordinator::new(options, control, progress.clone()), intake, items))
 }
 
 /// Orders count from a place where all lanes stand together, at the end of a transaction; where they do not, the next

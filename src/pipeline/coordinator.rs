@@ -2,37 +2,39 @@
 //!
 //! Priorities of the loop: a stop, a writer's answer, more to take in, the clock. A group is dealt out when every writer is
 //! idle, so that between groups all lanes stand at one mark and a checkpoint, a DDL statement or a park needs no further
-//! agreement. A stop ends intake first and then follows a loop of its own, in `drain`; what is stored meanwhile is in
-//! `storing`.
+//! agreement. A group's way is in `groups`, safe mode in `safe`. A stop ends intake first and then follows a loop of its own, in
+//! `drain`; what is stored meanwhile is in `storing`.
 
 mod ddl;
 mod drain;
 mod fallback;
+mod groups;
 mod replay;
+mod safe;
 mod storing;
 mod writers;
 
 pub(super) use replay::stopping;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::former::{FormError, Formed, Former, OtherTransaction, Want};
-use super::item::{DdlItem, IntakeEnd, Queued};
+use self::groups::{AtWork, Ready};
+use self::safe::Safe;
+use super::former::{FormError, Former, OtherTransaction, Want};
+use super::item::{IntakeEnd, Queued};
 use super::mapping::Outdated;
-use super::pace::{Pace, Paces, Size};
+use super::pace::{Pace, Paces};
 use super::progress::{AgainProgress, Progress};
 use super::window::{Window, Windows};
 use super::{Outcome, Stop};
 use crate::apply::{ApplyError, Downstream, Job, JobDone};
 use crate::checkpoint::{Book, Claimed, Kept, SafeWindow};
-use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure};
-use crate::meta::{DdlIntent, MetaTables, StoredMark};
+use crate::meta::{DdlIntent, MetaTables};
 use crate::model::{Location, RowMark};
 use crate::snapshot::CopySpec;
 
@@ -111,30 +113,6 @@ impl From<Failure> for Ended {
     }
 }
 
-/// A group that the writers are at work on.
-struct AtWork {
-    size: Size,
-    end: RowMark,
-    lsn: Option<u64>,
-    timestamp: u32,
-    rows: u64,
-    transactions: u64,
-    waiting_for: usize,
-    since: Instant,
-    failed: Option<ApplyError>,
-    _room: Vec<OwnedSemaphorePermit>,
-}
-
-/// A group that is ready.
-struct Ready {
-    size: Size,
-    group: Group,
-    lsn: Option<u64>,
-    room: Vec<OwnedSemaphorePermit>,
-    /// It is of a transaction that is applied once more.
-    again: bool,
-}
-
 /// The loop's state.
 pub struct Coordinator {
     options: CoordinatorOptions,
@@ -172,15 +150,6 @@ pub struct Coordinator {
     /// How often stale tables were read again at the window's end.
     heals: u32,
     progress: watch::Sender<Progress>,
-}
-
-/// When safe mode ends.
-enum Safe {
-    Always,
-    At(RowMark),
-    /// For as long from the first group on.
-    For(Duration),
-    When(Instant),
 }
 
 impl Coordinator {
@@ -382,159 +351,8 @@ impl Coordinator {
         }
     }
 
-    /// Forms the next group, or gives back the DDL that is next.
-    fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
-        let (rows, bytes) = self.former.waiting();
-        let size = self.pace.size(rows, bytes);
-        let safe = match (&self.safe_until, &self.loose_until) {
-            (Some(_), _) => SafeMode::All,
-            (None, Some(_)) => SafeMode::Loose,
-            (None, None) => SafeMode::Off,
-        };
-        match self.former.form(size, want, safe)? {
-            Formed::Group { group, lsn, room, again } => self.ready = Some(Ready { size, group, lsn, room, again }),
-            Formed::Ddl(ddl) => return Ok(Some(ddl)),
-            Formed::Nothing => {}
-        }
-        Ok(None)
-    }
-
-    async fn deal_out(&mut self, Ready { size, group, lsn, room, again }: Ready) -> Result<(), Ended> {
-        let safe = self.safe_mode(&group.start).max(if again { SafeMode::All } else { SafeMode::Off });
-        self.again = again;
-        if self.book.kept() == Kept::Here || group.loose().next().is_some() {
-            // Before anything of it goes out: after a crash nobody could tell how far it came.
-            self.book.cover(&group.end, (self.options.received)()).await?;
-            self.note_loose(&group);
-        }
-        let end = Arc::new(StoredMark::from(&group.end));
-        let gtids: Arc<str> = group.start.location.gtids.to_string().into();
-        let mut at_work = AtWork {
-            size,
-            end: group.end,
-            lsn,
-            timestamp: group.timestamp,
-            rows: group.rows,
-            transactions: group.transactions,
-            waiting_for: 0,
-            since: Instant::now(),
-            failed: None,
-            _room: room,
-        };
-        for (writer, share) in self.writers.iter().zip(group.shares) {
-            let job = Job { share, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
-            if writer.send(job).await.is_err() {
-                return Err(Failure::new(Code::NotSet, "a writer ended unexpectedly").into());
-            }
-            at_work.waiting_for += 1;
-        }
-        self.progress.send_modify(|progress| progress.dispatched = Some(at_work.end.location.clone()));
-        if at_work.waiting_for == 0 {
-            self.finish_group(at_work);
-        } else {
-            self.at_work = Some(at_work);
-        }
-        Ok(())
-    }
-
-    /// Safe mode is over where its end is applied, whether or not more comes.
-    fn pass_safe_window(&mut self) {
-        if matches!(&self.safe_until, Some(Safe::At(mark)) if !mark.is_inside() && self.applied.has_passed(mark)) {
-            self.leave_safe_mode();
-            self.publish();
-        }
-    }
-
-    fn leave_safe_mode(&mut self) {
-        if self.safe_until.take().is_some() {
-            tracing::info!("disable safe-mode after task initialization finished");
-        }
-    }
-
-    fn is_safe(&mut self, start: &RowMark) -> bool {
-        if let Some(Safe::For(duration)) = self.safe_until {
-            self.safe_until = Some(Safe::When(Instant::now() + duration));
-        }
-        let over = match &self.safe_until {
-            None | Some(Safe::Always | Safe::For(_)) => false,
-            Some(Safe::At(mark)) => start.has_passed(mark),
-            Some(Safe::When(at)) => Instant::now() >= *at,
-        };
-        if over {
-            self.leave_safe_mode();
-        }
-        self.safe_until.is_some()
-    }
-
-    fn job_done(&mut self, done: JobDone) -> Result<(), Ended> {
-        let Some(mut at_work) = self.at_work.take() else { return Ok(()) };
-        at_work.waiting_for -= 1;
-        match done.result {
-            Ok(stats) => self.progress.send_modify(|progress| {
-                progress.unmatched += stats.unmatched;
-                progress.sent_bytes += stats.bytes;
-                // Nothing is known of one whose answer was lost.
-                if stats.statements > 0 {
-                    progress.commits.statements.add(stats.statements);
-                    progress.commits.rows.add(stats.rows);
-                }
-            }),
-            Err(error) => at_work.failed = at_work.failed.or(Some(error)),
-        }
-        if at_work.waiting_for > 0 {
-            self.at_work = Some(at_work);
-            return Ok(());
-        }
-        if let Some(error) = at_work.failed.take() {
-            return Err(error.into());
-        }
-        self.finish_group(at_work);
-        Ok(())
-    }
-
-    fn finish_group(&mut self, group: AtWork) {
-        let took = group.since.elapsed();
-        self.pace.done(group.size, group.rows, took);
-        self.options.paces.keep(&self.options.target, &self.pace);
-        self.applied = group.end;
-        self.ahead.retain(|mark| !self.applied.has_reached(mark));
-        let event_rows = self.former.event_rows();
-        self.progress.send_modify(|progress| {
-            progress.groups.add(took);
-            progress.event_rows = event_rows;
-            progress.rows += group.rows;
-            progress.transactions += group.transactions;
-            progress.applied_lsn = group.lsn.or(progress.applied_lsn);
-            if group.timestamp > 0 {
-                progress.applied_timestamp = Some(group.timestamp);
-            }
-        });
-        self.publish();
-    }
-
     fn publish(&self) {
-        let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
-            Safe::Always => "the task's configuration asks for it".to_owned(),
-            Safe::At(mark) if self.options.windows.is(|_| true) => {
-                format!("replaying what changed while rows were copied, until {}", mark.location)
-            }
-            Safe::At(mark) if self.book.kept() == Kept::Here => {
-                format!("replaying what may have been applied before the interruption, until {}", mark.location)
-            }
-            Safe::At(mark) => format!("replaying what another worker may have applied, until {}", mark.location),
-            Safe::For(_) | Safe::When(_) => "replaying what another worker may have applied before it ended".to_owned(),
-        });
-        let safe_mode = safe_mode.or_else(|| {
-            let why =
-                "the transaction at work was applied in part as another server logged it, and is applied once more";
-            self.again.then(|| why.to_owned())
-        });
-        let safe_mode = safe_mode.or_else(|| {
-            let until = &self.loose_until.as_ref()?.location;
-            Some(format!(
-                "for tables without transactions, replaying what may have been applied already, until {until}"
-            ))
-        });
+        let why_safe = self.why_safe();
         let window = self.options.windows.now();
         let waiting = window.iter().flat_map(Window::stale).map(|table| AgainProgress { table, reading: None });
         let again: Vec<AgainProgress> = waiting.collect();
@@ -543,7 +361,7 @@ impl Coordinator {
             progress.activity = "applying".to_owned();
             progress.applied = Some(self.applied.clone());
             progress.flushed = Some(self.flushed.clone());
-            progress.safe_mode = safe_mode;
+            progress.safe_mode = why_safe;
         });
     }
 }
