@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::super::core::Core;
@@ -34,8 +34,9 @@ pub(in crate::relay) struct Flusher {
 impl Flusher {
     /// Starts the thread.
     pub fn spawn(core: &Arc<Core>) -> Result<Flusher, StoreError> {
+        // One flush at a time, so neither ever has more than one, and nobody waits to send.
         let (orders, ordered) = sync_channel(1);
-        let (done, outcomes) = channel();
+        let (done, outcomes) = sync_channel(1);
         let run = {
             let core = core.clone();
             move || run(&core, &ordered, &done)
@@ -59,7 +60,8 @@ impl Flusher {
         }
     }
 
-    /// Waits for the outcome of the flush under way.
+    /// Waits for the outcome of the flush under way. As long as the disk takes, as a flush on this thread would; that it hangs is
+    /// noticed by those who miss the ticks.
     pub(super) fn wait(&self) -> Result<Outcome, StoreError> {
         self.outcomes.recv().map_err(|_| self.gone())
     }
@@ -182,7 +184,7 @@ impl Storage {
     }
 }
 
-fn run(core: &Core, orders: &Receiver<Box<dyn Table>>, done: &Sender<Outcome>) {
+fn run(core: &Core, orders: &Receiver<Box<dyn Table>>, done: &SyncSender<Outcome>) {
     while let Ok(mut table) = orders.recv() {
         let result = table.flush().and_then(|()| table.disk_bytes());
         if done.send(Outcome { table, result }).is_err() {
