@@ -4,27 +4,25 @@
 //! the workers' leased keys, binds sources and takes them away. Operations write a stage and poll the worker, the first
 //! time at once and then each second, and say how long that took.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+mod front;
+mod keys;
+mod members;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dm_agent::control::proto::etcd::watch_client::WatchClient;
-use dm_agent::control::proto::etcd::{RequestOp, WatchCreateRequest, WatchRequest, event, watch_request};
+use dm_agent::control::proto::etcd::RequestOp;
 use dm_agent::control::proto::pb;
 use dm_agent::control::proto::pb::worker_client::WorkerClient;
-use dm_agent::tls::cluster_server;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, RwLock, mpsc};
+use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Channel, Endpoint};
-use tonic_prost::ProstCodec;
-use tower::Service;
 
+use self::front::front;
+pub use self::keys::key;
+use self::keys::{bind_ops, bound_key, config_key, stage, stage_key, worker_of_key};
+use self::members::{State, bind_free, bring_back, follow, went};
 use super::certificates::Identity;
 use super::etcd::{Etcd, delete, put};
 use super::process::free_port;
@@ -55,26 +53,6 @@ impl Operated {
     }
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Addresses by worker name.
-    registered: BTreeMap<String, String>,
-    /// Workers whose leased key is there.
-    alive: BTreeMap<String, ()>,
-    /// Workers by source.
-    bounds: BTreeMap<String, String>,
-    /// Sources that are to be bound.
-    sources: Vec<String>,
-    /// Relay workers: source by worker.
-    relay_workers: BTreeMap<String, String>,
-    /// What RegisterWorker hands out.
-    secret_key: Vec<u8>,
-    /// Bounds are not given any more, nor taken away.
-    absent: bool,
-    /// Revision of the last event taken in.
-    seen: i64,
-}
-
 /// The master.
 pub struct MiniMaster {
     /// Its etcd; behind a lock, because a test may kill it.
@@ -90,38 +68,6 @@ impl Drop for MiniMaster {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
-}
-
-/// DM's key of a prefix and parts.
-pub fn key(prefix: &str, parts: &[&str]) -> String {
-    let hex = |part: &&str| {
-        part.bytes().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string takes everything");
-            text
-        })
-    };
-    format!("{prefix}{}", parts.iter().map(hex).collect::<Vec<_>>().join("/"))
-}
-
-fn bound_key(worker: &str) -> String {
-    key("/dm-master/bound-worker/", &[worker])
-}
-
-fn stage_key(source: &str, task: &str) -> String {
-    key("/dm-master/stage/subtask/", &[source, task])
-}
-
-fn config_key(source: &str, task: &str) -> String {
-    key("/dm-master/upstream/subtask/", &[source, task])
-}
-
-fn stage(expect: i32, source: &str, task: &str) -> String {
-    format!("{{\"expect\":{expect},\"source\":\"{source}\",\"task\":\"{task}\"}}")
-}
-
-fn bind_ops(worker: &str, source: &str) -> Vec<RequestOp> {
-    let value = format!("{{\"source\":\"{source}\",\"worker\":\"{worker}\"}}");
-    vec![put(&bound_key(worker), &value), put(&key("/dm-master/last-bound-worker/", &[worker]), &value)]
 }
 
 impl MiniMaster {
@@ -420,191 +366,4 @@ fn reached(status: &[pb::SubTaskStatus], task: &str, stages: &[pb::Stage]) -> Op
         [only] if only.name == task && stages.contains(&only.stage()) => Some(errors_of(only)),
         _ => None,
     }
-}
-
-/// Registrations here, everything else to etcd.
-async fn front(listener: TcpListener, etcd: Channel, state: Arc<Mutex<State>>, identity: Option<Identity>) {
-    let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
-        let (mut etcd, state) = (etcd.clone(), Arc::clone(&state));
-        async move {
-            if request.uri().path() == "/pb.Master/RegisterWorker" {
-                return register(request, state).await;
-            }
-            // Ready at once: calls are queued.
-            if std::future::poll_fn(|cx| etcd.poll_ready(cx)).await.is_err() {
-                return tonic::Status::unavailable("etcd is gone").into_http();
-            }
-            match etcd.call(request.map(tonic::body::Body::new)).await {
-                Ok(response) => response.map(axum::body::Body::new),
-                Err(error) => tonic::Status::unavailable(error.to_string()).into_http(),
-            }
-        }
-    });
-    let Some(identity) = identity else { return axum::serve(listener, router).await.expect("serve workers") };
-    let config = cluster_server(&identity.files()).await.expect("certificates of the test");
-    loop {
-        let (stream, _) = listener.accept().await.expect("accept a worker");
-        let (acceptor, service) = (TlsAcceptor::from(config.clone()), TowerToHyperService::new(router.clone()));
-        tokio::spawn(async move {
-            // Whoever shows no certificate of the cluster is not spoken to.
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            let builder = auto::Builder::new(TokioExecutor::new());
-            drop(builder.serve_connection(TokioIo::new(stream), service).await);
-        });
-    }
-}
-
-async fn register(request: axum::extract::Request, state: Arc<Mutex<State>>) -> axum::response::Response {
-    let service = tower::service_fn(move |request: tonic::Request<pb::RegisterWorkerRequest>| {
-        let state = Arc::clone(&state);
-        async move {
-            let pb::RegisterWorkerRequest { name, address } = request.into_inner();
-            let mut state = state.lock().await;
-            let answer = match state.registered.get(&name) {
-                Some(known) if *known != address => pb::RegisterWorkerResponse {
-                    result: false,
-                    msg: format!(
-                        "[code=46003:class=scheduler:scope=internal:level=medium], Message: dm-worker with name \
-                         {{\"name\":\"{name}\",\"addr\":\"{known}\"}} already exists"
-                    ),
-                    secret_key: Vec::new(),
-                },
-                _ => {
-                    state.registered.insert(name, address);
-                    let secret_key = state.secret_key.clone();
-                    pb::RegisterWorkerResponse { result: true, msg: String::new(), secret_key }
-                }
-            };
-            Ok::<_, tonic::Status>(tonic::Response::new(answer))
-        }
-    });
-    let codec = ProstCodec::<pb::RegisterWorkerResponse, pb::RegisterWorkerRequest>::default();
-    let response = tonic::server::Grpc::new(codec).unary(service, request.map(tonic::body::Body::new)).await;
-    response.map(axum::body::Body::new)
-}
-
-/// Follows the workers' keys for ever; a watch that breaks begins again with what is there.
-async fn follow(etcd: Arc<RwLock<Etcd>>, state: Arc<Mutex<State>>) {
-    loop {
-        let channel = etcd.read().await.stream_channel();
-        if let Err(status) = follow_once(channel, &etcd, &state).await {
-            eprintln!("mini-master: {status}");
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-async fn follow_once(
-    channel: Channel,
-    etcd: &Arc<RwLock<Etcd>>,
-    state: &Arc<Mutex<State>>,
-) -> Result<(), tonic::Status> {
-    let (sender, receiver) = mpsc::channel(1);
-    let create =
-        WatchCreateRequest { key: b"/dm-worker/a/".to_vec(), range_end: b"/dm-worker/a0".to_vec(), start_revision: 1 };
-    let create = WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) };
-    sender.send(create).await.expect("room for one");
-    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut answers = WatchClient::new(channel).watch(requests).await?.into_inner();
-    while let Some(answer) = answers.message().await? {
-        if answer.compact_revision > 0 {
-            // History is gone: what matters comes with the next writing.
-            return Ok(());
-        }
-        for event in answer.events {
-            let is_put = event.r#type() == event::EventType::Put;
-            let kv = event.kv.unwrap_or_default();
-            let worker = worker_of_key(&kv.key);
-            let mut state = state.lock().await;
-            if kv.mod_revision <= state.seen || state.absent {
-                continue;
-            }
-            state.seen = kv.mod_revision;
-            let etcd = etcd.read().await;
-            if is_put { came(&etcd, &mut state, &worker).await } else { went(&etcd, &mut state, &worker).await }
-        }
-    }
-    drop(sender);
-    Ok(())
-}
-
-/// A worker is there: what it has is written again; a free one gets a source that waits.
-async fn came(etcd: &Etcd, state: &mut State, worker: &str) {
-    state.alive.insert(worker.to_owned(), ());
-    let mut ops = Vec::new();
-    if let Some(source) = state.bounds.iter().find(|(_, of)| *of == worker).map(|(source, _)| source.clone()) {
-        ops.extend(bind_ops(worker, &source));
-    }
-    if let Some(source) = state.relay_workers.get(worker) {
-        ops.push(put(&key("/dm-master/relay-worker/", &[worker]), source));
-    }
-    if !ops.is_empty() {
-        etcd.write(ops).await;
-    }
-    bring_back(etcd, state, worker).await;
-    bind_free(etcd, state).await;
-}
-
-/// Who loads rows of a source, of any task.
-async fn loaders(etcd: &Etcd, source: &str) -> Vec<String> {
-    let of_source = key("/", &[source]);
-    let keys = etcd.range("/dm-master/load-task/", "/dm-master/load-task0").await;
-    let of_it = keys.into_iter().filter(|kv| String::from_utf8_lossy(&kv.key).ends_with(&of_source));
-    of_it.map(|kv| serde_json::from_slice(&kv.value).expect("a name as JSON")).collect()
-}
-
-/// A free worker that is said to load rows of a source gets it back, unless whoever has it says that of itself.
-async fn bring_back(etcd: &Etcd, state: &mut State, worker: &str) {
-    if state.absent || state.bounds.values().any(|of| of == worker) {
-        return;
-    }
-    for (source, owner) in state.bounds.clone() {
-        let loaders = loaders(etcd, &source).await;
-        if loaders.iter().any(|name| name == worker) && !loaders.contains(&owner) {
-            let mut ops = vec![delete(&bound_key(&owner))];
-            ops.extend(bind_ops(worker, &source));
-            etcd.write(ops).await;
-            state.bounds.insert(source, worker.to_owned());
-            return;
-        }
-    }
-}
-
-/// A worker is gone: its source goes to another one.
-async fn went(etcd: &Etcd, state: &mut State, worker: &str) {
-    state.alive.remove(worker);
-    let source = state.bounds.iter().find(|(_, of)| *of == worker).map(|(source, _)| source.clone());
-    if let Some(source) = source {
-        state.bounds.remove(&source);
-        etcd.write(vec![delete(&bound_key(worker))]).await;
-    }
-    bind_free(etcd, state).await;
-}
-
-async fn bind_free(etcd: &Etcd, state: &mut State) {
-    if state.absent {
-        return;
-    }
-    for source in state.sources.clone() {
-        if state.bounds.contains_key(&source) {
-            continue;
-        }
-        let mut free = state.alive.keys().filter(|worker| !state.bounds.values().any(|of| of == *worker)).cloned();
-        let loaders = loaders(etcd, &source).await;
-        // Whoever loads its rows goes before.
-        let preferred = free.clone().find(|worker| loaders.contains(worker)).or_else(|| free.next());
-        if let Some(worker) = preferred {
-            etcd.write(bind_ops(&worker, &source)).await;
-            state.bounds.insert(source, worker);
-        }
-    }
-}
-
-fn worker_of_key(key: &[u8]) -> String {
-    unhex(&String::from_utf8_lossy(key)["/dm-worker/a/".len()..])
-}
-
-fn unhex(digits: &str) -> String {
-    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
-    String::from_utf8((0..digits.len()).step_by(2).map(byte).collect()).expect("UTF-8")
 }
