@@ -24,6 +24,8 @@ use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark};
 const ATTEMPTS: usize = 5;
 /// The server has ended the transaction because it and another one waited for each other: a former owner still writes.
 const DEADLOCK: u16 = 1213;
+/// Bytes of GTID sets in a statement that writes lanes' rows.
+const LANES_BYTES: usize = 128 << 10;
 
 /// Who can say what the source had executed at a place.
 pub trait History {
@@ -328,10 +330,13 @@ impl Onward {
         };
         let row = DmRow { location: self.row.clone(), exit_safe };
         let mut statements = vec![tables.delete_lanes()];
-        let upsert = |(lane, mark): (usize, &RowMark)| {
-            tables.upsert_lane(lane as i32, self.marks.len() as u32, epoch, &StoredMark::from(mark))
-        };
-        statements.extend(self.marks.iter().enumerate().map(upsert));
+        let marks: Vec<StoredMark> = self.marks.iter().map(StoredMark::from).collect();
+        let lanes: Vec<(i32, &StoredMark)> = (0..).zip(&marks).collect();
+        // A GTID set may be long, and every lane has one.
+        let longest = marks.iter().map(|mark| mark.gtids.len()).max().unwrap_or_default();
+        let at_once = (LANES_BYTES / longest.max(1)).max(1);
+        let upsert = |rows: &[(i32, &StoredMark)]| tables.upsert_lanes(marks.len() as u32, epoch, rows.iter().copied());
+        statements.extend(lanes.chunks(at_once).map(upsert));
         statements.extend(tables.write_dm_row(&row, note, epoch));
         statements.push(tables.delete_table_rows());
         statements.extend(match keeps_mapping {

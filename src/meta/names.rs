@@ -314,20 +314,32 @@ impl MetaTables {
         format!("DELETE FROM {} WHERE id={} AND lane>={}", self.lane(), quote(&self.source), SHADOW_LANE + 1)
     }
 
-    /// Writes one lane's row, whatever stands there.
-    pub fn upsert_lane(&self, lane: i32, lanes: u32, epoch: u64, mark: &StoredMark) -> String {
+    /// Writes these lanes' rows, whatever stands there.
+    pub fn upsert_lanes<'m>(
+        &self,
+        lanes: u32,
+        epoch: u64,
+        rows: impl IntoIterator<Item = (i32, &'m StoredMark)>,
+    ) -> String {
+        let source = quote(&self.source);
+        let row = |(lane, mark): (i32, &StoredMark)| {
+            format!(
+                "({source}, {lane}, {lanes}, {epoch}, {}, {}, {}, {}, {})",
+                quote(&mark.file),
+                mark.offset,
+                quote(&mark.gtids),
+                mark.ordinal,
+                quote(&mark.open)
+            )
+        };
+        let rows: Vec<String> = rows.into_iter().map(row).collect();
         format!(
             "INSERT INTO {} (id, lane, lanes, epoch, binlog_name, binlog_pos, binlog_gtid, row_ordinal, open_gtid) VALUES \
-             ({}, {lane}, {lanes}, {epoch}, {}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE lanes=VALUES(lanes), \
-             epoch=VALUES(epoch), binlog_name=VALUES(binlog_name), binlog_pos=VALUES(binlog_pos), \
-             binlog_gtid=VALUES(binlog_gtid), row_ordinal=VALUES(row_ordinal), open_gtid=VALUES(open_gtid)",
+             {} ON DUPLICATE KEY UPDATE lanes=VALUES(lanes), epoch=VALUES(epoch), binlog_name=VALUES(binlog_name), \
+             binlog_pos=VALUES(binlog_pos), binlog_gtid=VALUES(binlog_gtid), row_ordinal=VALUES(row_ordinal), \
+             open_gtid=VALUES(open_gtid)",
             self.lane(),
-            quote(&self.source),
-            quote(&mark.file),
-            mark.offset,
-            quote(&mark.gtids),
-            mark.ordinal,
-            quote(&mark.open)
+            rows.join(", ")
         )
     }
 
@@ -387,7 +399,7 @@ impl MetaTables {
             quote(&exit.gtids)
         );
         let shadow = StoredMark::boundary(note.as_str().to_owned(), 0, row.fingerprint());
-        [global, self.upsert_lane(SHADOW_LANE, 0, epoch, &shadow)]
+        [global, self.upsert_lanes(0, epoch, [(SHADOW_LANE, &shadow)])]
     }
 
     /// Stores that a DDL statement is about to run, or was refused.

@@ -40,6 +40,9 @@ use crate::snapshot::CopySpec;
 
 /// Items that are taken in between two looks at everything else, while lanes are at work. Idle ones get whatever is there.
 const AT_ONCE: usize = 256;
+/// How long the first group of a catch-up is waited for to be a full one. A small one would keep all lanes but one idle for
+/// several times as long.
+const FILL: Duration = Duration::from_millis(5);
 /// How often idle lanes' positions are moved along.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,8 @@ pub struct Coordinator {
     intake_end: Option<IntakeEnd>,
     /// How often stale tables were read again at the window's end.
     heals: u32,
+    /// Much waits, and nothing was dealt out yet: since when there is some of it, once there is.
+    filling: Option<Option<Instant>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -222,6 +227,7 @@ impl Coordinator {
             ddl_start: None,
             intake_end: None,
             heals: 0,
+            filling: lanes.backlog.then_some(None),
             progress,
             options,
         }
@@ -275,6 +281,7 @@ impl Coordinator {
             }
             let wants_more = !self.former.is_full() && self.intake_end.is_none();
             let at_once = if self.at_work.is_some() { AT_ONCE } else { 1 };
+            let idle = self.fills_for().unwrap_or(MARK_INTERVAL);
             tokio::select! {
                 biased;
                 changed = stop.changed() => {
@@ -302,7 +309,7 @@ impl Coordinator {
                     0 => self.take(None),
                     _ => taken.drain(..).for_each(|queued| self.take(Some(queued))),
                 },
-                () = tokio::time::sleep(MARK_INTERVAL), if self.at_work.is_none() => {}
+                () = tokio::time::sleep(idle), if self.at_work.is_none() => {}
             }
         }
     }
@@ -338,6 +345,9 @@ impl Coordinator {
             if *stop.borrow() != Stop::Run {
                 return Ok(());
             }
+            if self.fills_for().is_some() {
+                return Ok(());
+            }
             if self.ready.is_none()
                 && let Some(ddl) = self.prepare(Want::Next)?
             {
@@ -349,6 +359,20 @@ impl Coordinator {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// How much longer the first group of a catch-up is waited for; `None` where it may go, or has gone.
+    fn fills_for(&mut self) -> Option<Duration> {
+        let since = self.filling.as_mut()?;
+        if self.former.waiting().0 == 0 {
+            return None;
+        }
+        let left = FILL.saturating_sub(since.get_or_insert_with(Instant::now).elapsed());
+        if left.is_zero() || self.former.has_a_group(self.pace.rows()) || self.intake_end.is_some() {
+            self.filling = None;
+            return None;
+        }
+        Some(left)
     }
 
     fn publish(&self) {

@@ -4,6 +4,7 @@
 //! when everything before was applied, so intake waits until the statement has run and then forgets all bindings. What the
 //! binlog leaves out, the source is asked for.
 
+mod asks;
 mod binding;
 mod ddl;
 mod expressions;
@@ -12,12 +13,9 @@ mod prepared;
 mod sparse;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 
 use super::declared::{DeclaredStore, DeclaredTables};
@@ -28,18 +26,17 @@ use super::mapping::TableMappings;
 use super::origin::Origin;
 use super::progress::Progress;
 use super::window::{Window, Windows};
-use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
+use crate::apply::Downstream;
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
 use crate::dispatch::{ChangeEvent, LaneSkip};
-use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::error::{Code, Failure};
 use crate::meta::MetaTables;
-use crate::model::{BinlogPosition, Gtid, Location, RowMark, RowOrdinal, SourceTable, TargetTable};
+use crate::model::{BinlogPosition, Gtid, Location, RowMark, RowOrdinal, SourceTable};
 use crate::relay::{ReadItem, RelayReader};
 use crate::row::TableLayout;
-use crate::schema::TableStructure;
-use crate::snapshot::{Replay, record};
 use crate::transform::Transform;
+use asks::{Asks, Question};
 use binding::Binding;
 use foreign_keys::Cascades;
 pub use prepared::Prepared;
@@ -47,8 +44,6 @@ use sparse::Sparse;
 
 /// Bytes of a compressed transaction that are decoded at a time.
 const DRAIN_BYTES: usize = 1 << 20;
-/// How long a lost connection is retried before the task parks.
-const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A layout's address, and the number of what is declared of its table there.
 type BindingKey = (usize, Option<usize>);
@@ -59,9 +54,7 @@ pub struct Intake {
     decoder: Decoder,
     transform: Arc<Transform>,
     downstream: Downstream,
-    conn: Option<Conn>,
-    /// The session reads expressions as they are written, whatever the task's `sql_mode` says.
-    plain_session: bool,
+    asks: Asks,
     origin: Origin,
     /// By the layout's address and what is declared of its table; the layout is kept, so that the address stays its own.
     bindings: HashMap<BindingKey, (Arc<TableLayout>, Option<Binding>)>,
@@ -157,34 +150,6 @@ enum Filters {
     Asked,
 }
 
-/// What intake asks the downstream.
-enum Question<'a> {
-    /// What a table looks like.
-    Structure(&'a TargetTable),
-    /// To store something.
-    Store(&'a str),
-    /// Which foreign keys change other tables' rows.
-    Cascades,
-    /// What one of them refers to.
-    ParentColumns(&'a Cascade),
-    /// The default character set of a schema.
-    SchemaCharset(&'a str),
-    /// To store what is left to be done behind a copy.
-    Replay(&'a Replay),
-    /// Which rows an expression filter leaves out.
-    LeftOut { sql: &'a [u8], doing: &'a str },
-}
-
-/// What it answers.
-enum Answer {
-    Structure(TableStructure),
-    Stored,
-    Cascades(Vec<Cascade>),
-    ParentColumns(Vec<String>),
-    SchemaCharset(Option<String>),
-    LeftOut(Vec<u64>),
-}
-
 /// Intake ended without a failure: nobody takes its items any more.
 struct Gone;
 
@@ -217,9 +182,8 @@ impl Intake {
             reader,
             decoder,
             transform,
+            asks: Asks::new(downstream.clone(), tables.clone()),
             downstream,
-            conn: None,
-            plain_session: false,
             origin,
             bindings: HashMap::new(),
             cascades: Cascades::default(),
@@ -251,6 +215,7 @@ impl Intake {
     /// Runs until nobody takes its items, or until a failure, which is its last item.
     pub async fn run(mut self) {
         let transform = Arc::clone(&self.transform);
+        self.cascades.begin(Asks::new(self.downstream.clone(), None));
         let end = loop {
             let step = match self.reader.next().await {
                 Ok(ReadItem::Events { events, end_lsn }) => self.events(events, end_lsn.0, &transform).await,
@@ -440,59 +405,8 @@ impl Intake {
         self.windows.set(Some(window.clone()));
         tracing::info!(%table, "rows of another structure than the target's are left out until the table is read again");
         let replay = window.to_replay();
-        self.retried(Question::Replay(&replay)).await?;
+        self.asks.retried(Question::Replay(&replay)).await?;
         Ok(true)
-    }
-
-    /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
-    async fn retried(&mut self, question: Question<'_>) -> Result<Answer, Failure> {
-        let started = Instant::now();
-        loop {
-            let failure = match self.ask(&question).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            self.conn = None;
-            let lost =
-                matches!(failure.known_code(), Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection));
-            if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
-                return Err(failure);
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    }
-
-    async fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {
-        if self.conn.is_none() {
-            (self.conn, self.plain_session) = (Some(self.downstream.connect().await?), false);
-        }
-        let plain = self.downstream.set_mode(true);
-        let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
-        match question {
-            Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
-            Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
-            Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
-            Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),
-            Question::LeftOut { sql, doing } => {
-                let failed = |error| driver_failure(&error, Code::ExpressionGrammar, Scope::Downstream, doing);
-                if !std::mem::replace(&mut self.plain_session, true) {
-                    self.downstream.limited(conn.query_drop(plain)).await.map_err(failed)?;
-                }
-                self.downstream.limited(conn.query(*sql)).await.map(Answer::LeftOut).map_err(failed)
-            }
-            Question::Replay(replay) => {
-                let Some(tables) = &self.tables else { return Ok(Answer::Stored) };
-                // Nobody is fenced off by it: it is true for whoever goes on, and only the owner comes here.
-                record(conn, tables, Some(replay), None).await.map(|_| Answer::Stored)
-            }
-            Question::Store(sql) => {
-                let stored = self.downstream.limited(conn.query_drop(*sql)).await;
-                let doing = "store how a table's changes are dealt out";
-                stored
-                    .map(|()| Answer::Stored)
-                    .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, doing))
-            }
-        }
     }
 
     fn place(&self, event: &RowsEvent) -> String {

@@ -37,6 +37,17 @@ impl Origin {
         Origin { connector, flavor, conn: None, rests_until: None, logs_cascades: None }
     }
 
+    /// The same, on a connection of its own.
+    pub fn another(&self) -> Self {
+        Origin {
+            connector: self.connector.clone(),
+            flavor: self.flavor,
+            conn: None,
+            rests_until: None,
+            logs_cascades: None,
+        }
+    }
+
     /// The columns of a table now; `None` where it is not there, or the source cannot be asked.
     pub async fn columns(&mut self, table: &SourceTable) -> Option<SourceColumns> {
         match self.ask(Question::Columns(table)).await {

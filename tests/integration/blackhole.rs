@@ -91,3 +91,26 @@ async fn a_commit_without_an_answer_is_applied_once() {
         link.wait_equal().await;
     }
 }
+
+/// What a source says of its foreign keys is asked beside everything else: one that does not answer delays no row that is here.
+#[tokio::test]
+async fn a_source_in_a_black_hole_delays_no_resume() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let up = Proxy::start(source.port);
+    let options = LinkOptions { source_port: Some(up.port), ..LinkOptions::default() };
+    let mut link = Link::start("away", &source, &target, &options).await;
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY)").await;
+    link.source.run("INSERT INTO t VALUES (1)").await;
+    link.wait_equal().await;
+    link.pause().await;
+    link.source.run("INSERT INTO t VALUES (2)").await;
+    link.wait_relayed().await;
+    up.set(Fault::BlackHole);
+    link.resume().await;
+    let began = Instant::now();
+    link.wait_equal().await;
+    // An answer is waited for 3 s.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "the row came after {took:?}");
+    up.set(Fault::None);
+}

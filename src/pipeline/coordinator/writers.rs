@@ -20,16 +20,18 @@ pub(super) struct Writers {
     pub done: mpsc::Receiver<JobDone>,
     /// Owns them.
     pub tasks: JoinSet<()>,
+    /// Much waits to be applied.
+    pub backlog: bool,
 }
 
 /// Starts the writers. Where much waits, those that will be needed connect at once, while the first rows are being decoded;
 /// the others when they are needed. `tables` has the lanes' marks, if these are kept with the rows.
 pub(super) fn start(options: &CoordinatorOptions, tables: Option<&MetaTables>, pace: &Pace) -> Writers {
     let claimed = &options.claimed;
-    let waits = (options.received)().is_some_and(|received| is_backlog(&claimed.start.location, &received));
-    let in_use = if waits { pace.size(u64::MAX, 0).shares } else { 0 };
+    let backlog = (options.received)().is_some_and(|received| is_backlog(&claimed.start.location, &received));
+    let in_use = if backlog { pace.size(u64::MAX, 0).shares } else { 0 };
     let (answers, done) = mpsc::channel(claimed.marks.len().max(1));
-    let mut writers = Writers { jobs: Vec::with_capacity(claimed.marks.len()), done, tasks: JoinSet::new() };
+    let mut writers = Writers { jobs: Vec::with_capacity(claimed.marks.len()), done, tasks: JoinSet::new(), backlog };
     for number in 0..claimed.marks.len() {
         let (jobs, mut inbox) = mpsc::channel::<Job>(1);
         let mut writer = Writer::new(options.downstream.clone(), tables.cloned(), number, claimed.epoch);

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use super::Intake;
+use super::asks::{Answer, Question};
 use super::expressions::BoundConditions;
 use super::foreign_keys::CascadeRule;
-use super::{Answer, Intake, Question};
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure, Scope};
 use crate::model::{Flavor, TargetTable};
@@ -71,7 +72,7 @@ impl Intake {
     }
 
     async fn bind(&mut self, event: &RowsEvent, target: &TargetTable) -> Result<BoundTable, Failure> {
-        let Answer::Structure(structure) = self.retried(Question::Structure(target)).await? else {
+        let Answer::Structure(structure) = self.asks.retried(Question::Structure(target)).await? else {
             return Err(Failure::new(Code::ReadDownstreamTable, format!("no structure of {target}")));
         };
         let origin = match self.declared_origin(event, &structure) {
@@ -101,7 +102,7 @@ impl Intake {
             // Before the first change is dealt out by it.
             let name = &target.0;
             let sql = tables.write_mapping(self.epoch, &name.schema, &name.table, &rule);
-            self.retried(Question::Store(&sql)).await?;
+            self.asks.retried(Question::Store(&sql)).await?;
         }
         Ok(bound)
     }

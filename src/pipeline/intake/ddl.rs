@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::{Answer, End, Gone, Intake, Question, place};
+use super::asks::{Answer, Question};
+use super::{End, Gone, Intake, place};
 use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
 use crate::decode::{RowsEvent, Statement};
 use crate::error::{Code, Failure};
@@ -192,7 +193,7 @@ impl Intake {
             return Ok(());
         }
         let (from, to) = (from.0.schema.to_string(), to.0.schema.to_string());
-        let Answer::SchemaCharset(Some(here)) = self.retried(Question::SchemaCharset(&to)).await? else {
+        let Answer::SchemaCharset(Some(here)) = self.asks.retried(Question::SchemaCharset(&to)).await? else {
             return Ok(());
         };
         let Some(there) = self.origin.schema_charset(&from).await else { return Ok(()) };

@@ -9,7 +9,8 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Intake, Question};
+use super::Intake;
+use super::asks::{Answer, Question};
 use crate::apply::write_literal;
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure};
@@ -211,7 +212,7 @@ impl Intake {
         while next < event.rows.len() {
             let mut sql = Vec::new();
             next = question(&mut sql, &conditions, bound, event, next)?;
-            let Answer::LeftOut(rows) = self.retried(Question::LeftOut { sql: &sql, doing: &doing }).await? else {
+            let Answer::LeftOut(rows) = self.asks.retried(Question::LeftOut { sql: &sql, doing: &doing }).await? else {
                 return Err(Failure::new(Code::ExpressionGrammar, doing));
             };
             for row in rows {

@@ -5,37 +5,69 @@
 //! have changed other tables is not applied without them; the task stops and says what to set.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Answer, Intake, Question};
+use tokio::sync::watch;
+
+use super::Intake;
+use super::asks::{Answer, Asks, Question};
 use crate::apply::Cascade;
 use crate::decode::RowsEvent;
 use crate::error::{Code, Failure, Scope};
 use crate::model::TargetTable;
+use crate::pipeline::origin::Origin;
+use crate::pipeline::progress::Progress;
 use crate::row::{ChangeKind, RowImage, TableLayout};
+use crate::runtime::{Owned, spawn};
 use crate::schema::BoundTable;
+use crate::transform::Transform;
 use crate::upstream::SourceCascade;
 
+/// How long what was read ahead counts as read just now.
+const READ_AHEAD: Duration = Duration::from_secs(5);
+
+/// What is being read.
+type Reading = Owned<Result<Vec<Cascade>, Failure>>;
+
 /// The downstream's foreign keys that change rows; `None` where they must be read anew.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Cascades {
     known: Option<Vec<Cascade>>,
-    /// The source's were compared with them.
-    compared: bool,
+    /// They are being read since the pipeline began: a server looks through all its tables for them.
+    reading: Option<(Instant, Reading)>,
+    /// The source's are compared with them.
+    comparing: Option<Owned<()>>,
 }
 
 impl Cascades {
+    /// Begins to read them, beside what else must be known of the first tables.
+    pub(super) fn begin(&mut self, mut asks: Asks) {
+        self.reading = Some((Instant::now(), spawn("foreign-keys", async move { read(&mut asks).await })));
+    }
+
     /// A statement may have changed which there are, or what their tables are called. Those that went with a statement
     /// without these words are found out when they would matter.
     pub(super) fn after(&mut self, statement: &str) {
         let statement = statement.to_ascii_uppercase();
         if ["REFERENCES", "RENAME", "FOREIGN"].iter().any(|word| statement.contains(word)) {
-            self.known = None;
+            (self.known, self.reading) = (None, None);
         }
     }
 
     fn of(&self, parent: &TargetTable) -> Vec<Cascade> {
-        let known = self.known.as_deref().unwrap_or_default();
-        known.iter().filter(|cascade| same(&cascade.parent, parent)).cloned().collect()
+        of(self.known.as_deref().unwrap_or_default(), parent).cloned().collect()
+    }
+}
+
+/// Those that rows of this table set off.
+fn of<'c>(known: &'c [Cascade], parent: &'c TargetTable) -> impl Iterator<Item = &'c Cascade> {
+    known.iter().filter(move |cascade| same(&cascade.parent, parent))
+}
+
+async fn read(asks: &mut Asks) -> Result<Vec<Cascade>, Failure> {
+    match asks.retried(Question::Cascades).await? {
+        Answer::Cascades(cascades) => Ok(cascades),
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -60,8 +92,15 @@ impl Intake {
         if self.cascades.known.is_none() {
             self.read_cascades().await?;
         }
-        if !std::mem::replace(&mut self.cascades.compared, true) {
-            self.compare_cascades().await?;
+        if self.cascades.comparing.is_none() {
+            // Nothing waits for what the source says to it, and it may be away.
+            let compare = Compare {
+                origin: self.origin.another(),
+                transform: Arc::clone(&self.transform),
+                known: self.cascades.known.clone().unwrap_or_default(),
+                progress: self.progress.clone(),
+            };
+            self.cascades.comparing = Some(spawn("foreign-keys", compare.run()));
         }
         if self.downstream.checks_foreign_keys {
             return Ok(None);
@@ -77,38 +116,22 @@ impl Intake {
         let on_delete = cascades.iter().find(|cascade| cascade.on_delete).map(Cascade::to_string);
         let mut on_update = Vec::new();
         for cascade in cascades.iter().filter(|cascade| cascade.on_update) {
-            if let Answer::ParentColumns(names) = self.retried(Question::ParentColumns(cascade)).await? {
+            if let Answer::ParentColumns(names) = self.asks.retried(Question::ParentColumns(cascade)).await? {
                 on_update.push((cascade.to_string(), names.iter().filter_map(place).collect()));
             }
         }
         Ok(Some(Arc::new(CascadeRule { target: bound.target.clone(), on_delete, on_update })))
     }
 
-    /// Says which of the source's foreign keys the downstream does not have, or whose parent's rows do not come: nobody
-    /// tells what these do. They may be younger than the place in the binlog, so this stops nothing.
-    async fn compare_cascades(&mut self) -> Result<(), Failure> {
-        if self.origin.logs_cascades().await != Some(false) {
-            return Ok(());
-        }
-        for SourceCascade { child, parent, name } in self.origin.cascades().await {
-            let Some(target) = self.transform.table(&child)? else { continue };
-            let parent_target = self.transform.table(&parent)?;
-            let known = parent_target.map(|parent| self.cascades.of(&parent)).unwrap_or_default();
-            if !known.iter().any(|cascade| same(&cascade.child, &target)) {
-                self.note(format!(
-                    "the source changes rows of {child} by foreign key `{name}` when rows of {parent} change, and does not \
-                     write that into its binlog; downstream no foreign key does it (create it there, and set \
-                     foreign_key_checks: \"1\" in the session of target-database)"
-                ));
-            }
-        }
-        Ok(())
-    }
-
     async fn read_cascades(&mut self) -> Result<(), Failure> {
-        if let Answer::Cascades(cascades) = self.retried(Question::Cascades).await? {
-            self.cascades.known = Some(cascades);
-        }
+        let read_ahead = match self.cascades.reading.take() {
+            Some((since, reading)) if since.elapsed() < READ_AHEAD => reading.await.ok().and_then(Result::ok),
+            _ => None,
+        };
+        self.cascades.known = Some(match read_ahead {
+            Some(cascades) => cascades,
+            None => read(&mut self.asks).await?,
+        });
         Ok(())
     }
 
@@ -152,6 +175,37 @@ impl Intake {
             "Please set `session: {foreign_key_checks: \"1\"}` in the task's target-database, so that the downstream makes \
              these changes itself (update-task, or stop-task and start-task; everything is then applied on one lane).",
         ))
+    }
+}
+
+/// Says which of the source's foreign keys the downstream does not have, or whose parent's rows do not come: nobody tells
+/// what these do. They may be younger than the place in the binlog, so this stops nothing.
+struct Compare {
+    origin: Origin,
+    transform: Arc<Transform>,
+    known: Vec<Cascade>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Compare {
+    async fn run(mut self) {
+        if self.origin.logs_cascades().await != Some(false) {
+            return;
+        }
+        for SourceCascade { child, parent, name } in self.origin.cascades().await {
+            // Rules that do not agree about a table stop the task where its rows come.
+            let Ok(Some(target)) = self.transform.table(&child) else { continue };
+            let parent_target = self.transform.table(&parent).ok().flatten();
+            let has_it = |parent: &TargetTable| of(&self.known, parent).any(|cascade| same(&cascade.child, &target));
+            if !parent_target.as_ref().is_some_and(has_it) {
+                let note = format!(
+                    "the source changes rows of {child} by foreign key `{name}` when rows of {parent} change, and does not \
+                     write that into its binlog; downstream no foreign key does it (create it there, and set \
+                     foreign_key_checks: \"1\" in the session of target-database)"
+                );
+                self.progress.send_if_modified(|progress| progress.note(note));
+            }
+        }
     }
 }
 

@@ -1,0 +1,114 @@
+//! What intake asks the downstream: structures, foreign keys, expressions; and what it stores there before it goes on.
+//!
+//! One connection, made when it is first needed and again where it is lost. Nothing here is remembered.
+
+use std::time::{Duration, Instant};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::meta::MetaTables;
+use crate::model::TargetTable;
+use crate::schema::TableStructure;
+use crate::snapshot::{Replay, record};
+
+/// How long a lost connection is retried before the task parks.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// What intake asks the downstream.
+pub(super) enum Question<'a> {
+    /// What a table looks like.
+    Structure(&'a TargetTable),
+    /// To store something.
+    Store(&'a str),
+    /// Which foreign keys change other tables' rows.
+    Cascades,
+    /// What one of them refers to.
+    ParentColumns(&'a Cascade),
+    /// The default character set of a schema.
+    SchemaCharset(&'a str),
+    /// To store what is left to be done behind a copy.
+    Replay(&'a Replay),
+    /// Which rows an expression filter leaves out.
+    LeftOut { sql: &'a [u8], doing: &'a str },
+}
+
+/// What it answers.
+pub(super) enum Answer {
+    Structure(TableStructure),
+    Stored,
+    Cascades(Vec<Cascade>),
+    ParentColumns(Vec<String>),
+    SchemaCharset(Option<String>),
+    LeftOut(Vec<u64>),
+}
+
+/// Asks the downstream.
+pub(super) struct Asks {
+    downstream: Downstream,
+    /// `None` where nothing is stored there.
+    tables: Option<MetaTables>,
+    conn: Option<Conn>,
+    /// The session reads expressions as they are written, whatever the task's `sql_mode` says.
+    plain_session: bool,
+}
+
+impl Asks {
+    /// Connects when it is first asked.
+    pub(super) fn new(downstream: Downstream, tables: Option<MetaTables>) -> Self {
+        Asks { downstream, tables, conn: None, plain_session: false }
+    }
+
+    /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
+    pub(super) async fn retried(&mut self, question: Question<'_>) -> Result<Answer, Failure> {
+        let started = Instant::now();
+        loop {
+            let failure = match self.ask(&question).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            self.conn = None;
+            let lost =
+                matches!(failure.known_code(), Some(Code::DriverError | Code::InvalidConnection | Code::BadConnection));
+            if !(lost || retry_of(&failure) == Retry::InPlace) || started.elapsed() >= RETRY_LIMIT {
+                return Err(failure);
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    async fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {
+        if self.conn.is_none() {
+            (self.conn, self.plain_session) = (Some(self.downstream.connect().await?), false);
+        }
+        let plain = self.downstream.set_mode(true);
+        let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
+        match question {
+            Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
+            Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
+            Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
+            Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),
+            Question::LeftOut { sql, doing } => {
+                let failed = |error| driver_failure(&error, Code::ExpressionGrammar, Scope::Downstream, doing);
+                if !std::mem::replace(&mut self.plain_session, true) {
+                    self.downstream.limited(conn.query_drop(plain)).await.map_err(failed)?;
+                }
+                self.downstream.limited(conn.query(*sql)).await.map(Answer::LeftOut).map_err(failed)
+            }
+            Question::Replay(replay) => {
+                let Some(tables) = &self.tables else { return Ok(Answer::Stored) };
+                // Nobody is fenced off by it: it is true for whoever goes on, and only the owner comes here.
+                record(conn, tables, Some(replay), None).await.map(|_| Answer::Stored)
+            }
+            Question::Store(sql) => {
+                let stored = self.downstream.limited(conn.query_drop(*sql)).await;
+                let doing = "store how a table's changes are dealt out";
+                stored
+                    .map(|()| Answer::Stored)
+                    .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, doing))
+            }
+        }
+    }
+}
