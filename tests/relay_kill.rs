@@ -101,8 +101,8 @@ async fn check(dir: &Path, relayed: u64) -> u64 {
         // The child only writes whole transactions: one that was cut is not yielded.
         let wait = tokio::time::timeout(Duration::from_secs(20), reader.next());
         let Ok(item) = wait.await else { break };
-        if let ReadItem::Events { events, .. } = item.unwrap() {
-            for found in events {
+        if let ReadItem::Events { runs, .. } = item.unwrap() {
+            for found in runs.iter().flat_map(EventRun::events) {
                 assert_eq!(found, event(offset), "at {offset}");
                 offset += found.len() as u64;
             }

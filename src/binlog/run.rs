@@ -67,6 +67,15 @@ impl EventRun {
         self.iter().map(|(at, event)| self.0.slice(at..at + event.len()))
     }
 
+    /// The events that begin at `at` or behind it.
+    pub fn behind(&self, at: usize) -> EventRun {
+        if at == 0 {
+            return self.clone();
+        }
+        let first = self.iter().map(|(begin, _)| begin).find(|begin| *begin >= at);
+        EventRun::of_whole_events(first.map_or_else(Bytes::new, |first| self.0.slice(first..)))
+    }
+
     /// The first `len` bytes, which must be whole events.
     pub fn first(&self, len: usize) -> EventRun {
         EventRun::of_whole_events(self.0.slice(..len))
@@ -109,6 +118,8 @@ mod tests {
             prop_assert_eq!(run.events().collect::<Vec<_>>(), events.clone());
             if let Some(first) = events.first() {
                 prop_assert_eq!(run.first(first.len()).events().collect::<Vec<_>>(), &events[..1]);
+                prop_assert_eq!(run.behind(cut).events().collect::<Vec<_>>(), &events[1..]);
+                prop_assert_eq!(run.behind(0), run.clone());
                 prop_assert!(EventRun::new(run.bytes().slice(..run.len() - cut)).is_err());
             }
         }

@@ -82,18 +82,20 @@ impl Decoder {
         }
     }
 
-    /// Takes one whole event in (header to checksum; the checksum was verified by whoever received it) and appends what
-    /// it means to `out`. A compressed transaction only begins here; what was left of the one before is drained first.
+    /// Takes one whole event in, these bytes of `run` (header to checksum; the checksum was verified by whoever received
+    /// it), and appends what it means to `out`: only rows keep the run. A compressed transaction only begins here; what was
+    /// left of the one before is drained first.
     pub fn feed(
         &mut self,
-        event: Bytes,
+        run: &Bytes,
+        event: Range<usize>,
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<Progress, DecodeError> {
         if self.broken || self.payload.is_some() {
             let _ = self.drain(filter, out, usize::MAX)?;
         }
-        let result = self.take(event, filter, out);
+        let result = self.take(run, event, filter, out);
         self.broken |= result.is_err();
         result
     }
@@ -132,7 +134,8 @@ impl Decoder {
 
     fn take(
         &mut self,
-        event: Bytes,
+        run: &Bytes,
+        event: Range<usize>,
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<Progress, DecodeError> {
@@ -143,11 +146,13 @@ impl Decoder {
         }
         let mut before = self.tracker.open().is_none().then(|| self.tracker.location().clone());
         let at = |source| self.span.frame(source);
-        let tracked = self.tracker.feed(&event).map_err(at)?;
+        let begin = event.start;
+        let event = &run[event];
+        let tracked = self.tracker.feed(event).map_err(at)?;
         let header = tracked.header;
-        let inner = body(&event, self.tracker.checksum()).map_err(at)?;
+        let inner = body(event, self.tracker.checksum()).map_err(at)?;
         // It begins behind the header.
-        let inner = HEADER_LEN..HEADER_LEN + inner.len();
+        let inner = begin + HEADER_LEN..begin + HEADER_LEN + inner.len();
         self.span.end = self.tracker.position().offset;
         if before.is_none() && begins_anew(&header) {
             // The source never wrote the end of the open transaction: it crashed, and rolled it back.
@@ -163,14 +168,14 @@ impl Decoder {
             out.push(Decoded::Begin { gtid, start, timestamp: header.timestamp });
         }
         if header.kind == kind::TRANSACTION_PAYLOAD {
-            let payload = Payload::open(&event.slice(inner), self.span.clone(), header.timestamp)?;
+            let payload = Payload::open(&run.slice(inner), self.span.clone(), header.timestamp)?;
             self.payload = Some(payload);
             return Ok(Progress::More);
         }
         if Form::of(header.kind).is_some() && !tracked.in_transaction {
             return Err(self.span.malformed("rows", "it stands outside of any transaction"));
         }
-        self.inside.event(&header, event, inner, &self.span, filter, out)?;
+        self.inside.event(&header, run, inner, &self.span, filter, out)?;
         let moved = before.is_some_and(|before| before.position != self.tracker.location().position);
         if tracked.ends_transaction || moved && !tracked.in_transaction {
             self.commit(header.timestamp, out);
@@ -200,7 +205,7 @@ impl Decoder {
                 return Err(payload.span.malformed("TRANSACTION_PAYLOAD", "it holds another one"));
             }
             let all = 0..body.len();
-            self.inside.event(&header, body, all, &payload.span, filter, out)?;
+            self.inside.event(&header, &body, all, &payload.span, filter, out)?;
             decoded = decoded.saturating_add(header.size as usize);
             if decoded >= limit_bytes {
                 self.payload = Some(payload);
@@ -218,21 +223,21 @@ impl Inside {
         self.alter = AlterPhase::Whole;
     }
 
-    /// One event, of the stream or of a compressed transaction; `body` are these bytes of it. Every type that is known
+    /// One event, of the stream or of a compressed transaction; its body are these bytes of `run`. Every type that is known
     /// stands here by name.
     fn event(
         &mut self,
         header: &EventHeader,
-        event: Bytes,
+        run: &Bytes,
         body: Range<usize>,
         span: &EventSpan,
         filter: &dyn TableFilter,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {
         if let Some(form) = Form::of(header.kind) {
-            return self.rows(form, header, event, body, span, out);
+            return self.rows(form, header, run, body, span, out);
         }
-        let body = &event[body];
+        let body = &run[body];
         match header.kind {
             kind::TABLE_MAP => self.tables.map(body, filter, span),
             kind::QUERY | kind::MARIA_QUERY_COMPRESSED => self.query(header, body, span, out),
@@ -266,14 +271,14 @@ impl Inside {
         &mut self,
         form: Form,
         header: &EventHeader,
-        event: Bytes,
+        run: &Bytes,
         body: Range<usize>,
         span: &EventSpan,
         out: &mut Vec<Decoded>,
     ) -> Result<(), DecodeError> {
         let ordinal = self.ordinal;
         self.ordinal = ordinal.checked_add(1).ok_or_else(|| span.malformed("rows", "too many in a transaction"))?;
-        if let Some(SplitRows { layout, rows }) = self.splitter.split(form, event, body, &mut self.tables, span)? {
+        if let Some(SplitRows { layout, rows }) = self.splitter.split(form, run, body, &mut self.tables, span)? {
             let (span, timestamp) = (span.clone(), header.timestamp);
             out.push(Decoded::Rows(RowsEvent { layout, rows, ordinal, span, timestamp }));
         }

@@ -84,7 +84,14 @@ impl Stream {
 
     fn try_feed(&mut self, filter: &dyn TableFilter, kind: u8, body: &[u8]) -> Result<Progress, DecodeError> {
         self.offset += (crate::binlog::HEADER_LEN + body.len()) as u32;
-        self.decoder.feed(raw(kind, self.offset, 0, body), filter, &mut self.out)
+        let event = raw(kind, self.offset, 0, body);
+        self.feed_raw(filter, &event)
+    }
+
+    /// An event in the midst of others that came with it.
+    fn feed_raw(&mut self, filter: &dyn TableFilter, event: &[u8]) -> Result<Progress, DecodeError> {
+        let run = Bytes::from([b"before".as_slice(), event, b"behind"].concat());
+        self.decoder.feed(&run, 6..6 + event.len(), filter, &mut self.out)
     }
 
     fn feed(&mut self, kind: u8, body: &[u8]) -> &mut Self {
@@ -228,7 +235,7 @@ fn the_location_moves_outside_of_transactions_too() {
     stream.feed(kind::ROTATE, &rotate);
     assert_eq!(stream.take(), ["commit @4"]);
     let fake = raw(kind::ROTATE, 0, EventHeader::FLAG_ARTIFICIAL, &rotate);
-    assert_eq!(stream.decoder.feed(fake, &All, &mut stream.out).unwrap(), Progress::Done);
+    assert_eq!(stream.feed_raw(&All, &fake).unwrap(), Progress::Done);
     assert_eq!(stream.take(), [""; 0]);
 }
 
@@ -284,7 +291,7 @@ fn what_may_not_be_skipped_is_an_error() {
     assert_eq!(retry_of(&incident.failure()), Retry::Never);
     let mut stream = Stream::new(Flavor::MySql);
     let ignorable = raw(99, 23, EventHeader::FLAG_IGNORABLE, b"");
-    assert_eq!(stream.decoder.feed(ignorable, &All, &mut stream.out).unwrap(), Progress::Done);
+    assert_eq!(stream.feed_raw(&All, &ignorable).unwrap(), Progress::Done);
     stream.feed(kind::QUERY, &query(b"BEGIN"));
     let missing = stream.try_feed(&All, kind::WRITE_ROWS_V2, &rows(9, false, &[row(1, "a")])).unwrap_err();
     assert!(matches!(missing, DecodeError::NoTableMap { table_id: 9, .. }));

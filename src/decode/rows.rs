@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::error::DecodeError;
 use super::tables::{OpenTable, Tables, table_id};
@@ -68,18 +68,18 @@ pub(super) struct RowSplitter {
 }
 
 impl RowSplitter {
-    /// Splits the body of a rows event, these bytes of `event`; `None` for rows that nobody wants and for an event that
+    /// Splits the body of a rows event, these bytes of `run`; `None` for rows that nobody wants and for an event that
     /// only ends a statement.
     pub(super) fn split(
         &mut self,
         form: Form,
-        event: Bytes,
+        run: &Bytes,
         body: Range<usize>,
         tables: &mut Tables,
         span: &EventSpan,
     ) -> Result<Option<SplitRows>, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
-        let mut at = Cursor::new(&event[body.clone()]);
+        let mut at = Cursor::new(&run[body.clone()]);
         let id = table_id(at.take(6).ok_or_else(cut)?);
         let ends = at.u16().ok_or_else(cut)? & END_OF_STATEMENT != 0;
         let split = match tables.get(id) {
@@ -87,7 +87,7 @@ impl RowSplitter {
             Some(OpenTable { layout, .. }) => {
                 let layout = Arc::clone(layout);
                 let body = body.end - at.rest().len()..body.end;
-                let rows = self.wanted(form, event, body, &layout, span)?;
+                let rows = self.wanted(form, run, body, &layout, span)?;
                 Some(SplitRows { layout, rows })
             }
             None if NO_TABLE.contains(&id) => None,
@@ -102,13 +102,13 @@ impl RowSplitter {
     fn wanted(
         &mut self,
         form: Form,
-        mut event: Bytes,
+        run: &Bytes,
         body: Range<usize>,
         layout: &TableLayout,
         span: &EventSpan,
     ) -> Result<EventRows, DecodeError> {
         let cut = || span.malformed("rows", "it is cut short");
-        let mut at = Cursor::new(&event[body.clone()]);
+        let mut at = Cursor::new(&run[body.clone()]);
         if form.extra {
             // The length counts itself.
             let len = usize::from(at.u16().ok_or_else(cut)?);
@@ -127,11 +127,7 @@ impl RowSplitter {
         let bytes = if form.compressed {
             Bytes::from(event_part(at.rest()).map_err(|what| span.malformed("compressed rows", what))?)
         } else {
-            // The event itself becomes its rows, so that nothing is counted for them.
-            let start = body.end - at.rest().len();
-            event.truncate(body.end);
-            event.advance(start);
-            event
+            run.slice(body.end - at.rest().len()..body.end)
         };
         let data = &bytes[..];
         // Before any place is counted in 32 bits.

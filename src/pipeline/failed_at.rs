@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::exceptions::start_location;
-use crate::binlog::StreamTracker;
+use crate::binlog::{EventRun, StreamTracker};
 use crate::error::Failure;
 use crate::model::{BinlogPosition, GtidSet, Location, RowMark};
 use crate::relay::{ReadItem, Relay};
@@ -37,12 +37,12 @@ async fn gtids_before(relay: &Relay, start: &Location, at: &BinlogPosition) -> O
     loop {
         match reader.next().await.ok()? {
             ReadItem::Restart => tracker.restart(),
-            ReadItem::Events { events, .. } => {
-                for event in events {
+            ReadItem::Events { runs, .. } => {
+                for (_, event) in runs.iter().flat_map(EventRun::iter) {
                     if tracker.position() >= at {
                         return Some(tracker.location().gtids.clone());
                     }
-                    tracker.feed(&event).ok()?;
+                    tracker.feed(event).ok()?;
                 }
             }
         }

@@ -12,9 +12,9 @@ mod foreign_keys;
 mod prepared;
 mod sparse;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ use super::origin::Origin;
 use super::progress::Progress;
 use super::window::{Window, Windows};
 use crate::apply::Downstream;
+use crate::binlog::EventRun;
 use crate::decode::Progress as Decoding;
 use crate::decode::{Decoded, Decoder, RowsEvent, TableFilter};
 use crate::dispatch::{ChangeEvent, LaneSkip};
@@ -218,7 +219,7 @@ impl Intake {
         self.cascades.begin(Asks::new(self.downstream.clone(), None));
         let end = loop {
             let step = match self.reader.next().await {
-                Ok(ReadItem::Events { events, end_lsn }) => self.events(events, end_lsn.0, &transform).await,
+                Ok(ReadItem::Events { runs, end_lsn }) => self.runs(&runs, end_lsn.0, &transform).await,
                 Ok(ReadItem::Restart) => self.restart().await,
                 Err(error) => Err(End::Ended(IntakeEnd::Relay(error))),
             };
@@ -232,28 +233,42 @@ impl Intake {
         let _ = self.items.send(Err(end), 0).await;
     }
 
-    async fn events(&mut self, events: Vec<Bytes>, end_lsn: u64, transform: &Transform) -> Result<(), End> {
-        let total: usize = events.iter().map(Bytes::len).sum();
-        let mut lsn = end_lsn - total as u64;
+    async fn runs(&mut self, runs: &[EventRun], end_lsn: u64, transform: &Transform) -> Result<(), End> {
+        let mut lsn = end_lsn - runs.iter().map(|run| run.len() as u64).sum::<u64>();
         let mut out = Vec::new();
-        for event in events {
-            let begin = lsn;
-            lsn += event.len() as u64;
-            let failure = |error: crate::decode::DecodeError| End::from(error.failure());
-            let mut state = self.decoder.feed(event, &Wanted(transform), &mut out).map_err(failure)?;
-            loop {
-                // Of a compressed transaction nothing is behind us before all of it is.
-                let passed = if state == Decoding::Done { lsn } else { begin };
-                for decoded in out.drain(..) {
-                    self.take(decoded, passed).await?;
-                }
-                if state == Decoding::Done {
-                    break;
-                }
-                state = self.decoder.drain(&Wanted(transform), &mut out, DRAIN_BYTES).map_err(failure)?;
+        for run in runs {
+            for (at, event) in run.iter() {
+                let (begin, at) = (lsn, at..at + event.len());
+                lsn += event.len() as u64;
+                self.event(run, at, begin, &mut out, transform).await?;
             }
         }
         Ok(())
+    }
+
+    /// Takes one event of a run, which begins at this byte of the relay log.
+    async fn event(
+        &mut self,
+        run: &EventRun,
+        event: Range<usize>,
+        begin: u64,
+        out: &mut Vec<Decoded>,
+        transform: &Transform,
+    ) -> Result<(), End> {
+        let failure = |error: crate::decode::DecodeError| End::from(error.failure());
+        let end = begin + event.len() as u64;
+        let mut state = self.decoder.feed(run.bytes(), event, &Wanted(transform), out).map_err(failure)?;
+        loop {
+            // Of a compressed transaction nothing is behind us before all of it is.
+            let passed = if state == Decoding::Done { end } else { begin };
+            for decoded in out.drain(..) {
+                self.take(decoded, passed).await?;
+            }
+            if state == Decoding::Done {
+                return Ok(());
+            }
+            state = self.decoder.drain(&Wanted(transform), out, DRAIN_BYTES).map_err(failure)?;
+        }
     }
 
     async fn restart(&mut self) -> Result<(), End> {

@@ -14,7 +14,7 @@ use super::chunk::Chunk;
 use super::core::{Core, ReadRequest};
 use super::log::Log;
 use super::{Boundary, Lsn, RelayError};
-use crate::binlog::{EventHeader, HEADER_LEN};
+use crate::binlog::{EventHeader, EventRun, HEADER_LEN};
 use crate::model::Location;
 
 /// Chunks asked for at a time.
@@ -27,8 +27,8 @@ const BATCH_BYTES: u64 = 1 << 20;
 pub enum ReadItem {
     /// Whole events, in order.
     Events {
-        /// The raw events, headers and checksums included.
-        events: Vec<Bytes>,
+        /// The raw events, headers and checksums included, as they lie together. No run is empty.
+        runs: Vec<EventRun>,
         /// The byte behind the last of them.
         end_lsn: Lsn,
     },
@@ -177,20 +177,17 @@ impl RelayReader {
             return Some(ReadItem::Restart);
         }
         let start = self.event;
-        let mut events = Vec::new();
+        let mut runs = Vec::new();
         for (index, batch) in log.tail.range(first..).enumerate() {
             let begins_again = index > 0 && (batch.restart || batch.start != self.event);
             if begins_again || self.event.0 - start.0 >= BATCH_BYTES {
                 break;
             }
             let skip = usize::try_from(self.event.0 - batch.start.0).unwrap_or(usize::MAX);
-            let run = batch.events.bytes();
-            events.extend(
-                batch.events.iter().filter(|(at, _)| *at >= skip).map(|(at, event)| run.slice(at..at + event.len())),
-            );
+            runs.extend(Some(batch.events.behind(skip)).filter(|run| !run.is_empty()));
             self.event = batch.end;
         }
-        Some(ReadItem::Events { events, end_lsn: self.event })
+        Some(ReadItem::Events { runs, end_lsn: self.event })
     }
 
     /// Waits for chunks from `lsn` on.
@@ -245,22 +242,22 @@ impl RelayReader {
             let Some(chunk) = self.chunks.pop_front() else { break };
             let skip = usize::try_from(self.raw().0 - chunk.header.start.0).unwrap_or(usize::MAX);
             let raw = chunk.raw.slice(skip.min(chunk.raw.len())..);
-            let events = self.split(raw).map_err(|what| RelayError::Damaged {
+            let runs = self.split(raw).map_err(|what| RelayError::Damaged {
                 segment: self.core.shared.log().segment_at(chunk.header.start).map_or(0, |segment| segment.seq),
                 lsn: chunk.header.start,
                 at: Box::new(chunk.header.begin.clone()),
                 what: what.to_owned(),
             })?;
-            if !events.is_empty() {
-                return Ok(Some(ReadItem::Events { events, end_lsn: self.event }));
+            if !runs.is_empty() {
+                return Ok(Some(ReadItem::Events { runs, end_lsn: self.event }));
             }
         }
         Ok(None)
     }
 
-    /// Cuts raw bytes into events; what is left becomes the partial one.
-    fn split(&mut self, mut raw: Bytes) -> Result<Vec<Bytes>, &'static str> {
-        let mut events = Vec::new();
+    /// Takes whole events off raw bytes; what is left becomes the partial one.
+    fn split(&mut self, mut raw: Bytes) -> Result<Vec<EventRun>, &'static str> {
+        let mut runs = Vec::new();
         while !self.partial.is_empty() && !raw.is_empty() {
             let wanted = match self.partial.len() {
                 short if short < HEADER_LEN => HEADER_LEN,
@@ -269,23 +266,25 @@ impl RelayReader {
             let take = wanted.saturating_sub(self.partial.len()).min(raw.len());
             self.partial.extend_from_slice(&raw.split_to(take));
             if self.partial.len() >= HEADER_LEN && self.partial.len() == event_len(&self.partial)? {
-                let event = self.partial.split().freeze();
-                self.event.0 += event.len() as u64;
-                events.push(event);
+                runs.push(EventRun::of_whole_events(self.partial.split().freeze()));
             }
         }
-        while raw.len() >= HEADER_LEN {
-            let len = event_len(&raw)?;
-            if len > raw.len() {
+        let mut whole = 0;
+        while raw.len() - whole >= HEADER_LEN {
+            let len = event_len(&raw[whole..])?;
+            if len > raw.len() - whole {
                 break;
             }
-            self.event.0 += len as u64;
-            events.push(raw.split_to(len));
+            whole += len;
         }
+        if whole > 0 {
+            runs.push(EventRun::of_whole_events(raw.split_to(whole)));
+        }
+        self.event.0 += runs.iter().map(|run| run.len() as u64).sum::<u64>();
         if raw.has_remaining() {
             self.partial.extend_from_slice(&raw);
         }
-        Ok(events)
+        Ok(runs)
     }
 }
 

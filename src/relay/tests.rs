@@ -40,8 +40,9 @@ async fn read_to(reader: &mut RelayReader, end: Lsn) -> Result<(Vec<Bytes>, usiz
     let (mut all, mut restarts) = (Vec::new(), 0);
     while reader.lsn() < end {
         match reader.next().await? {
-            ReadItem::Events { events, end_lsn } => {
-                all.extend(events);
+            ReadItem::Events { runs, end_lsn } => {
+                assert!(runs.iter().all(|run| !run.is_empty()));
+                all.extend(runs.iter().flat_map(EventRun::events));
                 assert_eq!(end_lsn, reader.lsn());
             }
             ReadItem::Restart => restarts += 1,
@@ -312,7 +313,7 @@ async fn damage_is_reported_and_fetched_again() {
     let (mut seen, mut damage) = (Vec::new(), None);
     while damage.is_none() {
         match reader.next().await {
-            Ok(ReadItem::Events { events, .. }) => seen.extend(events),
+            Ok(ReadItem::Events { runs, .. }) => seen.extend(runs.iter().flat_map(EventRun::events)),
             Ok(ReadItem::Restart) => panic!("no restart there"),
             Err(error) => damage = Some(error),
         }
@@ -414,8 +415,8 @@ fn survives(seed: u64, sizes: &[(usize, usize)], crash_every: usize) {
                         transaction.clear();
                         tracker.restart();
                     }
-                    ReadItem::Events { events, .. } => {
-                        for event in events {
+                    ReadItem::Events { runs, .. } => {
+                        for event in runs.iter().flat_map(EventRun::events) {
                             let tracked = tracker.feed(&event).unwrap();
                             transaction.push(event);
                             if tracked.ends_transaction {
@@ -490,8 +491,8 @@ fn relay_rate() {
         let (began, end) = (Instant::now(), relay.state().received_lsn);
         let mut events = 0;
         while reader.lsn() < end {
-            if let ReadItem::Events { events: more, .. } = reader.next().await.unwrap() {
-                events += more.len();
+            if let ReadItem::Events { runs, .. } = reader.next().await.unwrap() {
+                events += runs.iter().flat_map(EventRun::iter).count();
             }
         }
         println!("read {:.0} MB/s, {events} events", end.0 as f64 / 1e6 / began.elapsed().as_secs_f64());

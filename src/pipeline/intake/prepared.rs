@@ -66,15 +66,17 @@ impl Prepared {
         let mut search = Search { xid, start: begin.location, rows: Vec::new(), bytes: 0, found: None };
         let mut out = Vec::new();
         'search: loop {
-            let events = match reader.next().await.map_err(|error| Failure::from(&error))? {
-                ReadItem::Events { events, .. } => events,
+            let runs = match reader.next().await.map_err(|error| Failure::from(&error))? {
+                ReadItem::Events { runs, .. } => runs,
                 ReadItem::Restart => {
                     decoder.restart(&mut out);
                     Vec::new()
                 }
             };
-            for event in events {
-                let mut state = decoder.feed(event, &Wanted(transform), &mut out).map_err(|error| error.failure())?;
+            let events = runs.iter().flat_map(|run| run.iter().map(|(at, event)| (run.bytes(), at..at + event.len())));
+            for (run, event) in events {
+                let fed = decoder.feed(run, event, &Wanted(transform), &mut out);
+                let mut state = fed.map_err(|error| error.failure())?;
                 loop {
                     if out.drain(..).any(|decoded| search.ends(decoded, end)) {
                         break 'search;

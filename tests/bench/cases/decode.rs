@@ -1,6 +1,7 @@
 //! From raw events in memory to SQL text: decode, bind, group, compact, write statements. CPU of one thread, everything included
 //! that lies between the relay log and the downstream's connection, but the channels between.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use dm_agent::apply::{Shape, StatementCursor, fetch_structure};
@@ -25,6 +26,8 @@ use crate::table::number;
 const GROUP: u64 = 4_000;
 /// Bytes of images a group at most.
 const GROUP_BYTES: usize = 3 << 20;
+/// Bytes that are decoded in one go.
+const RUN: usize = 256 << 10;
 /// As lanes cut statements.
 const SHAPE: Shape = Shape { rows: 500, bytes: 512 << 10, limit: 16 << 20, safe: SafeMode::Off, lists: true };
 
@@ -49,10 +52,14 @@ pub async fn bulk(bed: &mut Bed) -> Vec<Row> {
 fn measure(case: &str, events: &Events, tables: &Tables, from: &SourceLocation, target: f64) -> Row {
     let mut line = Row { case: case.into(), unit: "µs", ..Row::default() };
     line.goals = vec![Goal::AtMost(Measure::Ours, target)];
+    // As the relay log hands them out.
+    let runs = events.runs(RUN);
     for _ in 0..rounds() {
         let mut path = Path::new(events.start.clone(), tables);
-        for event in &events.events {
-            path.event(event, from);
+        for run in &runs {
+            for (at, event) in run.iter() {
+                path.event(run.bytes(), at..at + event.len(), from);
+            }
         }
         path.end_group();
         let Spent { decode, group, write } = path.spent;
@@ -141,8 +148,8 @@ impl<'a> Path<'a> {
     }
 
     /// Takes an event; what ends at or before `from` in the binlog is decoded and not counted.
-    fn event(&mut self, event: &bytes::Bytes, from: &SourceLocation) {
-        let progress = self.decoder.feed(event.clone(), &Everything, &mut self.out).expect("decode");
+    fn event(&mut self, run: &bytes::Bytes, event: Range<usize>, from: &SourceLocation) {
+        let progress = self.decoder.feed(run, event, &Everything, &mut self.out).expect("decode");
         assert_eq!(progress, Progress::Done, "the source does not compress");
         let mut out = std::mem::take(&mut self.out);
         for decoded in out.drain(..) {
