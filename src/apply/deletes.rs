@@ -41,10 +41,10 @@ pub(super) fn write_deletes<'r>(
         if taken > 0 {
             sql.push(b',');
         }
-        let start = sql.len();
         if may_be_list && taken > 0 {
             sql.push(b'(');
         }
+        let start = sql.len();
         write_key_values(sql, table, identity, row.before)?;
         small &= sql.len() - start <= DIGITS;
         if may_be_list && taken > 0 {
@@ -112,19 +112,26 @@ mod tests {
     use super::*;
     use crate::apply::StatementCursor;
     use crate::dispatch::testing::{change, table};
-    use crate::dispatch::{GroupBuilder, SafeMode};
-    use crate::model::{BinlogPosition, Flavor, GtidSet, Location, RowMark, RowOrdinal};
+    use crate::dispatch::{Change, ChangeEvent, GroupBuilder, SafeMode};
+    use crate::model::{BinlogFile, BinlogPosition, EventSpan, Flavor, GtidSet, Location, RowMark, RowOrdinal};
+    use crate::row::{ColumnKind, EventRows, RowPlaces, TableLayout};
 
     /// What deletes rows with these keys from a table of this dialect, in statements of at most so many bytes.
     fn statements(dialect: Dialect, lists: bool, keys: std::ops::Range<i32>, limit: usize) -> Vec<String> {
         let mut bound = Arc::into_inner(table("t", "t", &[("PRIMARY", &[0])])).expect("just made");
         bound.dialect = dialect;
-        let bound = Arc::new(bound);
+        deleted(&Arc::new(bound), lists, keys, limit)
+    }
+
+    /// The same from a table.
+    fn deleted(bound: &Arc<BoundTable>, lists: bool, keys: std::ops::Range<i32>, limit: usize) -> Vec<String> {
+        let row = |id| [Some(Some(id)), Some(None), Some(Some(0))];
+        written(keys.map(|id| change(bound, Some(row(id)), None, RowOrdinal(0))), lists, limit)
+    }
+
+    fn written(changes: impl Iterator<Item = Change>, lists: bool, limit: usize) -> Vec<String> {
         let mut group = GroupBuilder::new(1, 1, false, SafeMode::Off);
-        for id in keys {
-            let row = [Some(Some(id)), Some(None), Some(Some(0))];
-            group.push(&change(&bound, Some(row), None, RowOrdinal(0)), &[]).expect("a key");
-        }
+        changes.for_each(|change| group.push(&change, &[]).expect("a key"));
         let position = BinlogPosition::parse("bin.000001", 4).expect("a place");
         let mark = || RowMark::at(Location::new(position.clone(), GtidSet::empty(Flavor::MySql)));
         let group = group.finish(mark(), mark(), 1, 0);
@@ -135,6 +142,44 @@ mod tests {
             all.push(String::from_utf8(sql.clone()).expect("text"));
         }
         all
+    }
+
+    /// The deletion of a row from a table whose key is a BIGINT.
+    fn far(bound: &Arc<BoundTable>, id: i64) -> Change {
+        let bytes = [&[2], &id.to_le_bytes()[..], &[0; 4]].concat();
+        let (mut places, all) = (RowPlaces::default(), bytes.len());
+        places.push(0..all, 0..0, all);
+        let rows = EventRows::new(ChangeKind::Delete, bytes.into(), [None, None], places).expect("a small event");
+        let span = EventSpan { file: BinlogFile::parse("bin.000001").expect("a file"), start: 4, end: 4 };
+        Change::of(&Arc::new(ChangeEvent::new(Arc::clone(bound), rows, RowOrdinal(0), span)), 0).expect("a change")
+    }
+
+    #[test]
+    fn numbers_that_would_make_decimals_of_all_are_no_table() {
+        let mut bound = Arc::into_inner(table("t", "t", &[("PRIMARY", &[0])])).expect("just made");
+        bound.dialect = Dialect::MariaDb;
+        let mut layout = TableLayout::clone(&bound.layout);
+        layout.columns[0].kind = ColumnKind::BigInt;
+        bound.layout = Arc::new(layout);
+        let bound = Arc::new(bound);
+        let is_list = |last: i64| {
+            let all = written((0..8).chain([last]).map(|id| far(&bound, id)), true, 1 << 20).join(";");
+            assert!(all.contains(&last.to_string()), "{all}");
+            all.contains("UNION ALL")
+        };
+        assert!(is_list(999_999_999_999_999_999) && is_list(-99_999_999_999_999_999));
+        assert!(!is_list(1_000_000_000_000_000_000) && !is_list(i64::MAX) && !is_list(i64::MIN));
+    }
+
+    #[test]
+    fn only_the_primary_key_can_be_named_as_the_index() {
+        let mut bound = Arc::into_inner(table("t", "t", &[("other", &[0])])).expect("just made");
+        bound.dialect = Dialect::MariaDb;
+        assert_eq!(bound.identity, Some(vec![0]));
+        assert_eq!(
+            deleted(&Arc::new(bound), true, 0..8, 1 << 20),
+            ["DELETE FROM `d`.`t` WHERE `id` IN (0,1,2,3,4,5,6,7)"]
+        );
     }
 
     #[test]

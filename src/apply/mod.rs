@@ -12,6 +12,7 @@
 //! - A DDL statement's intent is stored before it runs, with a fingerprint of its tables, and cleared in the transaction
 //!   that moves the positions past it. It runs in the session that it had on the source.
 
+mod batch;
 mod ddl;
 mod ddl_clauses;
 mod ddl_effect;

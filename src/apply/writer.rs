@@ -9,17 +9,23 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use super::batch::{Batch, Sent};
 use super::parts::{Shape, StatementInfo};
 use super::statement::StatementCursor;
 use crate::dispatch::{SafeMode, Share};
 use crate::downstream::{Downstream, limited};
-use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_number};
 use crate::meta::{MetaTables, StoredMark};
+use crate::schema::Dialect;
 
 /// How long a writer keeps trying on its own before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a connection is waited for that nobody needs yet.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer shows first that it is still there.
+const FRESH: Duration = Duration::from_secs(1);
+/// A server, or something before it, that takes one statement at a time finds fault with the second one's text.
+const SYNTAX: u16 = 1064;
 /// Rows a statement: MariaDB makes a subquery of an IN list of 1,000 (`in_predicate_conversion_threshold`).
 const ROWS: usize = 999;
 /// Bytes of SQL a statement.
@@ -88,7 +94,12 @@ pub struct Writer {
     number: usize,
     epoch: u64,
     conn: Option<Conn>,
-    sql: Vec<u8>,
+    /// When the connection was used last.
+    used: Instant,
+    /// Statements that the server takes at a time.
+    at_once: usize,
+    /// Kept for their memory: a statement, and what is sent.
+    buffers: [Vec<u8>; 2],
 }
 
 /// How an attempt ended that did not commit.
@@ -102,7 +113,18 @@ enum Broken {
 impl Writer {
     /// A writer of the owner of `epoch`; the number is for messages.
     pub fn new(downstream: Downstream, tables: Option<MetaTables>, number: usize, epoch: u64) -> Self {
-        Writer { downstream, tables, number, epoch, conn: None, sql: Vec::new() }
+        // A TiDB may be told to take one at a time.
+        let at_once = if downstream.dialect == Dialect::TiDb { 1 } else { usize::MAX };
+        Writer {
+            downstream,
+            tables,
+            number,
+            epoch,
+            conn: None,
+            used: Instant::now(),
+            at_once,
+            buffers: Default::default(),
+        }
     }
 
     /// Its number.
@@ -113,7 +135,7 @@ impl Writer {
     /// Connects before the first job comes. A connection that cannot be had now is made when it is needed.
     pub async fn warm_up(&mut self) {
         if let Ok(Ok(conn)) = tokio::time::timeout(WARM_UP, self.downstream.connect()).await {
-            self.conn = Some(conn);
+            (self.conn, self.used) = (Some(conn), Instant::now());
         }
     }
 
@@ -139,7 +161,9 @@ impl Writer {
                     failure
                 }
             };
+            let takes_one = self.at_once > 1 && server_number(&failure) == Some(SYNTAX);
             match retry_of(&failure) {
+                _ if takes_one => self.at_once = 1,
                 Retry::InPlace | Retry::Resume if is_connection(&failure) && since.elapsed() < RETRY_LIMIT => {
                     self.conn = None
                 }
@@ -148,6 +172,9 @@ impl Writer {
             }
             // What was sent of the job may be there: all of it where a COMMIT is in doubt and no mark tells.
             shape.safe = shape.safe.max(if self.tables.is_some() { SafeMode::Loose } else { SafeMode::All });
+            if takes_one {
+                continue;
+            }
             tracing::warn!(writer = self.number, error = %failure.raw_cause, "writer retries");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -192,16 +219,11 @@ impl Writer {
 
     async fn in_transaction(&mut self, job: &Job, shape: Shape) -> Result<WriterStats, ApplyError> {
         let mut stats = WriterStats::default();
-        let mut sql = std::mem::take(&mut self.sql);
+        let [mut sql, buffer] = std::mem::take(&mut self.buffers);
         let lanes = &job.share.lanes;
-        let fence = self.tables.as_ref().map(|tables| tables.move_lanes(lanes, self.epoch, &job.end));
-        let epoch = self.epoch;
-        let normal = self.downstream.set_mode(false);
-        let relaxed = self.downstream.set_mode(true);
-        self.begin().await?;
+        let mut batch = self.begun(buffer).await?;
         // A new connection may have another limit than the job began with.
         let shape = Shape { limit: self.downstream.max_statement(), ..shape };
-        let conn = self.connection().await?;
         let mut cursor = StatementCursor::new(&job.share, shape);
         loop {
             let info = cursor
@@ -211,31 +233,90 @@ impl Writer {
             if sql.len() > shape.limit {
                 return Err(too_large(sql.len(), shape.limit, &info, &job.gtids).into());
             }
-            if info.relaxed {
-                execute(conn, relaxed.as_bytes(), "set sql_mode").await?;
+            let relaxed = info.relaxed;
+            let of = Sent::Rows(info);
+            if relaxed || !batch.has_room(sql.len(), &of, shape.limit) {
+                self.send(&mut batch, job, shape, &mut stats).await?;
             }
-            let matched = limited(conn.query_drop(sql.as_slice())).await.map(|()| conn.affected_rows());
-            let matched = matched.map_err(|error| statement_failure(&error, &info, &job.gtids))?;
-            if info.relaxed {
-                execute(conn, normal.as_bytes(), "set sql_mode").await?;
+            if relaxed {
+                self.set_mode(relaxed).await?;
             }
-            stats.rows += info.rows;
-            stats.statements += 1;
-            stats.bytes += sql.len() as u64;
-            // A replay deletes what may be gone already, and a filter may have left out what made a row.
-            if info.counts && !info.table.selective && !shape.safe.covers(&info.table) {
-                stats.unmatched += info.rows.saturating_sub(matched);
+            batch.add(&mut sql, of);
+            if relaxed {
+                self.send(&mut batch, job, shape, &mut stats).await?;
+                self.set_mode(false).await?;
             }
         }
-        let matched = match fence {
-            Some(fence) => execute(conn, fence.as_bytes(), "move the lanes' positions").await?,
-            None => lanes.len() as u64,
-        };
-        sql.clear();
-        sql.shrink_to(2 * BYTES);
-        self.sql = sql;
+        if let Some(tables) = &self.tables {
+            let mut fence = tables.move_lanes(lanes, self.epoch, &job.end).into_bytes();
+            if !batch.has_room(fence.len(), &Sent::Fence, shape.limit) {
+                self.send(&mut batch, job, shape, &mut stats).await?;
+            }
+            batch.add(&mut fence, Sent::Fence);
+        }
+        let fenced = self.send(&mut batch, job, shape, &mut stats).await?;
+        self.buffers = [sql, batch.into_buffer()].map(|mut buffer| {
+            buffer.clear();
+            buffer.shrink_to(2 * BYTES);
+            buffer
+        });
         // All of them, or another owner has changed what lanes there are.
-        if matched == lanes.len() as u64 { Ok(stats) } else { Err(ApplyError::Fenced(epoch)) }
+        let matched = if self.tables.is_some() { fenced } else { Some(lanes.len() as u64) };
+        if matched == Some(lanes.len() as u64) { Ok(stats) } else { Err(ApplyError::Fenced(self.epoch)) }
+    }
+
+    /// A transaction that has begun, or begins with what is sent first.
+    async fn begun(&mut self, buffer: Vec<u8>) -> Result<Batch, ApplyError> {
+        let mut batch = Batch::new(self.at_once, buffer);
+        if self.conn.is_some() && self.used.elapsed() < FRESH && self.at_once > 1 {
+            batch.add(&mut b"BEGIN".to_vec(), Sent::Begin);
+        } else {
+            self.begin().await?;
+        }
+        Ok(batch)
+    }
+
+    async fn set_mode(&mut self, relaxed: bool) -> Result<(), ApplyError> {
+        let set = self.downstream.set_mode(relaxed);
+        execute(self.connection().await?, set.as_bytes(), "set sql_mode").await?;
+        Ok(())
+    }
+
+    /// Sends what was collected, and counts what it did. How many lanes moved, where the fence was among it.
+    async fn send(
+        &mut self,
+        batch: &mut Batch,
+        job: &Job,
+        shape: Shape,
+        stats: &mut WriterStats,
+    ) -> Result<Option<u64>, ApplyError> {
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        stats.bytes += batch.bytes() as u64;
+        let sent = batch.send(self.connection().await?).await;
+        self.used = Instant::now();
+        let parts = sent.map_err(|(part, error)| match part {
+            Sent::Rows(info) => statement_failure(&error, &info, &job.gtids),
+            Sent::Begin => driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, "begin a transaction"),
+            Sent::Fence => driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, "move the lanes' positions"),
+        })?;
+        let mut fenced = None;
+        for (part, matched) in parts {
+            match part {
+                Sent::Begin => {}
+                Sent::Fence => fenced = Some(matched),
+                Sent::Rows(info) => {
+                    stats.rows += info.rows;
+                    stats.statements += 1;
+                    // A replay deletes what may be gone already, and a filter may have left out what made a row.
+                    if info.counts && !info.table.selective && !shape.safe.covers(&info.table) {
+                        stats.unmatched += info.rows.saturating_sub(matched);
+                    }
+                }
+            }
+        }
+        Ok(fenced)
     }
 
     async fn commit(&mut self) -> Result<(), Broken> {

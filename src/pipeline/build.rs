@@ -21,7 +21,7 @@ use super::{Outcome, Parked, Stop};
 use crate::apply::{DdlLock, Downstream, DownstreamOptions};
 use crate::checkpoint::{Claim, Claimed, History, claim};
 use crate::decode::Decoder;
-use crate::error::{Code, Failure, Scope};
+use crate::error::{Code, Failure, Scope, server_number};
 use crate::model::{BinlogPosition, Flavor, GtidSet, Location};
 use crate::mysql::{Connector, Endpoint};
 use crate::relay::{RelayError, RelayReader};
@@ -29,12 +29,16 @@ use crate::runtime::spawn;
 use crate::transform::Transform;
 use crate::upstream::{ServerFacts, gtids_at};
 
+/// The server has no key of the name that a statement gives as its index.
+const NO_SUCH_KEY: u16 = 1176;
+
 /// Runs a pipeline from claim to end.
 pub async fn run(
     mut spec: PipelineSpec,
     mut stop: watch::Receiver<Stop>,
     progress: watch::Sender<Progress>,
 ) -> Outcome {
+    let mut looked_again = false;
     loop {
         // Where it begins anew by itself, what is left behind a copy may be another.
         let (window, connected) = match first(&spec, &stop, &progress).await {
@@ -53,6 +57,11 @@ pub async fn run(
                 }
                 let _intake = spawn("intake", intake.run());
                 match coordinator.run(items, stop.clone()).await {
+                    Some(Outcome::Failed { failure, .. }) if is_restructured(&failure) && !looked_again => {
+                        tracing::warn!(error = %failure.raw_cause, "a table was changed downstream, and is looked at again");
+                        looked_again = true;
+                        continue;
+                    }
                     Some(Outcome::Failed { failure, applied }) => {
                         let failure = with_gtids(&spec.relay, applied.as_ref(), failure).await;
                         return Outcome::Failed { failure, applied };
@@ -67,6 +76,11 @@ pub async fn run(
             Err(Start::Damaged(error)) => return Outcome::RelayDamaged(error),
         }
     }
+}
+
+/// Whether a statement was written for a key that its table has no more. Only bindings that are made anew know better.
+fn is_restructured(failure: &Failure) -> bool {
+    server_number(failure) == Some(NO_SUCH_KEY)
 }
 
 enum Start {

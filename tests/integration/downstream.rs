@@ -408,3 +408,79 @@ async fn no_deadlock_between_lanes() {
     assert!(!link.agent.log().contains("Error 1213"), "a deadlock");
     link.agent.assert_quiet_log();
 }
+
+/// A primary key that somebody drops downstream while the task runs: lists of keys name it as their index (error 1176). The
+/// table is looked at again, and goes on as one without a key.
+#[tokio::test]
+async fn a_primary_key_dropped_downstream_is_done_without() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("dropped", &source, &target, &LinkOptions::default()).await;
+    let values = (0..60).map(|id| format!("({id}, {})", id % 7)).collect::<Vec<_>>().join(",");
+    link.source.run("CREATE TABLE t (id INT PRIMARY KEY, v INT)").await;
+    link.source.run(&format!("INSERT INTO t VALUES {values}")).await;
+    link.wait_equal().await;
+    let t = format!("{}.t", link.schema);
+    link.target.run(&format!("ALTER TABLE {t} DROP PRIMARY KEY")).await;
+    for statement in [
+        "DELETE FROM t WHERE id < 20",
+        "UPDATE t SET v = v + 1 WHERE id < 40",
+        "DELETE FROM t WHERE id < 30",
+        "INSERT INTO t VALUES (1, 1)",
+    ] {
+        link.source.run(statement).await;
+        let rows = format!("SELECT id, v FROM {t} ORDER BY id, v");
+        let wanted = link.source.texts(&rows).await;
+        eventually("the rows are equal", Duration::from_secs(20), async || {
+            let found = link.target.texts(&rows).await;
+            if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+    link.agent.assert_quiet_log();
+}
+
+/// Something before the server that takes one statement at a time: small ones that go together elsewhere go one by one.
+#[tokio::test]
+async fn a_way_that_takes_one_statement_at_a_time() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let proxy = Proxy::start(target.port);
+    proxy.set(Fault::OneStatement);
+    let options = LinkOptions { target_port: Some(proxy.port), ..LinkOptions::default() };
+    let mut link = Link::start("one", &source, &target, &options).await;
+    for table in 0..5 {
+        link.source.run(&format!("CREATE TABLE t{table} (id INT PRIMARY KEY, v INT)")).await;
+    }
+    link.wait_equal().await;
+    link.pause().await;
+    for id in 0..30 {
+        link.source.run("BEGIN").await;
+        for table in 0..5 {
+            link.source.run(&format!("INSERT INTO t{table} VALUES ({id}, {table})")).await;
+        }
+        link.source.run("COMMIT").await;
+    }
+    link.wait_relayed().await;
+    link.resume().await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}
+
+/// Changes of many tables at once: their structures are read together, and anew where a statement changes one of them.
+#[tokio::test]
+async fn many_tables_at_once() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = Link::start("many", &source, &target, &LinkOptions::default()).await;
+    let each = |sql: &str| (0..40).map(|table| sql.replace('#', &table.to_string())).collect::<Vec<_>>();
+    link.source.run_all(each("CREATE TABLE t# (id INT PRIMARY KEY, v INT)")).await;
+    link.wait_equal().await;
+    link.pause().await;
+    link.source.run("BEGIN").await;
+    link.source.run_all(each("INSERT INTO t# VALUES (1, #), (2, # + 100)")).await;
+    link.source.run_all(["COMMIT", "ALTER TABLE t33 ADD w INT, ADD UNIQUE (v)", "BEGIN"]).await;
+    link.source.run_all(each("UPDATE t# SET v = v + id")).await;
+    link.source.run_all(["INSERT INTO t33 VALUES (3, 3, 3)", "COMMIT"]).await;
+    link.wait_relayed().await;
+    link.resume().await;
+    link.wait_equal().await;
+    link.agent.assert_quiet_log();
+}

@@ -28,6 +28,8 @@ pub enum Fault {
     CutAfter(u64),
     /// Connections are reset, new ones as well.
     Refuse,
+    /// New connections are told that the server takes one statement at a time, as some that stand before servers do.
+    OneStatement,
     /// The first statement that begins with this word stays on its way; everything else passes.
     HoldStatement(&'static str),
 }
@@ -174,6 +176,7 @@ async fn serve(client: TcpStream, control: &Control) {
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction, control: &Control) {
     let mut watcher = control.state.subscribe();
     let mut buffer = vec![0; 64 * 1024];
+    let mut greets = direction == Direction::ToClient;
     loop {
         // Before reading, so that a black hole also fills the sender's buffers; after it, for what was on its way.
         open_way(&mut watcher, direction).await;
@@ -190,6 +193,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
             if watcher.wait_for(|state| !matches!(state.fault, Fault::HoldStatement(_))).await.is_err() {
                 return;
             }
+        }
+        if std::mem::take(&mut greets) && fault == Fault::OneStatement {
+            take_one_at_a_time(&mut buffer[..count]);
         }
         let mut count = count;
         let mut cut = false;
@@ -212,12 +218,20 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
     }
 }
 
+/// Takes the capability of several statements at a time out of a server's greeting.
+fn take_one_at_a_time(greeting: &mut [u8]) {
+    // Header and protocol version, the server's version and its end, connection, salt, low capabilities, charset, status.
+    let version = greeting.iter().skip(5).position(|byte| *byte == 0).expect("a version");
+    greeting[5 + version + 1 + 4 + 9 + 2 + 1 + 2] &= !1;
+}
+
 /// Waits until the fault lets this direction pass.
 async fn open_way(watcher: &mut watch::Receiver<State>, direction: Direction) -> Fault {
     let open = |state: &State| match state.fault {
         Fault::BlackHole => false,
         Fault::HoldReplies => direction == Direction::ToServer,
-        Fault::None | Fault::Delay(_) | Fault::CutAfter(_) | Fault::Refuse | Fault::HoldStatement(_) => true,
+        Fault::None | Fault::Delay(_) | Fault::CutAfter(_) | Fault::Refuse => true,
+        Fault::OneStatement | Fault::HoldStatement(_) => true,
     };
     match watcher.wait_for(open).await {
         Ok(state) => state.fault,
