@@ -1,5 +1,7 @@
 //! What a downstream table looks like, from `information_schema`.
 
+use std::collections::HashMap;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
@@ -9,15 +11,17 @@ use crate::model::{TableName, TargetTable};
 use crate::mysql::quote;
 use crate::schema::{ColumnStructure, KeyStructure, TableStructure};
 
+/// What is asked of a column; `column` reads it.
+const COLUMN: &str = "column_name, data_type, column_type, is_nullable, character_set_name, collation_name, extra";
+
 /// Reads columns and unique keys; `NoDownstreamTable` where the table is not there.
 pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<TableStructure, Failure> {
     let doing = format!("read the structure of {table}");
     let failed = |error| driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing);
     let filter = format!("table_schema={} AND table_name={}", quote(&table.0.schema), quote(&table.0.table));
-    let columns: Vec<Row> = limited(conn.query(format!(
-        "SELECT column_name, data_type, column_type, is_nullable, character_set_name, collation_name, extra \
-         FROM information_schema.columns WHERE {filter} ORDER BY ordinal_position"
-    )))
+    let columns: Vec<Row> = limited(
+        conn.query(format!("SELECT {COLUMN} FROM information_schema.columns WHERE {filter} ORDER BY ordinal_position")),
+    )
     .await
     .map_err(failed)?;
     if columns.is_empty() {
@@ -27,29 +31,82 @@ pub async fn fetch_structure(conn: &mut Conn, table: &TargetTable) -> Result<Tab
             .cause(cause)
             .workaround("Please create the table downstream, or leave it out by the block-allow-list."));
     }
-    let loose_engine = loose_engine(conn, table, &filter).await?;
+    let engine: Option<Engine> = limited(conn.query_first(engines(&filter))).await.map_err(failed)?;
     let columns: Vec<ColumnStructure> = columns.into_iter().map(column).collect();
-    let parts: Vec<(String, Option<String>, Option<u64>)> = limited(conn.query(format!(
+    let parts: Vec<KeyPart> = limited(conn.query(format!(
         "SELECT index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND non_unique=0 \
          ORDER BY index_name, seq_in_index"
     )))
     .await
     .map_err(failed)?;
+    let loose_engine = engine.and_then(|(_, engine, transactions)| loose_engine(engine, transactions));
     Ok(TableStructure { unique_keys: unique_keys(&columns, parts), columns, loose_engine })
 }
 
-/// The table's engine, where the server says that it has no transactions. A view has no engine, and what is behind it is
-/// not looked at.
-async fn loose_engine(conn: &mut Conn, table: &TargetTable, filter: &str) -> Result<Option<String>, Failure> {
-    let sql = format!(
-        "SELECT t.engine, e.transactions FROM information_schema.tables t JOIN information_schema.engines e \
+/// The same of all tables of a schema at once, by their names; nothing where there are more than `most` of them.
+pub async fn fetch_structures(
+    conn: &mut Conn,
+    schema: &str,
+    most: u64,
+) -> Result<HashMap<String, TableStructure>, Failure> {
+    let doing = format!("read the structures of schema `{schema}`");
+    let failed = |error| driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &doing);
+    let filter = format!("table_schema={}", quote(schema));
+    let count = format!("SELECT COUNT(*) FROM information_schema.tables WHERE {filter}");
+    let count: Option<u64> = limited(conn.query_first(count)).await.map_err(failed)?;
+    if count.is_none_or(|count| count > most) {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Row> = limited(conn.query(format!(
+        "SELECT {COLUMN}, table_name FROM information_schema.columns WHERE {filter} ORDER BY ordinal_position"
+    )))
+    .await
+    .map_err(failed)?;
+    // By exact names: what the server sorts and compares by takes some for others.
+    let mut columns: HashMap<String, Vec<ColumnStructure>> = HashMap::new();
+    for row in rows {
+        let table = row.get_opt::<String, _>(7).and_then(Result::ok).unwrap_or_default();
+        columns.entry(table).or_default().push(column(row));
+    }
+    let engines: Vec<Engine> = limited(conn.query(engines(&filter))).await.map_err(failed)?;
+    let loose = engines
+        .into_iter()
+        .filter_map(|(table, engine, transactions)| Some((table, loose_engine(engine, transactions)?)));
+    let mut loose: HashMap<String, String> = loose.collect();
+    let rows: Vec<(String, String, Option<String>, Option<u64>)> = limited(conn.query(format!(
+        "SELECT table_name, index_name, column_name, sub_part FROM information_schema.statistics WHERE {filter} AND \
+         non_unique=0 ORDER BY index_name, seq_in_index"
+    )))
+    .await
+    .map_err(failed)?;
+    let mut parts: HashMap<String, Vec<KeyPart>> = HashMap::new();
+    for (table, index, column, prefix) in rows {
+        parts.entry(table).or_default().push((index, column, prefix));
+    }
+    let structure = |(table, columns): (String, Vec<ColumnStructure>)| {
+        let unique_keys = unique_keys(&columns, parts.remove(&table).unwrap_or_default());
+        let loose_engine = loose.remove(&table);
+        (table, TableStructure { unique_keys, columns, loose_engine })
+    };
+    Ok(columns.into_iter().map(structure).collect())
+}
+
+/// A table's name, its engine, and what the server says of that engine's transactions.
+type Engine = (String, String, Option<String>);
+/// A key's name, one of its columns, and how much of that is in it.
+type KeyPart = (String, Option<String>, Option<u64>);
+
+/// Asks for tables' engines. A view has none, and what is behind it is not looked at.
+fn engines(filter: &str) -> String {
+    format!(
+        "SELECT t.table_name, t.engine, e.transactions FROM information_schema.tables t JOIN information_schema.engines e \
          ON e.engine=t.engine WHERE {filter}"
-    );
-    let row: Option<(String, Option<String>)> = limited(conn.query_first(sql)).await.map_err(|error| {
-        driver_failure(&error, Code::ReadDownstreamTable, Scope::Downstream, &format!("read the engine of {table}"))
-    })?;
-    let loose = |transactions: Option<String>| !transactions.is_some_and(|word| word.eq_ignore_ascii_case("yes"));
-    Ok(row.filter(|(_, transactions)| loose(transactions.clone())).map(|(engine, _)| engine))
+    )
+}
+
+/// The engine, where the server says that it has no transactions.
+fn loose_engine(engine: String, transactions: Option<String>) -> Option<String> {
+    (!transactions.is_some_and(|word| word.eq_ignore_ascii_case("yes"))).then_some(engine)
 }
 
 fn column(row: Row) -> ColumnStructure {
@@ -70,7 +127,7 @@ fn column(row: Row) -> ColumnStructure {
     }
 }
 
-fn unique_keys(columns: &[ColumnStructure], parts: Vec<(String, Option<String>, Option<u64>)>) -> Vec<KeyStructure> {
+fn unique_keys(columns: &[ColumnStructure], parts: Vec<KeyPart>) -> Vec<KeyStructure> {
     let mut keys: Vec<KeyStructure> = Vec::new();
     for (index, column, prefix) in parts {
         let place = column.and_then(|name| columns.iter().position(|known| known.name.eq_ignore_ascii_case(&name)));

@@ -30,7 +30,9 @@ pub use crate::downstream::{DdlSession, Downstream, DownstreamOptions, Zone};
 pub use ddl::{DdlRun, Intents, StoredIntents, is_because_of_rows, is_of_plan};
 pub use ddl_lock::DdlLock;
 pub use ddl_step::{DdlClause, DdlStep, Only};
-pub use introspect::{Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
+pub use introspect::{
+    Cascade, Part, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure, fetch_structures,
+};
 pub use literal::write_literal;
 pub use parts::{Shape, StatementInfo};
 pub use statement::StatementCursor;

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::support::db::Db;
+use dm_agent::apply::{fetch_structure, fetch_structures};
+use dm_agent::model::{TableName, TargetTable};
+
+use crate::support::db::{Address, Db};
 use crate::support::fixture::{Link, LinkOptions, location};
 use crate::support::oracle;
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
@@ -260,4 +263,44 @@ async fn tables_in_gbk_latin1_and_sjis() {
         link.wait_equal().await;
         link.agent.assert_quiet_log();
     }
+}
+
+/// What is read of all tables of a schema at once is what is read of each of them.
+async fn structures_read_together(kind: Kind) {
+    let server = shared(kind, &ServerOptions::default()).await;
+    let mut db = server.root().await;
+    db.run_all([
+        "CREATE DATABASE together",
+        "USE together",
+        "CREATE TABLE keyless (a INT, b VARCHAR(10) CHARACTER SET latin1)",
+        "CREATE TABLE keyed (a INT UNSIGNED, b DECIMAL(5,2), c TEXT, PRIMARY KEY (b, a), UNIQUE KEY u (c(3)), KEY k (a))",
+        "CREATE TABLE made (a INT PRIMARY KEY, b INT AS (a + 1) STORED, UNIQUE (b))",
+        "CREATE TABLE loose (a BIGINT PRIMARY KEY) ENGINE=MyISAM",
+        "CREATE VIEW seen AS SELECT a FROM keyed",
+    ])
+    .await;
+    let mut conn = mysql_async::Conn::new(Address::root(server.port).opts()).await.expect("connect");
+    for schema in ["together", "mysql"] {
+        let all = fetch_structures(&mut conn, schema, 10_000).await.expect("read them all");
+        let names = "SELECT table_name FROM information_schema.tables WHERE table_schema";
+        let names = db.texts(&format!("{names} = '{schema}'")).await;
+        assert_eq!(all.len(), names.len());
+        for name in names {
+            let target = TargetTable(TableName::new(schema, name[0].as_str()));
+            let single = fetch_structure(&mut conn, &target).await.expect("read one");
+            assert_eq!(all[&name[0]], single, "{target}");
+        }
+    }
+    assert!(fetch_structures(&mut conn, "together", 4).await.expect("count them").is_empty());
+    db.run("DROP DATABASE together").await;
+}
+
+#[tokio::test]
+async fn structures_of_mysql_read_together() {
+    structures_read_together(Kind::MySql).await;
+}
+
+#[tokio::test]
+async fn structures_of_mariadb_read_together() {
+    structures_read_together(Kind::MariaDb).await;
 }

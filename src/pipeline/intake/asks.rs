@@ -1,13 +1,18 @@
 //! What intake asks the downstream: structures, foreign keys, expressions; and what it stores there before it goes on.
 //!
-//! One connection, made when it is first needed and again where it is lost. Nothing here is remembered.
+//! One connection, made when it is first needed and again where it is lost. Nothing here is remembered, but structures that
+//! were read with another table's, for a moment: where many tables of a schema are asked for one after the other, the rest of
+//! them is read at once.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use crate::apply::{Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure};
+use crate::apply::{
+    Cascade, Downstream, fetch_cascades, fetch_parent_columns, fetch_schema_charset, fetch_structure, fetch_structures,
+};
 use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of};
 use crate::meta::MetaTables;
 use crate::model::TargetTable;
@@ -16,6 +21,12 @@ use crate::snapshot::{Replay, record};
 
 /// How long a lost connection is retried before the task parks.
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// After so many tables of a schema in a row the others are read with the next one.
+const MANY: u32 = 8;
+/// Tables of a schema that are worth being read together, at most.
+const TOGETHER: u64 = 2_000;
+/// How long a structure counts that was read with others.
+const AHEAD: Duration = Duration::from_secs(5);
 
 /// What intake asks the downstream.
 pub(super) enum Question<'a> {
@@ -53,12 +64,62 @@ pub(super) struct Asks {
     conn: Option<Conn>,
     /// The session reads expressions as they are written, whatever the task's `sql_mode` says.
     plain_session: bool,
+    ahead: Ahead,
+}
+
+/// Structures that were read with others', and what lets us read them.
+#[derive(Default)]
+struct Ahead {
+    schema: String,
+    /// Tables of the schema that were asked for one by one.
+    single: u32,
+    read: Option<(Instant, HashMap<String, TableStructure>)>,
+}
+
+impl Ahead {
+    /// The table's structure, if it was read just now.
+    fn take(&mut self, target: &TargetTable) -> Option<TableStructure> {
+        let (since, read) = self.read.as_mut()?;
+        if self.schema != *target.0.schema || since.elapsed() >= AHEAD {
+            *self = Ahead::default();
+            return None;
+        }
+        read.remove(&*target.0.table)
+    }
+
+    /// What a table looks like.
+    async fn structure(&mut self, conn: &mut Conn, target: &TargetTable) -> Result<TableStructure, Failure> {
+        if let Some(known) = self.take(target) {
+            return Ok(known);
+        }
+        if self.counts(target) {
+            self.read = Some((Instant::now(), fetch_structures(conn, &target.0.schema, TOGETHER).await?));
+            if let Some(known) = self.take(target) {
+                return Ok(known);
+            }
+        }
+        fetch_structure(conn, target).await
+    }
+
+    /// Counts a table that is asked for. Whether its schema's others are to be read, too.
+    fn counts(&mut self, target: &TargetTable) -> bool {
+        if self.schema != *target.0.schema {
+            *self = Ahead { schema: target.0.schema.to_string(), ..Ahead::default() };
+        }
+        self.single += 1;
+        self.single > MANY && self.read.is_none()
+    }
 }
 
 impl Asks {
     /// Connects when it is first asked.
     pub(super) fn new(downstream: Downstream, tables: Option<MetaTables>) -> Self {
-        Asks { downstream, tables, conn: None, plain_session: false }
+        Asks { downstream, tables, conn: None, plain_session: false, ahead: Ahead::default() }
+    }
+
+    /// Tables may have changed.
+    pub(super) fn forget(&mut self) {
+        self.ahead = Ahead::default();
     }
 
     /// Asks the downstream, on a new connection where one is lost, for as long as lanes would.
@@ -86,7 +147,7 @@ impl Asks {
         let plain = self.downstream.set_mode(true);
         let Some(conn) = self.conn.as_mut() else { return Err(Failure::new(Code::DriverError, "no connection")) };
         match question {
-            Question::Structure(target) => fetch_structure(conn, target).await.map(Answer::Structure),
+            Question::Structure(target) => self.ahead.structure(conn, target).await.map(Answer::Structure),
             Question::Cascades => fetch_cascades(conn).await.map(Answer::Cascades),
             Question::ParentColumns(cascade) => fetch_parent_columns(conn, cascade).await.map(Answer::ParentColumns),
             Question::SchemaCharset(schema) => fetch_schema_charset(conn, schema).await.map(Answer::SchemaCharset),

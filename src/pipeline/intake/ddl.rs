@@ -78,6 +78,7 @@ impl Intake {
         // Its sender goes with the coordinator.
         let end = ran.await.map_err(|_| Gone)?;
         self.bindings.clear();
+        self.asks.forget();
         if end == DdlEnd::Ran {
             // Before it ran all lanes were moved to its start.
             self.mappings.forget();
