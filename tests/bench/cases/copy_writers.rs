@@ -1,7 +1,8 @@
 //! What those who write to a source feel of its copy: by an agent and into a target on the same two cores.
 //!
 //! Writers are measured with and without the copy in the same run, in turn: before it, in pauses of it, and behind L1 with the agent
-//! gone. Once at an even pace that leaves the machine half idle, as a source that is not at its limit, and once as fast as it goes.
+//! gone. Once at an even pace that leaves the machine half idle, as a source that is not at its limit, and once as fast as it goes:
+//! then in smaller tables, since what they leave of two cores is little.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::copy_agent::{TASK, task, wait_equal};
-use super::snapshot::{ROWS, SCHEMA, TABLES, clear, filled_source};
+use super::snapshot::{ROWS, SCHEMA, TABLES, filled_source};
 use crate::bed::target;
 use crate::outcome::{Goal, Measure, Row, Series};
 use crate::rig::Rig;
@@ -20,6 +21,8 @@ use crate::support::servers::{Kind, Server};
 const WRITERS: u32 = 4;
 /// Transactions a second of each, where they write at an even pace.
 const RATE: u32 = 50;
+/// Rows of each table where they write as fast as they can.
+const FEWER: u32 = 50_000;
 /// How long they write without a copy, before and after it, and in each of so many pauses.
 const QUIET: Duration = Duration::from_secs(6);
 const PAUSES: u64 = 2;
@@ -39,30 +42,43 @@ const NO_DISK: [&str; 6] = [
     "--innodb-log-file-size=2G",
 ];
 
-/// Both ways of writing.
-pub async fn run() -> Vec<Row> {
-    let (source, mut from) = filled_source().await;
+/// At an even pace.
+pub async fn even() -> Vec<Row> {
+    run("snapshot, writers' p99", Writers { rows: ROWS, rate: Some(RATE) }).await
+}
+
+/// As fast as it goes.
+pub async fn fast() -> Vec<Row> {
+    run("snapshot, writers at full speed, p99", Writers { rows: FEWER, rate: None }).await
+}
+
+async fn run(name: &str, writers: Writers) -> Vec<Row> {
+    let (source, mut from) = filled_source(writers.rows).await;
     let target = target(Kind::MariaDb, &NO_DISK).await;
-    let mut rows = Vec::new();
-    for (name, rate) in [("snapshot, writers' p99", Some(RATE)), ("snapshot, writers at full speed, p99", None)] {
-        clear(&mut target.root().await).await;
-        rows.push(measure(&source, &target, &mut from, name, rate).await);
-    }
-    rows
+    vec![measure(&source, &target, &mut from, name, writers).await]
+}
+
+/// How they write.
+#[derive(Clone, Copy)]
+struct Writers {
+    /// Rows of each table.
+    rows: u32,
+    /// Transactions a second of each; `None` for as many as it goes.
+    rate: Option<u32>,
 }
 
 /// Latency of transactions on the source with the copy against that without it, up to L1.
-async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, rate: Option<u32>) -> Row {
-    let (mut quiet, mut copied) = (Series::default(), Vec::new());
-    quiet.0.extend(load_for(source, rate, QUIET).await.0);
+async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, writers: Writers) -> Row {
+    let (mut quiet, mut copied, mut paused) = (Series::default(), Vec::new(), Series::default());
+    quiet.0.extend(load_for(source, writers, QUIET).await.0);
     let state = PathBuf::from(format!("/dev/shm/dm-agent-bench-{}", std::process::id()));
     let mut rig = Rig::start_in(source, &state).await;
     let mut took = Duration::ZERO;
-    let (mut load, mut began) = (Load::begin(source, rate).await, Instant::now());
+    let (mut load, mut began) = (Load::begin(source, writers).await, Instant::now());
     rig.start_task(&task(target)).await;
     let mut told = String::new();
     for pause in 1..=PAUSES {
-        let rows = u64::from(TABLES * ROWS) * pause / (PAUSES + 1);
+        let rows = u64::from(TABLES * writers.rows) * pause / (PAUSES + 1);
         if !wait_copied(&mut rig, rows).await {
             break;
         }
@@ -70,26 +86,32 @@ async fn measure(source: &Server, target: &Server, from: &mut Db, name: &str, ra
         took += began.elapsed();
         copied.extend(load.end().await);
         rig.admin.pause(TASK).await;
-        quiet.0.extend(load_for(source, rate, PAUSED).await.0);
-        (load, began) = (Load::begin(source, rate).await, Instant::now());
+        paused.0.extend(load_for(source, writers, PAUSED).await.0);
+        (load, began) = (Load::begin(source, writers).await, Instant::now());
         rig.admin.resume(TASK).await;
     }
-    let replay = wait_exact(&mut rig).await;
+    let (replay, told_behind) = wait_exact(&mut rig).await;
     took += began.elapsed();
     let behind = replay.elapsed();
     copied.extend(load.end().await);
     wait_equal(from, &mut target.root().await).await;
     drop(rig);
     let _ = std::fs::remove_dir_all(state);
-    quiet.0.extend(load_for(source, rate, QUIET).await.0);
+    quiet.0.extend(load_for(source, writers, QUIET).await.0);
     let (copying, replaying): (Vec<_>, Vec<_>) = copied.iter().partition(|(ended, _)| *ended < replay);
     let parts = [copying, replaying].map(|part| series(part).percentile(0.99));
     eprintln!(
-        "bench:   {name}: {told}; p99 {:.1} ms while rows were copied, {:.1} in {:.1} s of replay",
+        "bench:   {name}: {told}; p99 {:.1} ms while rows were copied, {:.1} in {:.1} s of replay: {told_behind}",
         parts[0],
         parts[1],
         behind.as_secs_f64()
     );
+    eprintln!(
+        "bench:   without: p99 {:.2} ms in pauses of the copy, {:.2} ms without the agent",
+        paused.percentile(0.99),
+        quiet.percentile(0.99)
+    );
+    quiet.0.extend(paused.0);
     let copied = series(copied);
     let [ours, reference] = [&copied, &quiet].map(|series| series.percentile(0.99));
     Row {
@@ -133,18 +155,20 @@ async fn wait_copied(rig: &mut Rig, rows: u64) -> bool {
     }
 }
 
-/// Waits for L1; gives when the replay began.
-async fn wait_exact(rig: &mut Rig) -> Instant {
+/// Waits for L1; gives when the replay began, and what was said of it.
+async fn wait_exact(rig: &mut Rig) -> (Instant, String) {
     let deadline = Instant::now() + LIMIT;
-    let mut replay = None;
+    let (mut replay, mut told) = (None, Vec::new());
     loop {
         let task = rig.task(TASK).await;
         match task.unit.as_str() {
             "Sync" if task.stage == "Running" => {
                 let began = *replay.get_or_insert_with(Instant::now);
-                if task.safe_mode.is_empty() {
-                    return began;
+                if task.safe_mode.is_empty() && task.applied.is_some() {
+                    told.dedup();
+                    return (began, told.join(", "));
                 }
+                told.extend(task.safe_mode.rsplit_once(": ").map(|(_, how)| how.to_owned()));
             }
             _ => replay = None,
         }
@@ -153,8 +177,8 @@ async fn wait_exact(rig: &mut Rig) -> Instant {
     }
 }
 
-async fn load_for(source: &Server, rate: Option<u32>, time: Duration) -> Series {
-    let load = Load::begin(source, rate).await;
+async fn load_for(source: &Server, how: Writers, time: Duration) -> Series {
+    let load = Load::begin(source, how).await;
     tokio::time::sleep(time).await;
     series(load.end().await)
 }
@@ -166,11 +190,11 @@ struct Load {
 }
 
 impl Load {
-    async fn begin(source: &Server, rate: Option<u32>) -> Load {
+    async fn begin(source: &Server, how: Writers) -> Load {
         let (stop, stopped) = watch::channel(false);
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
-            writers.push(tokio::spawn(write(source.root().await, writer, rate, stopped.clone())));
+            writers.push(tokio::spawn(write(source.root().await, writer, how, stopped.clone())));
         }
         Load { stop, writers }
     }
@@ -187,8 +211,8 @@ impl Load {
 }
 
 /// What `sysbench oltp_write_only` does, each writer in rows of its own so that none waits for another.
-async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver<bool>) -> Vec<Took> {
-    let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
+async fn write(mut db: Db, writer: u32, how: Writers, stop: watch::Receiver<bool>) -> Vec<Took> {
+    let mut pace = how.rate.map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
     let mut took = Vec::new();
     let mut step = writer;
     if let Some(pace) = &mut pace {
@@ -202,7 +226,7 @@ async fn write(mut db: Db, writer: u32, rate: Option<u32>, stop: watch::Receiver
         }
         let table = format!("{SCHEMA}.sbtest{}", 1 + step % TABLES);
         // A walk over the whole table.
-        let id = 1 + (step.wrapping_mul(7919)) % (ROWS / WRITERS) * WRITERS + writer;
+        let id = 1 + (step.wrapping_mul(7919)) % (how.rows / WRITERS) * WRITERS + writer;
         step = step.wrapping_add(WRITERS + 1);
         let began = Instant::now();
         db.run_all([

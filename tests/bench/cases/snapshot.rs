@@ -38,21 +38,21 @@ const LIMIT: Duration = Duration::from_secs(600);
 const LARGE_ROWS: u32 = 16;
 const LARGE_MB: u32 = 16;
 
-/// A source with all tables, and a connection to it.
-pub async fn filled_source() -> (Server, Db) {
+/// A source with all tables of so many rows each, and a connection to it.
+pub async fn filled_source(rows: u32) -> (Server, Db) {
     let source = source(Kind::MariaDb).await;
     let mut from = source.root().await;
     from.run(&format!("CREATE DATABASE {SCHEMA}")).await;
     from.run("SET GLOBAL sync_binlog = 0").await;
     from.run("SET GLOBAL innodb_flush_log_at_trx_commit = 2").await;
-    Sysbench { port: source.port, schema: SCHEMA.to_owned(), tables: TABLES, rows: ROWS }.prepare();
+    Sysbench { port: source.port, schema: SCHEMA.to_owned(), tables: TABLES, rows }.prepare();
     (source, from)
 }
 
 /// Both references, and what a whole agent's copy takes.
 pub async fn run(bed: &mut Bed) -> Vec<Row> {
     let maria = bed.maria().await;
-    let (source, mut from) = filled_source().await;
+    let (source, mut from) = filled_source(ROWS).await;
     let mut to = maria.root().await;
     let rows = f64::from(TABLES * ROWS);
     let mut dump = line("snapshot, mysqldump", "mysqldump | mysql", 2.0);
