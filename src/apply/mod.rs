@@ -36,4 +36,4 @@ pub use introspect::{
 pub use literal::write_literal;
 pub use parts::{Shape, StatementInfo};
 pub use statement::StatementCursor;
-pub use writer::{ApplyError, Job, JobDone, Writer, WriterStats};
+pub use writer::{ApplyError, Job, JobDone, STATEMENT_ROWS, Writer, WriterStats};

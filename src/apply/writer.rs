@@ -26,8 +26,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(1);
 /// A server, or something before it, that takes one statement at a time finds fault with the second one's text.
 const SYNTAX: u16 = 1064;
-/// Rows a statement: MariaDB makes a subquery of an IN list of 1,000 (`in_predicate_conversion_threshold`).
-const ROWS: usize = 999;
+/// Rows a statement at most: MariaDB makes a subquery of an IN list of 1,000 (`in_predicate_conversion_threshold`).
+pub const STATEMENT_ROWS: usize = 999;
 /// Bytes of SQL a statement.
 const BYTES: usize = 512 << 10;
 
@@ -62,6 +62,8 @@ pub struct Job {
     pub gtids: Arc<str>,
     /// Whose changes may be applied already.
     pub safe: SafeMode,
+    /// Rows of one statement, [`STATEMENT_ROWS`] at most.
+    pub statement_rows: usize,
 }
 
 /// What a writer did.
@@ -141,7 +143,7 @@ impl Writer {
 
     /// Commits a job, whatever it takes within [`RETRY_LIMIT`] of trouble.
     pub async fn apply(&mut self, job: &Job) -> Result<WriterStats, ApplyError> {
-        let mut shape = self.shape(ROWS, job.safe);
+        let mut shape = self.shape(job.statement_rows, job.safe);
         let mut trouble: Option<Instant> = None;
         let mut pause = Duration::from_millis(20);
         loop {

@@ -140,7 +140,7 @@ pub(super) const AGENT: Keys = &[
     acts(
         "copy-yield-floor",
         Int(20),
-        "a copy of existing rows yields to others that use its source, but not below this percentage of the time; 100: it does not yield",
+        "a copy of existing rows, and its replay, yield to others that use its source, but not below this percentage of the time; 100: they do not yield",
     ),
     acts(
         "secret-key-path",

@@ -13,6 +13,7 @@ mod replay;
 mod safe;
 mod storing;
 mod writers;
+mod yielding;
 
 pub(super) use replay::stopping;
 
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use self::groups::{AtWork, Ready};
 use self::safe::Safe;
+use self::yielding::{Go, Yielding, rested};
 use super::former::{FormError, Former, OtherTransaction, Want};
 use super::item::{IntakeEnd, Queued};
 use super::mapping::Outdated;
@@ -154,6 +156,8 @@ pub struct Coordinator {
     heals: u32,
     /// Much waits, and nothing was dealt out yet: since when there is some of it, once there is.
     filling: Option<Option<Instant>>,
+    /// Behind a copy, as long as its replay makes room for others.
+    yielding: Option<Yielding>,
     progress: watch::Sender<Progress>,
 }
 
@@ -228,6 +232,7 @@ impl Coordinator {
             intake_end: None,
             heals: 0,
             filling: lanes.backlog.then_some(None),
+            yielding: None,
             progress,
             options,
         }
@@ -237,6 +242,7 @@ impl Coordinator {
     /// together again, and changes are dealt out as the task wants it now; or a transaction that was applied in part must
     /// be applied once more from its start. Both is stored.
     pub async fn run(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Option<Outcome> {
+        self.make_room();
         self.publish();
         let mut taken = Vec::new();
         loop {
@@ -275,12 +281,14 @@ impl Coordinator {
                 Err(ended) => return Some(self.end(ended).await),
             }
             if self.at_work.is_none()
+                && self.resting().is_none()
                 && let Some(end) = self.intake_end.take()
             {
                 return Some(self.end(Ended::Intake(end)).await);
             }
             let wants_more = !self.former.is_full() && self.intake_end.is_none();
-            let at_once = if self.at_work.is_some() { AT_ONCE } else { 1 };
+            let resting = self.resting().filter(|_| self.at_work.is_none());
+            let at_once = if self.at_work.is_some() || resting.is_some() { AT_ONCE } else { 1 };
             let idle = self.fills_for().unwrap_or(MARK_INTERVAL);
             tokio::select! {
                 biased;
@@ -309,6 +317,7 @@ impl Coordinator {
                     0 => self.take(None),
                     _ => taken.drain(..).for_each(|queued| self.take(Some(queued))),
                 },
+                () = rested(resting), if resting.is_some() => {}
                 () = tokio::time::sleep(idle), if self.at_work.is_none() => {}
             }
         }
@@ -336,7 +345,7 @@ impl Coordinator {
     async fn advance(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<(), Ended> {
         loop {
             if self.at_work.is_some() {
-                if self.ready.is_none() && self.former.has_a_group(self.pace.rows()) {
+                if self.ready.is_none() && self.former.has_a_group(self.worth_a_group()) {
                     self.prepare(Want::OnlyRows)?;
                 }
                 return Ok(());
@@ -348,14 +357,16 @@ impl Coordinator {
             if self.fills_for().is_some() {
                 return Ok(());
             }
+            let Go::Now(turn) = self.turn() else { return Ok(()) };
             if self.ready.is_none()
                 && let Some(ddl) = self.prepare(Want::Next)?
             {
+                drop(turn);
                 self.run_ddl(ddl, stop).await?;
                 continue;
             }
             match self.ready.take() {
-                Some(ready) => self.deal_out(ready).await?,
+                Some(ready) => self.deal_out(ready, turn).await?,
                 None => return Ok(()),
             }
         }

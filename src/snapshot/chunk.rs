@@ -14,8 +14,10 @@ use super::load::{self, Lines};
 use super::plan::{Bound, TablePlan, bound_text};
 use crate::meta::ChunkMark;
 
-/// What a chunk's transaction should take downstream; and its rows alone, where others are not to be kept waiting.
+/// What a chunk's transaction should take downstream; with rests between its pieces; and its rows alone, where others are not to
+/// be kept waiting.
 const AIM: Duration = Duration::from_millis(100);
+const RESTED: Duration = Duration::from_millis(300);
 const SHORT: Duration = Duration::from_millis(8);
 /// Rows and bytes of a chunk at the pace of [`UNIT`].
 const ROWS: u64 = 1000;
@@ -57,6 +59,11 @@ impl Pace {
     /// A full chunk took this long.
     pub fn learn(&self, took: Duration) {
         self.learn_for(AIM, took);
+    }
+
+    /// A full chunk took this long with rests between its pieces.
+    pub fn learn_rested(&self, took: Duration) {
+        self.learn_for(RESTED, took);
     }
 
     /// The rows of a full chunk took this long, and the next are to be short.

@@ -17,15 +17,14 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
 use super::chunk::{Chunk, Pace};
 use super::crew::Crew;
 use super::event::Event;
-use super::gate::{Gate, Width};
-use super::governor::FIRST;
+use super::gate::Width;
 use super::job::Job;
 use super::load::Taken;
-use super::others::{self, Watch};
 use super::patience::is_passing;
 use super::piece::Pieces;
 use super::reader::{BUDGET, Reader};
 use super::remedy::with_remedy;
+use super::room::Room;
 use super::shared::Shared;
 use super::source::{Source, is_of_another};
 use super::spec::{CopyOptions, CopyProgress, CopySpec, Existing};
@@ -87,6 +86,8 @@ struct Open {
 /// The books.
 pub(super) struct Engine {
     shared: Arc<Shared>,
+    /// For others on the source.
+    room: Room,
     events: mpsc::Receiver<Event>,
     halt: watch::Sender<bool>,
     at_work: watch::Sender<usize>,
@@ -124,6 +125,7 @@ impl Engine {
         let crew = Crew::new(parts.spec.options.writers, 0);
         let (at_work, may_work) = watch::channel(crew.at_work());
         let options = &parts.spec.options;
+        let room = Room::new(options);
         let shared = Arc::new(Shared {
             pace: Pace::new(options.chunk_rows, options.chunk_bytes),
             pieces: Pieces::new(),
@@ -136,9 +138,7 @@ impl Engine {
             large: Arc::new(Semaphore::new(1)),
             events: sender,
             halt: halted,
-            // Until it is known whether there are others.
-            gate: Arc::new(Gate::new(if yields(options) { Width::Narrow(FIRST) } else { Width::Wide })),
-            others: Arc::default(),
+            gate: Arc::clone(&room.gate),
             at_work: may_work,
             read_rows: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
@@ -154,6 +154,7 @@ impl Engine {
         }
         let engine = Engine {
             shared,
+            room,
             events,
             halt,
             at_work,
@@ -171,7 +172,10 @@ impl Engine {
     /// Copies until all is there, or until it is to stop.
     pub async fn run(mut self, queue: Vec<Arc<Job>>, mut stopping: Stopping) -> Ended {
         self.begin();
-        self.watch_others();
+        // They are looked for while there is more to do than that would take.
+        if !self.open.is_empty() {
+            self.room.watch_copy(&self.shared.source, &self.shared.spec.options);
+        }
         let tasks = self.start(queue);
         let mut idle = 0;
         let mut tick = tokio::time::interval(TICK);
@@ -211,22 +215,6 @@ impl Engine {
         }
         self.tell();
         ended
-    }
-
-    /// They are looked for while there is more to do than that would take.
-    fn watch_others(&self) {
-        let options = &self.shared.spec.options;
-        if self.open.is_empty() || !yields(options) {
-            return;
-        }
-        let watch = Watch {
-            source: self.shared.source.clone(),
-            gate: Arc::clone(&self.shared.gate),
-            others: Arc::clone(&self.shared.others),
-            floor: f64::from(options.yield_floor) / 100.0,
-            most: (options.readers + options.writers) as f64,
-        };
-        others::watch(watch, self.shared.halt.clone());
     }
 
     fn start(&self, queue: Vec<Arc<Job>>) -> Tasks {
@@ -400,11 +388,6 @@ impl Tasks {
         let unread = open.values().any(|open| open.read.is_none());
         self.writers.iter().any(Owned::is_finished) || (unread && self.readers.iter().all(Owned::is_finished))
     }
-}
-
-/// Whether it makes room for others.
-fn yields(options: &CopyOptions) -> bool {
-    options.yield_floor < 100
 }
 
 /// A load has no statements whose size could be given, and can leave rows that are there only by hiding other errors.

@@ -34,6 +34,8 @@ struct State {
     rest_until: Option<Instant>,
     /// By how much the last rest was longer than it should have been.
     late: Duration,
+    /// Which part of the time that work takes is work, and not waiting for what others have.
+    part: f64,
     /// Work that must not be held up.
     urgent: usize,
 }
@@ -63,7 +65,7 @@ impl State {
     /// So much work was done: rest is due for it.
     fn worked(&mut self, long: Duration) {
         let Some(share) = self.share() else { return };
-        let rest = long.mul_f64(1.0 / share.max(0.001) - 1.0).min(LONGEST_REST);
+        let rest = long.mul_f64(self.part * (1.0 / share.max(0.001) - 1.0)).min(LONGEST_REST);
         let due = rest.saturating_sub(self.late);
         self.late = self.late.saturating_sub(rest);
         if !due.is_zero() {
@@ -99,7 +101,7 @@ pub(super) struct Urgent(Arc<Gate>);
 
 impl Gate {
     pub fn new(width: Width) -> Self {
-        let state = State { width, inside: 0, rest_until: None, late: Duration::ZERO, urgent: 0 };
+        let state = State { width, inside: 0, rest_until: None, late: Duration::ZERO, part: 1.0, urgent: 0 };
         Gate {
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -141,6 +143,14 @@ impl Gate {
         Ok(())
     }
 
+    /// The turn of a piece of work where it has come; else when to ask again.
+    pub fn pass(self: &Arc<Self>) -> Result<Pass, Instant> {
+        match self.try_enter() {
+            Ok(()) => Ok(Pass { gate: Arc::clone(self), since: Some(self.begin()) }),
+            Err(until) => Err(until.unwrap_or_else(|| Instant::now() + LATE)),
+        }
+    }
+
     /// A piece of work begins.
     fn begin(&self) -> Instant {
         self.state().begin();
@@ -169,6 +179,18 @@ impl Gate {
         drop(state);
         self.changed.notify_waiters();
         self.wider.notify_waiters();
+    }
+
+    /// Makes it no narrower than for so many pieces at a time.
+    pub fn at_least(&self, level: f64) {
+        if matches!(self.width(), Width::Narrow(now) if now < level) {
+            self.set(Width::Narrow(level));
+        }
+    }
+
+    /// Rests are due for this part of the time that work takes: the rest of it is waiting.
+    pub fn bill(&self, part: f64) {
+        self.state().part = part;
     }
 
     pub fn width(&self) -> Width {
@@ -268,6 +290,28 @@ mod tests {
         }
         let took = began.elapsed().as_millis();
         assert!((7 * 40 + 10..=8 * 40 + 20).contains(&took), "{took} ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_is_not_work_and_who_does_not_wait_is_told_when() {
+        let gate = gate(Width::Narrow(0.25));
+        gate.bill(0.5);
+        let began = Instant::now();
+        for _ in 0..8 {
+            let pass = gate.pass().unwrap();
+            assert!(gate.pass().is_err(), "one at a time");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(pass);
+            sleep_until(gate.pass().unwrap_err()).await;
+        }
+        let took = began.elapsed().as_millis();
+        assert!((8 * 25 - 10..=8 * 25 + 20).contains(&took), "{took} ms");
+        gate.at_least(3.0);
+        let passes: Vec<_> = (0..3).map(|_| gate.pass().unwrap()).collect();
+        assert!(gate.pass().is_err() && passes.len() == 3);
+        gate.set(Width::Wide);
+        gate.at_least(3.0);
+        assert_eq!(gate.width(), Width::Wide);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! How much of the copy's work is let through while others use the source: learned from what a tiny statement takes there.
 //!
 //! A pure value. Statements that were on their way while nothing of the copy was at work say what is usual; those beside its work
-//! say how many more it makes slow. More than two in a thousand of all statements, and the copy makes itself smaller at once;
+//! say how many more it makes slow. More than one in a thousand of all statements, and the copy makes itself smaller at once;
 //! else it grows, a little at a time: whoever waits for it does not notice, and whoever it would harm has not been harmed for long.
-//! It never comes down below its floor, so that every copy ends.
+//! At first it doubles, until a statement is slow: where nobody minds it is soon all that it can be. It never comes down below its
+//! floor, so that every copy ends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,13 +17,17 @@ const QUANTILE: f64 = 0.9;
 const SLOW: f64 = 1.3;
 const LEEWAY: Duration = Duration::from_micros(300);
 /// Part of all statements that the copy may make slow, and how many it takes to believe that it does.
-const HARM: f64 = 0.002;
+const HARM: f64 = 0.001;
 const PROOF: f64 = 1.5;
 /// What of former windows still counts in the next.
 const MEMORY: f64 = 0.93;
 /// How it shrinks and grows, a window.
 const LESS: f64 = 0.6;
 const MORE: f64 = 1.05;
+/// And as long as nothing was slow, by so many statements beside its work at each level: a step too many is felt for a second, and
+/// by one in a hundred for long.
+const FAST: f64 = 2.0;
+const ENOUGH: f64 = 150.0;
 /// Where it begins.
 pub(super) const FIRST: f64 = 0.2;
 
@@ -41,6 +46,8 @@ pub(super) struct Governor {
     level: f64,
     floor: f64,
     most: f64,
+    /// Nothing was slow so far.
+    fast: bool,
     usual: VecDeque<Duration>,
     /// From where on a statement is slow, as the last window left it.
     slow_from: Option<Duration>,
@@ -59,6 +66,7 @@ impl Governor {
             level: FIRST.max(floor),
             floor,
             most,
+            fast: true,
             usual: VecDeque::new(),
             slow_from: None,
             work: 0.0,
@@ -69,6 +77,12 @@ impl Governor {
 
     pub fn level(&self) -> f64 {
         self.level
+    }
+
+    /// It is not to come down below this any more.
+    pub fn keep_above(&mut self, floor: f64) {
+        self.floor = floor.clamp(0.001, self.most);
+        self.level = self.level.max(self.floor);
     }
 
     /// Whether it knows what is usual.
@@ -115,8 +129,15 @@ impl Governor {
         let Some(from) = counted.filter(|_| all >= 1.0) else { return self.level };
         let slow_anyway = self.usual.iter().filter(|took| **took > from).count() as f64 / self.usual.len() as f64;
         let harm = (self.slow - slow_anyway * self.work) / all;
-        if harm > HARM && self.slow >= PROOF {
-            self.level = (self.level * LESS).max(self.floor);
+        // A single one may be by chance, and says no more than that the next step is to be a small one.
+        self.fast &= self.slow < 1.0;
+        let step = match (harm > HARM && self.slow >= PROOF, self.fast) {
+            (true, _) => Some(LESS),
+            (false, true) => Some(FAST).filter(|_| self.work >= ENOUGH),
+            (false, false) => None,
+        };
+        if let Some(step) = step {
+            self.level = (self.level * step).clamp(self.floor, self.most);
             // What was seen was seen at the former level.
             (self.work, self.slow, self.rest) = (0.0, 0.0, 0.0);
             return self.level;
@@ -178,6 +199,34 @@ mod tests {
         assert!((0.8..2.2).contains(&level), "{level}");
         let few = comes_to(0.05, |_| 0.03);
         assert!((0.05..0.8).contains(&few), "{few}");
+    }
+
+    #[test]
+    fn where_nobody_minds_it_is_soon_all_it_can_be_and_one_who_does_ends_that() {
+        let windows = |slow_at: f64| {
+            let mut governor = Governor::new(0.1, 20.0);
+            let levels = (0..12).map(|_| {
+                let took = Duration::from_millis(if governor.level() >= slow_at { 5 } else { 1 });
+                (0..60).for_each(|_| governor.took(Duration::from_millis(1), Beside::Rest));
+                (0..160)
+                    .for_each(|n| governor.took(if n == 0 { took } else { Duration::from_millis(1) }, Beside::Work));
+                governor.decide()
+            });
+            levels.collect::<Vec<_>>()
+        };
+        assert_eq!(windows(100.0)[..4], [FIRST, 2.0 * FIRST, 4.0 * FIRST, 8.0 * FIRST]);
+        assert_eq!(windows(100.0)[8], 20.0);
+        let harmed = windows(1.0);
+        assert!(harmed.iter().all(|level| *level <= 8.0 * FIRST) && harmed[11] < 1.0, "{harmed:?}");
+    }
+
+    #[test]
+    fn its_floor_may_rise() {
+        let mut governor = Governor::new(0.1, 20.0);
+        governor.keep_above(3.0);
+        assert_eq!(governor.level(), 3.0);
+        governor.keep_above(50.0);
+        assert_eq!(governor.level(), 20.0);
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod prepared;
 mod problems;
 mod reader;
 mod remedy;
+mod room;
 mod run;
 mod shared;
 mod source;
@@ -53,6 +54,7 @@ mod writer;
 
 pub use again::{drop_leftover, empty, is_alone, read_again};
 pub use order::may_read_again;
+pub use room::{Part, Room, Turn};
 pub use run::copy;
 pub use spec::{
     CopyOptions, CopyOutcome, CopyProgress, CopySpec, Definition, Existing, Guide, Phase, Replay, Reread, Rereading,

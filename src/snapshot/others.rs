@@ -21,8 +21,6 @@ use super::source::Source;
 /// Statements of others a second from which on they count, and how many looks without them until they do not.
 const MANY: f64 = 20.0;
 const LOOKS: u32 = 2;
-/// The first look is a short one, and the agent itself begins to receive just then: so many statements say something.
-const AT_FIRST: u64 = 50;
 /// Between the first two looks, and between all others.
 const FIRST: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,19 +34,24 @@ const FIRST_REST: Duration = Duration::from_millis(250);
 /// What waits no longer for an answer, and the pause before a new connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
-/// Connections that fail one after the other, until the copy does without.
-const FAILURES: u32 = 5;
 
 /// What is known, for whoever looks.
 #[derive(Debug, Default)]
 pub(super) struct Others {
     /// Statements of theirs a second.
     rate: AtomicU64,
+    /// What the level is to be at least, whatever they feel: the bits of a number.
+    at_least: AtomicU64,
 }
 
 impl Others {
     pub fn rate(&self) -> u64 {
         self.rate.load(Ordering::Relaxed)
+    }
+
+    /// The level is to be so high at least from now on.
+    pub fn keep_above(&self, level: f64) {
+        self.at_least.store(level.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -60,6 +63,10 @@ pub(super) struct Watch {
     /// Bounds of the level.
     pub floor: f64,
     pub most: f64,
+    /// Connections that fail one after the other, until it is done without.
+    pub failures: u32,
+    /// The first look is a short one: so many statements say something then.
+    pub at_first: u64,
 }
 
 /// Watches until `halt` says so, or its sender is gone.
@@ -102,7 +109,7 @@ impl Watch {
                 // Readers have the same trouble, and tell it; but they may be as many as the source lets in.
                 Err(error) => {
                     failed += 1;
-                    if failed == FAILURES {
+                    if failed == self.failures {
                         given_up(&self.gate, &error);
                     }
                 }
@@ -135,6 +142,7 @@ impl Watch {
             let (took, beside) = self.probe(conn).await?;
             governor.took(took, beside);
             if window.elapsed() >= WINDOW {
+                governor.keep_above(self.floor.max(f64::from_bits(self.others.at_least.load(Ordering::Relaxed))));
                 self.gate.set(Width::Narrow(governor.decide()));
                 self.gate.rest(if governor.knows() { REST } else { FIRST_REST });
                 window = Instant::now();
@@ -165,7 +173,7 @@ impl Watch {
         let rate = others as f64 / time.as_secs_f64().max(0.001);
         *seen = now;
         self.others.rate.store(rate as u64, Ordering::Relaxed);
-        Ok(rate >= MANY && (others >= AT_FIRST || time >= LOOK))
+        Ok(rate >= MANY && (others >= self.at_first || time >= LOOK))
     }
 
     async fn statements(&self, conn: &mut Conn) -> Result<Seen, mysql_async::Error> {

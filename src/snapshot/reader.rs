@@ -180,7 +180,7 @@ impl Reader {
         }
         if count == limit {
             if cursor.seq == part && shared.gate.has_rests() {
-                shared.pieces.read(count, begun.elapsed());
+                shared.pieces.rows.took(count, begun.elapsed());
             }
             return Ok(false);
         }

@@ -11,7 +11,6 @@ use super::event::Event;
 use super::gate::Gate;
 use super::job::Job;
 use super::load::Taken;
-use super::others::Others;
 use super::piece::Pieces;
 use super::plan::TablePlan;
 use super::source::Source;
@@ -37,8 +36,6 @@ pub(super) struct Shared {
     pub halt: watch::Receiver<bool>,
     /// What every read and write of a chunk goes through.
     pub gate: Arc<Gate>,
-    /// Who else uses the source.
-    pub others: Arc<Others>,
     /// Writers that may work: those with lower numbers.
     pub at_work: watch::Receiver<usize>,
     pub read_rows: AtomicU64,
@@ -65,12 +62,12 @@ impl Shared {
 
     /// Bytes that are written at once; `None` for all of a chunk.
     pub fn bytes_at_once(&self) -> Option<usize> {
-        self.gate.has_rests().then(|| self.pieces.bytes())
+        self.gate.has_rests().then(|| usize::try_from(self.pieces.bytes.size()).unwrap_or(usize::MAX))
     }
 
     /// Rows that are read at once; `None` for all of a chunk.
     pub fn rows_at_once(&self) -> Option<u64> {
-        self.gate.has_rests().then(|| self.pieces.rows())
+        self.gate.has_rests().then(|| self.pieces.rows.size())
     }
 
     /// Adds a row to a chunk; gives its bytes.

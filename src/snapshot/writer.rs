@@ -101,8 +101,9 @@ impl Writer {
                     if let Some(rows) = rows.filter(|_| attempt == 0 && chunk.full) {
                         match self.shared.gate.width() {
                             Width::Narrow(_) if !self.shared.gate.has_rests() => self.shared.pace.learn_short(rows),
-                            // With all rests: for so long a transaction is open, and a stop waits for its end.
-                            Width::Wide | Width::Narrow(_) => self.shared.pace.learn(whole),
+                            // With all rests: for so long a transaction is open. A stop takes them away.
+                            Width::Narrow(_) => self.shared.pace.learn_rested(whole),
+                            Width::Wide => self.shared.pace.learn(whole),
                         }
                     }
                     return Some(Event::Written { number, mark: chunk.mark.clone() });
@@ -199,7 +200,8 @@ impl Writer {
 /// Rests behind a piece, where others need room, and learns from how long it took.
 async fn end_piece(shared: &Shared, pass: &mut Pass, bytes: usize, took: Duration) {
     if shared.gate.has_rests() {
-        shared.pieces.wrote(bytes, took);
+        shared.pieces.bytes.took(bytes as u64, took);
+        shared.gate.bill(shared.pieces.bytes.work());
         pass.breathe().await;
     }
 }

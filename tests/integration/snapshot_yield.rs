@@ -1,5 +1,5 @@
-//! A copy makes room for others that use its source, says so, and comes to its end all the same; and does not where it is told not
-//! to, or where there are none.
+//! A copy makes room for others that use its source, and so does the replay behind it; they say so, and come to their end all the
+//! same. They do not where they are told not to, or where there are none.
 
 use crate::support::agent::AgentOptions;
 use crate::support::eventually;
@@ -7,6 +7,8 @@ use crate::support::fixture::{CATCH_UP_LIMIT, Link, LinkOptions};
 use crate::support::servers::{Kind, Server, ServerOptions};
 use crate::support::writer::Writer;
 
+/// What is said of that.
+const YIELDS: &str = "yielding to others on the source (";
 /// Rows of each of two tables.
 const ROWS: u32 = 150_000;
 
@@ -59,19 +61,40 @@ async fn said(link: &Link) -> Vec<String> {
     said
 }
 
+/// Why safe mode is on behind the copy, until it is not. Where the replay yields it is parked once.
+async fn replayed(link: &Link) -> Vec<String> {
+    let (mut said, mut parked): (Vec<String>, bool) = (Vec::new(), false);
+    eventually("the replay is over", CATCH_UP_LIMIT, async || {
+        let task = &link.agent.status().await["tasks"][0];
+        let why = task["safe_mode"].as_str().unwrap_or_default().to_owned();
+        if why.contains(YIELDS) && !std::mem::replace(&mut parked, true) {
+            link.agent.ctl(&["pause-task", &link.task]).await.expect_success();
+            link.agent.ctl(&["resume-task", &link.task]).await.expect_success();
+        }
+        let over = task["activity"] == "applying" && task["stage"] == "Running" && why.is_empty();
+        if !why.is_empty() && said.last() != Some(&why) {
+            said.push(why);
+        }
+        if over { Ok(()) } else { Err(task.to_string()) }
+    })
+    .await;
+    said
+}
+
 async fn yields(label: &str, kind: Kind) {
-    let (mut link, source, _target) = link(label, kind, "copy-yield-floor = 50\n", 2000).await;
+    let (mut link, source, _target) = link(label, kind, "copy-yield-floor = 10\n", 2000).await;
     let writer = writer(&link, &source);
     writer.more_rounds(20).await;
     link.start_task().await.expect_success();
     let said = said(&link).await;
-    let told = said.iter().filter(|activity| activity.contains("yielding to others on the source (")).count();
-    assert!(told > 0, "{said:#?}");
+    assert!(said.iter().any(|activity| activity.contains(YIELDS)), "{said:#?}");
     // A chunk of so many rows is written in many pieces, and they are one transaction.
     let count = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_commit', 'Com_load') AND Value > 0";
     let counts = link.target.texts(count).await;
     let [commits, loads] = [0, 1].map(|at| counts[at][1].parse::<u64>().expect("a number"));
     assert!(loads > 2 * commits, "{counts:?}");
+    let replayed = replayed(&link).await;
+    assert!(replayed.iter().any(|why| why.contains(YIELDS)), "{replayed:#?}");
     writer.end().await;
     link.wait_equal().await;
     link.agent.assert_quiet_log();
@@ -93,6 +116,7 @@ async fn does_not_yield_where_it_is_told_not_to_or_nobody_else_is_there() {
     let writer = writer(&link, &source);
     link.start_task().await.expect_success();
     assert_eq!(said(&link).await, ["copying rows"]);
+    assert!(!replayed(&link).await.iter().any(|why| why.contains(YIELDS)));
     writer.end().await;
     link.wait_equal().await;
     link.agent.ctl(&["stop-task", &link.task]).await.expect_success();

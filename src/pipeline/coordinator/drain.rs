@@ -25,6 +25,8 @@ impl Coordinator {
     /// Ends at a transaction boundary: what is at work, and the rest of a transaction that is partly applied.
     pub(super) async fn drain(mut self, mut items: mpsc::Receiver<Queued>, mut stop: watch::Receiver<Stop>) -> Outcome {
         self.progress.send_modify(|progress| progress.activity = "draining".to_owned());
+        // Whoever waits for the park waits for nobody else.
+        self.yielding = None;
         let begun = tokio::time::Instant::now();
         // Nothing new is dealt out that could not end within the limit; what is at work then has a little longer.
         let limit = begun + self.options.drain_limit.saturating_sub(LAST_GROUP);
@@ -44,7 +46,7 @@ impl Coordinator {
                     return self.park().await;
                 }
                 if let Some(ready) = self.ready.take() {
-                    if let Err(ended) = self.deal_out(ready).await {
+                    if let Err(ended) = self.deal_out(ready, None).await {
                         return self.end(ended).await;
                     }
                     continue;

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::yielding::Turned;
 use super::{Coordinator, Ended};
-use crate::apply::{ApplyError, Job, JobDone};
+use crate::apply::{ApplyError, Job, JobDone, STATEMENT_ROWS};
 use crate::checkpoint::Kept;
 use crate::dispatch::{Group, SafeMode};
 use crate::error::{Code, Failure};
@@ -27,6 +28,8 @@ pub(super) struct AtWork {
     pub(super) waiting_for: usize,
     pub(super) since: Instant,
     pub(super) failed: Option<ApplyError>,
+    /// Its turn, where room is made for others.
+    pub(super) turn: Option<Turned>,
     pub(super) _room: Vec<OwnedSemaphorePermit>,
 }
 
@@ -43,8 +46,7 @@ pub(super) struct Ready {
 impl Coordinator {
     /// Forms the next group, or gives back the DDL that is next.
     pub(super) fn prepare(&mut self, want: Want) -> Result<Option<DdlItem>, Ended> {
-        let (rows, bytes) = self.former.waiting();
-        let size = self.pace.size(rows, bytes);
+        let size = self.size();
         let safe = match (&self.safe_until, &self.loose_until) {
             (Some(_), _) => SafeMode::All,
             (None, Some(_)) => SafeMode::Loose,
@@ -59,7 +61,8 @@ impl Coordinator {
     }
 
     /// Gives every writer its share.
-    pub(super) async fn deal_out(&mut self, Ready { size, group, lsn, room, again }: Ready) -> Result<(), Ended> {
+    pub(super) async fn deal_out(&mut self, ready: Ready, turn: Option<Turned>) -> Result<(), Ended> {
+        let Ready { size, group, lsn, room, again } = ready;
         let safe = self.safe_mode(&group.start).max(if again { SafeMode::All } else { SafeMode::Off });
         self.again = again;
         if self.book.kept() == Kept::Here || group.loose().next().is_some() {
@@ -79,10 +82,13 @@ impl Coordinator {
             waiting_for: 0,
             since: Instant::now(),
             failed: None,
+            turn,
             _room: room,
         };
+        let statement_rows = at_work.turn.as_ref().map_or(STATEMENT_ROWS, |(_, part)| part.statement_rows);
+        let statement_rows = statement_rows.min(STATEMENT_ROWS);
         for (writer, share) in self.writers.iter().zip(group.shares) {
-            let job = Job { share, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe };
+            let job = Job { share, end: Arc::clone(&end), gtids: Arc::clone(&gtids), safe, statement_rows };
             if writer.send(job).await.is_err() {
                 return Err(Failure::new(Code::NotSet, "a writer ended unexpectedly").into());
             }
@@ -124,11 +130,16 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn finish_group(&mut self, group: AtWork) {
+    pub(super) fn finish_group(&mut self, mut group: AtWork) {
         let took = group.since.elapsed();
-        self.pace.done(group.size, group.rows, took);
-        self.options.paces.keep(&self.options.target, &self.pace);
         self.applied = group.end;
+        // Those that made room say nothing about how large others should be.
+        let turn = group.turn.take();
+        if turn.is_none() {
+            self.pace.done(group.size, group.rows, took);
+            self.options.paces.keep(&self.options.target, &self.pace);
+        }
+        self.gave_way(turn, group.rows, group.timestamp);
         self.ahead.retain(|mark| !self.applied.has_reached(mark));
         let event_rows = self.former.event_rows();
         self.progress.send_modify(|progress| {

@@ -50,7 +50,8 @@ impl Coordinator {
         let safe_mode = self.safe_until.as_ref().map(|safe| match safe {
             Safe::Always => "the task's configuration asks for it".to_owned(),
             Safe::At(mark) if self.options.windows.is(|_| true) => {
-                format!("replaying what changed while rows were copied, until {}", mark.location)
+                let yields = self.yields_to().map_or_else(String::new, |yields| format!(", {yields}"));
+                format!("replaying what changed while rows were copied, until {}{yields}", mark.location)
             }
             Safe::At(mark) if self.book.kept() == Kept::Here => {
                 format!("replaying what may have been applied before the interruption, until {}", mark.location)

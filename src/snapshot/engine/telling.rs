@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use super::super::crew::Crew;
-use super::super::gate::Width;
 use super::super::spec::{Phase, TableProgress};
 use super::super::state::TableEnd;
 use super::{Engine, ROW};
@@ -53,12 +52,7 @@ impl Engine {
 
     /// What it does, and to whom it yields.
     fn activity(&self) -> String {
-        let (Width::Narrow(level), others) = (self.shared.gate.width(), self.shared.others.rate()) else {
-            return COPYING.to_owned();
-        };
-        if others == 0 {
-            return COPYING.to_owned();
-        }
+        let Some((others, level)) = self.room.yields_to() else { return COPYING.to_owned() };
         let how = if level < 1.0 {
             format!("one chunk at a time, {:.0}% of the time", level * 100.0)
         } else {
