@@ -34,6 +34,14 @@ impl Guide for TaskGuide {
         self.transform.table(table)
     }
 
+    fn schema(&self, schema: &str) -> Result<Option<String>, Failure> {
+        self.transform.schema(schema)
+    }
+
+    fn named(&self) -> Vec<(String, Option<String>)> {
+        self.transform.named().to_vec()
+    }
+
     fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
         let statements = match self.transform.definition(&DdlInput { schema, text: sql, sql_mode: 0 })? {
             DdlPlan::Skip { .. } => return Ok(Vec::new()),

@@ -9,6 +9,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 
 use super::job::Job;
+use super::look::Look;
 use super::plan::TablePlan;
 use super::prepare::{AT_A_TIME, Preparing, Steps, ended, lock};
 use super::problems::Problems;
@@ -18,6 +19,9 @@ use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::model::{Flavor, TableName};
 use crate::runtime::spawn;
+
+/// Sequences that are named.
+const NAMED: usize = 10;
 
 impl Preparing<'_> {
     /// Whether the source logs what a replay needs.
@@ -40,11 +44,47 @@ impl Preparing<'_> {
         Ok(problems)
     }
 
+    /// What is wanted and is no plain table.
+    pub(super) fn check_kinds(&self, look: &Look, problems: &mut Problems) {
+        for table in &look.versioned {
+            problems.add(
+                Scope::Upstream,
+                format!("{table} is system-versioned: its rows in the binlog have columns that no structure shows"),
+                format!("leave {table} out by the block-allow-list, or ALTER TABLE {table} DROP SYSTEM VERSIONING"),
+            );
+        }
+        if !look.sequences.is_empty() {
+            let names: Vec<String> = look.sequences.iter().take(NAMED).map(ToString::to_string).collect();
+            self.note(format!(
+                "{} sequences of the source are not copied: {}. Create them downstream by hand",
+                look.sequences.len(),
+                names.join(", ")
+            ));
+        }
+    }
+
     /// Rows in a table without transactions are there before their mark is, and stay when it is not written: what has a key
     /// replaces them.
-    pub(super) fn check_engines(&self, jobs: &[Job], loose: &BTreeSet<TableName>, problems: &mut Problems) {
+    pub(super) async fn check_engines(
+        &self,
+        jobs: &[Job],
+        loose: &BTreeSet<TableName>,
+        target: &mut Conn,
+        problems: &mut Problems,
+    ) -> Result<(), Failure> {
+        let strict = !loose.is_empty() && enforces_gtids(target).await?;
         for plan in jobs.iter().map(|job| &job.plan).filter(|plan| loose.contains(&plan.target.0)) {
-            if plan.key.is_none() {
+            if strict {
+                problems.add(
+                    Scope::Downstream,
+                    format!(
+                        "{} has an engine without transactions, and a downstream with GTIDs takes no rows of such together with \
+                         their mark",
+                        plan.target
+                    ),
+                    format!("run `ALTER TABLE {} ENGINE=InnoDB` downstream", plan.target),
+                );
+            } else if plan.key.is_none() {
                 problems.add(
                     Scope::Downstream,
                     format!(
@@ -55,6 +95,7 @@ impl Preparing<'_> {
                 );
             }
         }
+        Ok(())
     }
 
     /// Looks whether each table can be read and written, several at a time.
@@ -118,7 +159,7 @@ pub(super) async fn check_read(
                 }
                 1044 | 1142 | 1143 => format!("run `GRANT SELECT ON `{schema}`.* TO <user>` on the source"),
                 _ if spec.options.condition.is_some() => {
-                    "check the condition of `--where`, which is used for every table".to_owned()
+                    "check the condition of `where`, which is used for every table".to_owned()
                 }
                 _ => format!("look at {} on the source, or leave it out by the block-allow-list", plan.source),
             };
@@ -127,6 +168,15 @@ pub(super) async fn check_read(
         Some(error) => return Err(query_failed(&error, &doing)),
     }
     Ok(())
+}
+
+/// Whether the downstream refuses a transaction with rows of tables with and without transactions.
+async fn enforces_gtids(target: &mut Conn) -> Result<bool, Failure> {
+    const SHOW: &str = "SHOW GLOBAL VARIABLES LIKE 'enforce_gtid_consistency'";
+    let value: Option<(String, String)> = limited(target.query_first(SHOW))
+        .await
+        .map_err(|error| driver_failure(&error, Code::QueryFailed, Scope::Downstream, SHOW))?;
+    Ok(value.is_some_and(|(_, value)| value.eq_ignore_ascii_case("ON")))
 }
 
 /// Whether the account may lock tables. That the table is in use is no problem now.

@@ -9,7 +9,7 @@ mod telling;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
@@ -96,6 +96,8 @@ pub(super) struct Engine {
     /// For questions about structures; made when needed.
     asking: Option<Conn>,
     progress: watch::Sender<CopyProgress>,
+    /// What was done when something last was, and when that was.
+    moved: ((u64, u64), Instant),
     open: HashMap<u32, Open>,
     /// Ended and not stored.
     closing: Vec<Closed>,
@@ -162,6 +164,7 @@ impl Engine {
             conn: parts.conn,
             asking: None,
             progress: parts.progress,
+            moved: ((0, 0), Instant::now()),
             open,
             closing: Vec::new(),
             closed: parts.closed,
@@ -303,6 +306,7 @@ impl Engine {
             return;
         }
         let Some(open) = self.open.remove(&number) else { return };
+        self.tell_replaced(&open.job);
         let start = open.read.and_then(|(_, start)| start).as_ref().map(stored);
         self.close(&open.job, TableEnd::Done { rows: open.rows, bytes: open.bytes, start });
     }

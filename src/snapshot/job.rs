@@ -37,6 +37,8 @@ pub(super) struct Job {
     pub written: AtomicU64,
     /// The target did not take a load as it was: the rest goes as statements.
     pub as_statements: AtomicBool,
+    /// Rows that others made way for, where several tables go into its target.
+    pub replaced: AtomicU64,
     /// Loads on their way, where the target takes one after the other: one that it works on, and one that begins or ends.
     pub turns: Arc<Semaphore>,
     /// It is left as it is: nothing of it is written any more.
@@ -56,6 +58,7 @@ impl Job {
             gaps: vec![Gap { low: None, high: None, seq: 1 }],
             written: AtomicU64::new(0),
             as_statements: AtomicBool::new(false),
+            replaced: AtomicU64::new(0),
             turns: Arc::new(Semaphore::new(TURNS)),
             left: AtomicBool::new(false),
         }

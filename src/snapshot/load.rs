@@ -63,20 +63,22 @@ pub(super) fn statement(plan: &TablePlan) -> String {
     )
 }
 
-/// Sends lines of so many rows. True where the server took each of them, and every value as it is.
+/// Sends lines of so many rows. Gives how many rows made way for them where the server took each of them, and every value as it
+/// is.
 pub(super) async fn send(
     conn: &mut Conn,
     statement: &str,
     lines: &[Bytes],
     rows: u64,
-) -> Result<bool, mysql_async::Error> {
+) -> Result<Option<u64>, mysql_async::Error> {
     offer(conn, lines.iter().flat_map(slices).collect());
     let answer = limited(conn.query_drop(statement)).await;
     // Where it did not ask for them.
     offer(conn, Vec::new());
     answer?;
     // A row that was replaced counts twice.
-    Ok(conn.affected_rows() >= rows && conn.last_ok_packet().is_some_and(|answer| answer.warnings() == 0))
+    let replaced = conn.affected_rows().checked_sub(rows);
+    Ok(replaced.filter(|_| conn.last_ok_packet().is_some_and(|answer| answer.warnings() == 0)))
 }
 
 /// What the server gets when it next asks for a file.

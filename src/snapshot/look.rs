@@ -16,7 +16,7 @@ use crate::error::{Code, Failure, Scope, driver_failure};
 use crate::model::{SourceTable, TableName, TargetTable};
 
 /// Schemas that are the servers' own.
-const SYSTEM: &str = "'mysql','information_schema','performance_schema','sys'";
+pub(super) const SYSTEM: &str = "'mysql','information_schema','performance_schema','sys'";
 
 /// A table that the task wants.
 #[derive(Debug, Clone)]
@@ -36,6 +36,12 @@ pub(super) type Landscape = HashMap<String, HashMap<String, Structure>>;
 /// Both ends at one look.
 pub(super) struct Look {
     pub wanted: Vec<Wanted>,
+    /// Wanted, and not to be had by the binlog: it has columns that the structure does not show.
+    pub versioned: Vec<SourceTable>,
+    /// Wanted, and no tables.
+    pub sequences: Vec<SourceTable>,
+    /// Tables that the task does not want.
+    pub others: usize,
     pub here: Landscape,
     pub there: Landscape,
 }
@@ -44,11 +50,11 @@ impl Look {
     /// The source is looked at first: what it has, the target may have got meanwhile, and not the other way round.
     pub async fn take(spec: &CopySpec, source: &Source, downstream: &Downstream) -> Result<Look, Failure> {
         let mut from = source.connect().await?;
-        let wanted = wanted(spec, &mut from).await?;
+        let Seen { wanted, versioned, sequences, others } = seen(spec, &mut from).await?;
         let here = structures(&mut from, &wanted, |wanted| &wanted.source.0).await.map_err(of_source)?;
         let mut to = downstream.connect().await?;
         let there = structures(&mut to, &wanted, |wanted| &wanted.target.0).await.map_err(of_target)?;
-        Ok(Look { wanted, here, there })
+        Ok(Look { wanted, versioned, sequences, others, here, there })
     }
 
     /// Tables and views without a target.
@@ -78,24 +84,45 @@ impl Look {
     }
 }
 
-/// What the source has and the task wants.
-async fn wanted(spec: &CopySpec, conn: &mut Conn) -> Result<Vec<Wanted>, Failure> {
+/// What the source has, and the task wants or not.
+#[derive(Default)]
+struct Seen {
+    wanted: Vec<Wanted>,
+    versioned: Vec<SourceTable>,
+    sequences: Vec<SourceTable>,
+    others: usize,
+}
+
+async fn seen(spec: &CopySpec, conn: &mut Conn) -> Result<Seen, Failure> {
     let sql = format!(
         "SELECT t.table_schema, t.table_name, t.table_type, COALESCE(e.transactions,'NO'), COALESCE(t.table_rows,0), \
          COALESCE(t.data_length,0) FROM information_schema.tables t LEFT JOIN information_schema.engines e ON \
          e.engine=t.engine WHERE t.table_schema NOT IN ({SYSTEM}) ORDER BY t.table_schema, t.table_name"
     );
     let rows: Vec<Row> = answered(conn.query(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
-    let mut wanted = Vec::new();
+    let mut seen = Seen::default();
     for row in &rows {
         let column = |at| text(row, at).unwrap_or_default();
-        let view = column(2) == "VIEW";
-        if !(view && spec.options.views || column(2) == "BASE TABLE") {
-            continue;
-        }
         let source = SourceTable(TableName::new(column(0), column(1)));
-        let Some(target) = spec.guide.target(&source)? else { continue };
-        wanted.push(Wanted {
+        let Some(target) = spec.guide.target(&source)? else {
+            seen.others += 1;
+            continue;
+        };
+        let view = match column(2).as_str() {
+            "BASE TABLE" => false,
+            "VIEW" if spec.options.views => true,
+            // MariaDB's.
+            "SYSTEM VERSIONED" => {
+                seen.versioned.push(source);
+                continue;
+            }
+            "SEQUENCE" => {
+                seen.sequences.push(source);
+                continue;
+            }
+            _ => continue,
+        };
+        seen.wanted.push(Wanted {
             source,
             target,
             view,
@@ -104,7 +131,7 @@ async fn wanted(spec: &CopySpec, conn: &mut Conn) -> Result<Vec<Wanted>, Failure
             bytes: column(5).parse().unwrap_or_default(),
         });
     }
-    Ok(wanted)
+    Ok(seen)
 }
 
 pub(super) fn of_source(error: mysql_async::Error) -> Failure {

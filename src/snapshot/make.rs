@@ -1,9 +1,7 @@
-//! Databases, tables and views made downstream, from the definitions that the source prints.
+//! Tables and views made downstream, from the definitions that the source prints.
 //!
 //! Nothing that is there is changed. A collation that the downstream does not know is replaced by the one of the same
 //! character set that compares most alike, and that is noted: what a column can hold stays the same.
-
-use std::collections::BTreeMap;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -33,37 +31,6 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes the schemas that are missing, with the character set that the source's has.
-    pub async fn schemas(&self, source: &mut Conn, target: &mut Conn, wanted: &[Wanted]) -> Result<(), Failure> {
-        let mut schemas: BTreeMap<&str, &str> = BTreeMap::new();
-        for wanted in wanted {
-            schemas.entry(&wanted.target.0.schema).or_insert(&wanted.source.0.schema);
-        }
-        for (to, from) in schemas {
-            let doing = format!("create database {}", ident(to));
-            let failed = |error| driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, &doing);
-            let sql = format!("SELECT 1 FROM information_schema.schemata WHERE schema_name={}", quote(to));
-            let there: Option<u64> = limited(target.query_first(sql)).await.map_err(failed)?;
-            if there.is_some() {
-                continue;
-            }
-            let sql = format!(
-                "SELECT default_character_set_name, default_collation_name FROM information_schema.schemata WHERE \
-                 schema_name={}",
-                quote(from)
-            );
-            let defaults: Option<mysql_async::Row> =
-                answered(source.query_first(sql.as_str())).await.map_err(|error| query_failed(&error, &sql))?;
-            let column = |at| defaults.as_ref().and_then(|row| text(row, at));
-            let mut sql = format!("CREATE DATABASE IF NOT EXISTS {}", ident(to));
-            if let (Some(charset), Some(collation)) = (column(0), column(1)) {
-                sql.push_str(&format!(" DEFAULT CHARACTER SET {charset} COLLATE {collation}"));
-            }
-            self.run(target, sql, &doing).await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
     /// Makes one table.
     pub async fn table(
         &self,
@@ -194,7 +161,7 @@ impl Maker<'_> {
     }
 
     /// Runs a definition, with other collations where the downstream does not know them.
-    async fn run(&self, conn: &mut Conn, mut sql: String, doing: &str) -> Result<(), mysql_async::Error> {
+    pub(super) async fn run(&self, conn: &mut Conn, mut sql: String, doing: &str) -> Result<(), mysql_async::Error> {
         for _ in 0..COLLATIONS {
             // No limit: an empty table is made at once, and a server that is gone is found by TCP keepalive.
             let error = match conn.query_drop(sql.as_str()).await {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::job::Job;
 use super::look::{Look, Wanted, loose_tables, of_source, of_target, structure_of, structures};
 use super::make::Maker;
+use super::named::check_named;
 use super::plan::{TablePlan, narrower_keys};
 use super::prepared::wait_for_ends;
 use super::problems::Problems;
@@ -47,6 +48,16 @@ impl Preparing<'_> {
         Look::take(self.spec, self.source, self.downstream).await
     }
 
+    /// Makes the databases that the task wants.
+    pub async fn databases(&self) -> Result<(), Failure> {
+        self.say("creating databases downstream");
+        let (mut source, mut target) = (self.source.connect().await?, self.downstream.connect().await?);
+        let maker = Maker { spec: self.spec, downstream: self.downstream, progress: self.progress };
+        let notes = maker.all_schemas(&mut source, &mut target).await?;
+        notes.into_iter().for_each(|note| self.note(note));
+        Ok(())
+    }
+
     /// Makes what is missing downstream.
     pub async fn make(&self, look: &Look, missing: Vec<Wanted>, problems: &mut Problems) -> Result<(), Failure> {
         self.say("creating tables downstream");
@@ -61,10 +72,14 @@ impl Preparing<'_> {
 
     /// All tables to copy, planned and checked. Everything that would fail later is named at once.
     pub async fn plan(&self, look: &Look, seen: &Seen, mut problems: Problems) -> Result<Planned, Failure> {
+        let mut source = self.source.connect().await?;
+        let notes = check_named(self.spec, &mut source, look, &mut problems).await?;
+        notes.into_iter().for_each(|note| self.note(note));
+        self.check_kinds(look, &mut problems);
         let planned = self.planned(look, seen, &mut problems);
         let mut target = self.downstream.connect().await?;
         let loose = loose_tables(&mut target).await.map_err(of_target)?;
-        self.check_engines(&planned.jobs, &loose, &mut problems);
+        self.check_engines(&planned.jobs, &loose, &mut target, &mut problems).await?;
         self.say("checking rights and tables");
         self.check_tables(&planned.jobs, &mut problems).await?;
         problems.failure("the copy of existing rows cannot begin", "resume-task").map_or(Ok(planned), Err)
@@ -81,7 +96,7 @@ impl Preparing<'_> {
         self.progress.send_modify(|progress| progress.activity = activity.to_owned());
     }
 
-    fn note(&self, note: String) {
+    pub(super) fn note(&self, note: String) {
         tracing::warn!("{note}");
         self.progress.send_modify(|progress| {
             if !progress.notes.contains(&note) && progress.notes.len() < NOTES {
@@ -136,6 +151,22 @@ impl Preparing<'_> {
                 }
                 Ok(plan) => {
                     for key in narrower_keys(from, to) {
+                        if ours && shared {
+                            problems.add(
+                                Scope::Downstream,
+                                format!(
+                                    "{} was made like another table of its sources, and `{key}` is no unique key of {}: rows of \
+                                     it would replace each other",
+                                    wanted.target, wanted.source
+                                ),
+                                format!(
+                                    "drop {0}, and create it by hand with keys that rows of all its sources differ by, or route \
+                                     them to tables of their own; then stop-task, and start-task with --remove-meta, or",
+                                    wanted.target
+                                ),
+                            );
+                            continue;
+                        }
                         self.note(format!(
                             "unique key `{key}` of {} is none of {}: of rows that are alike by it only the last stays",
                             wanted.target, wanted.source

@@ -110,7 +110,7 @@ impl Reader {
                     reached = cursor.seq;
                     cursor.forget_part();
                     if !worth_another(&failure, attempt) {
-                        return Err(Left::Failed(failure));
+                        return Err(Left::Failed(of_table(failure, job, cursor.at.as_ref())));
                     }
                     tracing::warn!(table = %job.plan.source, error = %failure, "reading is tried again");
                     tokio::time::sleep(pause(attempt)).await;
@@ -304,6 +304,19 @@ impl Cursor {
         self.next = None;
         self.at.clone_from(&self.low);
     }
+}
+
+/// A connection that cannot be made again says nothing of what it was for.
+fn of_table(mut failure: Failure, job: &Job, at: Option<&Bound>) -> Failure {
+    if failure.known_code() == Some(Code::DriverError) {
+        let doing = format!("read rows of {}{}", job.plan.source, behind(at));
+        failure.message = format!("{doing}: {}", failure.message);
+        failure.workaround = format!(
+            "{} When the source can be reached again the copy goes on by itself, behind what is marked.",
+            failure.workaround
+        );
+    }
+    failure
 }
 
 /// For messages: which rows.

@@ -26,26 +26,33 @@ pub(super) fn with_remedy(failure: Failure, plan: &TablePlan) -> Failure {
         }
         (_, true) => format!("look at {table} on the source, or leave it out by the block-allow-list"),
         (Some(1264 | 1265 | 1406 | 1690), _) => {
-            format!("make the column that the cause names as wide in {table} as it is in {}", plan.source)
+            format!(
+                "make the column that the cause names as wide in {table} downstream as it is in {} on the source",
+                plan.source
+            )
         }
         (Some(1366 | 1292 | 1300 | 1411 | 3988), _) => format!(
-            "give the column that the cause names the type and the character set in {table} that it has in {}",
+            "give the column that the cause names the type and the character set in {table} downstream that it has in {} on the \
+             source",
             plan.source
         ),
         (Some(1048 | 1364), _) => {
             format!(
-                "let the column that the cause names be NULL in {table}, or give it a default, as in {}",
+                "let the column that the cause names be NULL in {table} downstream, or give it a default, as in {} on the source",
                 plan.source
             )
         }
         (Some(1062 | 1586), _) => {
             format!(
-                "remove the row from {table} that is in the way, or the unique key that {} does not have",
+                "remove the row from {table} downstream that is in the way, or the unique key that {} on the source does not have",
                 plan.source
             )
         }
         (Some(3819 | 4025), _) => {
-            format!("drop the check that the cause names from {table}, as {} has none", plan.source)
+            format!(
+                "drop the check that the cause names from {table} downstream, as {} on the source has none",
+                plan.source
+            )
         }
         (Some(1526 | 1748), _) => format!("give {table} partitions for all rows of {}", plan.source),
         (Some(1216 | 1452), _) => {
@@ -56,14 +63,33 @@ pub(super) fn with_remedy(failure: Failure, plan: &TablePlan) -> Failure {
                 "give {table} the columns that it had when the copy began, or start the task anew with --remove-meta"
             )
         }
-        (Some(3 | 28 | 1021 | 1030 | 1114 | 1878), _) => {
-            "make room on the downstream's disk, or in its tablespace; the copy then goes on by itself".to_owned()
-        }
-        (Some(1290 | 1836), _) => "make the downstream writable (read_only)".to_owned(),
+        (number, false) if whole_server(number).is_some() => whole_server(number).unwrap_or_default().to_owned(),
         (Some(1205), _) => format!("end whoever holds locks on {table}"),
         _ => format!("look at {table} downstream"),
     };
     failure.workaround(format!("Please {what}. What is marked is kept: after resume-task the copy goes on behind it."))
+}
+
+/// The failure with what to do where it is the downstream as a whole that takes nothing now.
+pub(super) fn with_room(failure: Failure) -> Failure {
+    if !failure.workaround.is_empty() {
+        return failure;
+    }
+    match whole_server(server_number(&failure)) {
+        Some(what) => failure.workaround(format!("Please {what}.")),
+        None => failure,
+    }
+}
+
+fn whole_server(number: Option<u16>) -> Option<&'static str> {
+    match number? {
+        3 | 28 | 1021 | 1030 | 1114 | 1878 => {
+            Some("make room on the downstream's disk, or in its tablespace; the copy then goes on by itself")
+        }
+        1290 | 1836 => Some("make the downstream writable (read_only); the copy then goes on by itself"),
+        1040 | 1203 => Some("let the downstream take more connections (max_connections, or those of the account)"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -83,8 +109,10 @@ mod tests {
     fn what_to_do_names_the_side_and_the_table() {
         let downstream = |cause| remedy(Scope::Downstream, Code::ExecuteFailed, cause);
         assert!(
-            downstream("Error 1264 (22003): Out of range").contains("as wide in `t``o`.`u` as it is in `from`.`t`")
+            downstream("Error 1264 (22003): Out of range")
+                .contains("as wide in `t``o`.`u` downstream as it is in `from`.`t` on")
         );
+        assert!(downstream("Error 1290 (HY000): read-only").contains("writable (read_only)"));
         assert!(downstream("Error 1114 (HY000): The table is full").contains("make room"));
         assert!(downstream("Error 1142 (42000): denied").contains("DELETE ON `t``o`.*"));
         assert!(downstream("Error 4711 (HY000): odd").contains("look at `t``o`.`u` downstream"));

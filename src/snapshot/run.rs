@@ -104,6 +104,7 @@ struct Ready {
 async fn begin(spec: &CopySpec, anew: bool, progress: &watch::Sender<CopyProgress>) -> Result<Begun, Stop> {
     let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
     let mut conn = downstream.connect().await?;
+    progress.send_modify(|progress| "taking the copy over downstream".clone_into(&mut progress.activity));
     let source = Source::new(&spec.source);
     create(&mut conn, &spec.tables).await?;
     let claimed = claim(&mut conn, &spec.tables, spec.options.writers.max(1)).await?;
@@ -232,6 +233,7 @@ impl Book<'_> {
         let mut seen =
             Seen::stored(stored.into_iter().map(|table| (table.name, table.number, table.state.fingerprint)));
         let mut problems = preparing.check_source().await?;
+        preparing.databases().await?;
         let mut look = preparing.look().await?;
         for round in 0..ROUNDS {
             seen.take(&look);

@@ -32,6 +32,12 @@ pub trait Guide: Send + Sync {
     /// Where the rows of a table go; `None` where the task does not want them.
     fn target(&self, table: &SourceTable) -> Result<Option<TargetTable>, Failure>;
 
+    /// Where statements on a whole schema go; `None` where the task does not want them.
+    fn schema(&self, schema: &str) -> Result<Option<String>, Failure>;
+
+    /// Schemas, and tables in them, that the task asks for by name.
+    fn named(&self) -> Vec<(String, Option<String>)>;
+
     /// What makes a table, view or database downstream, from its definition as the source prints it with `schema` as the
     /// default; empty where the task does not want it.
     fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure>;

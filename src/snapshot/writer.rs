@@ -169,7 +169,7 @@ impl Writer {
                 return Ok(None);
             }
         }
-        let rows = Instant::now();
+        let (rows, mut affected) = (Instant::now(), 0);
         if instead.is_none() && !chunk.lines.is_empty() && !load(conn, chunk, &shared, pass).await.map_err(failed)? {
             limited(conn.query_drop("ROLLBACK")).await.map_err(failed)?;
             return Err(Unwritten::NotLoaded);
@@ -184,11 +184,13 @@ impl Writer {
             let begun = Instant::now();
             limited(conn.query_drop(&statement.sql[..])).await.map_err(failed)?;
             let took = begun.elapsed();
+            affected += conn.affected_rows();
             if statement.relaxed {
                 limited(conn.query_drop(shared.downstream.set_mode(false))).await.map_err(failed)?;
             }
             end_piece(&shared, pass, statement.sql.len(), took).await;
         }
+        chunk.job.replaced.fetch_add(affected.saturating_sub(chunk.mark.rows), Ordering::Relaxed);
         let took = rows.elapsed();
         let mark = tables.write_chunks(chunk.job.number, [&chunk.mark]);
         limited(conn.query_drop(mark)).await.map_err(failed)?;
@@ -211,11 +213,12 @@ async fn load(conn: &mut Conn, chunk: &Chunk, shared: &Shared, pass: &mut Pass) 
     let plan = &chunk.job.plan;
     let statement = load::statement(plan);
     let mut cut = load::Cut::new(&chunk.lines, chunk.mark.rows);
+    let mut replaced = 0;
     while let Some((lines, rows)) = cut.next(shared.bytes_at_once()) {
         let begun = Instant::now();
         match load::send(conn, &statement, &lines, rows).await {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Some(others)) => replaced += others,
+            Ok(None) => {
                 tracing::info!(table = %plan.target, "rows are loaded with warnings, and are written as statements instead");
                 return Ok(false);
             }
@@ -227,6 +230,7 @@ async fn load(conn: &mut Conn, chunk: &Chunk, shared: &Shared, pass: &mut Pass) 
         }
         end_piece(shared, pass, lines.iter().map(bytes::Bytes::len).sum(), begun.elapsed()).await;
     }
+    chunk.job.replaced.fetch_add(replaced, Ordering::Relaxed);
     Ok(true)
 }
 

@@ -77,6 +77,8 @@ impl ParkRecord {
                 self.copy = copy.as_deref().map(copied).or(self.copy.take());
             }
             Doing::Following => (self.unit, self.copy) = (Unit::Sync, None),
+            // Until a new start has found out how far the copy is, what was known stays.
+            Doing::Copying(copy) if copy.from.is_none() && self.copy.is_some() => {}
             Doing::Copying(copy) => {
                 self.unit = if copy.phase == CopyPhase::Prepare { Unit::Dump } else { Unit::Load };
                 self.copy = Some(copied(copy));

@@ -29,6 +29,7 @@ pub(super) struct AllowList {
     ignore_tables: Vec<(Pattern, Pattern)>,
     meta_schema: String,
     case_sensitive: bool,
+    named: Vec<(String, Option<String>)>,
 }
 
 impl AllowList {
@@ -52,7 +53,13 @@ impl AllowList {
             ignore_tables: tables("ignore-tables", &lists.ignore_tables),
             meta_schema: fold(&rules.meta_schema, rules.case_sensitive).into_owned(),
             case_sensitive: rules.case_sensitive,
+            named: named(rules),
         }
+    }
+
+    /// What is asked for by name: schemas, and tables in them.
+    pub fn named(&self) -> &[(String, Option<String>)] {
+        &self.named
     }
 
     /// Whether rows and statements of a table are replicated.
@@ -96,6 +103,16 @@ impl AllowList {
 /// A pattern's problem for an operator's eyes; `list` names the part of the configuration it stands in.
 pub(super) fn problem(list: &str, error: PatternError) -> Failure {
     Failure::new(Code::ConfigTask, format!("{list}: {error}")).workaround(error.remedy)
+}
+
+/// What the lists of what is wanted ask for by a plain name.
+fn named(rules: &Rules) -> Vec<(String, Option<String>)> {
+    let plain = |text: &String| matches!(Pattern::new(text, true), Ok(Pattern::Literal(_)));
+    let lists = &rules.block_allow;
+    let schemas = lists.do_dbs.iter().filter(|schema| plain(schema)).map(|schema| (schema.clone(), None));
+    let both = |(schema, table): &&(String, String)| plain(schema) && plain(table);
+    let tables = lists.do_tables.iter().filter(both).map(|(schema, table)| (schema.clone(), Some(table.clone())));
+    schemas.chain(tables).collect()
 }
 
 #[cfg(test)]

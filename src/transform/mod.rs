@@ -105,6 +105,16 @@ impl Transform {
         self.known(source, |known| known.target.clone())
     }
 
+    /// Where statements on a whole schema go; `None` where the block-allow list does not want them.
+    pub fn schema(&self, source: &str) -> Result<Option<String>, Failure> {
+        self.allow.schema(source).then(|| self.router.schema(source)).transpose()
+    }
+
+    /// Schemas, and tables in them, that the block-allow list asks for by their names, not by a pattern.
+    pub fn named(&self) -> &[(String, Option<String>)] {
+        self.allow.named()
+    }
+
     /// Whether changes of that kind of a wanted table are replicated; fails where a filter forbids them.
     pub fn changes(&self, source: &SourceTable, kind: ChangeKind) -> Result<bool, Failure> {
         // Asked for each rows event.

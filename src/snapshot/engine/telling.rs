@@ -1,12 +1,17 @@
 //! How far the copy is, for whoever looks.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::super::crew::Crew;
+use super::super::job::Job;
+use super::super::reader::BUDGET;
 use super::super::spec::{Phase, TableProgress};
 use super::super::state::TableEnd;
 use super::{Engine, ROW};
 
+/// Without any row for so long it is told who is waited for.
+const STANDS: Duration = Duration::from_secs(5);
 /// What it does, for whoever looks.
 const COPYING: &str = "copying rows";
 
@@ -50,6 +55,38 @@ impl Engine {
         ended.chain(open).fold((0, 0), |sum, (rows, bytes)| (sum.0 + rows, sum.1 + bytes))
     }
 
+    /// Rows of other tables that made way for this one's.
+    pub(super) fn tell_replaced(&self, job: &Job) {
+        let replaced = job.replaced.load(Ordering::Relaxed);
+        if !job.plan.shared || replaced == 0 {
+            return;
+        }
+        let note = format!(
+            "{replaced} rows of {} came in place of rows that were in {}, where other tables go, too: of rows with one key only \
+             the last stays",
+            job.plan.source, job.plan.target
+        );
+        tracing::warn!("{note}");
+        self.progress.send_modify(|progress| progress.notes.push(note));
+    }
+
+    /// Who is waited for, where nothing has moved for a while.
+    fn standstill(&mut self, written: u64) -> Option<String> {
+        let now = (self.shared.read_bytes.load(Ordering::Relaxed), written);
+        if now != self.moved.0 {
+            self.moved = (now, Instant::now());
+        }
+        let stands = self.moved.1.elapsed();
+        if stands < STANDS {
+            return None;
+        }
+        let who = match self.shared.budget.available_permits() {
+            BUDGET => "the source sends no rows",
+            _ => "the downstream takes no rows",
+        };
+        Some(format!("{COPYING}: standing still for {} s, {who}", stands.as_secs()))
+    }
+
     /// What it does, and to whom it yields.
     fn activity(&self) -> String {
         let Some((others, level)) = self.room.yields_to() else { return COPYING.to_owned() };
@@ -61,7 +98,7 @@ impl Engine {
         format!("{COPYING}, yielding to others on the source ({others} statements/s): {how}")
     }
 
-    pub(super) fn tell(&self) {
+    pub(super) fn tell(&mut self) {
         let (rows, bytes) = self.written();
         let estimated = self.estimated();
         let at_work = self.open.values().filter(|open| open.begun || open.rows > 0).map(|open| TableProgress {
@@ -72,7 +109,7 @@ impl Engine {
         let mut at_work: Vec<TableProgress> = at_work.collect();
         at_work.sort_by(|a, b| a.table.cmp(&b.table));
         let done = (self.closed.len() + self.closing.len()) as u64;
-        let activity = self.activity();
+        let activity = self.standstill(bytes).unwrap_or_else(|| self.activity());
         self.progress.send_modify(|progress| {
             progress.activity = activity;
             progress.tables_done = done;
