@@ -16,6 +16,7 @@ use super::Stopping;
 use super::chunk::{Builder, Pace, Statement, bound_of_row};
 use super::job::Job;
 use super::keyless::Hold;
+use super::leftover::{DELETED, has_other_sources, is_shared, target_failed};
 use super::look::Wanted;
 use super::make::Maker;
 use super::patience::{pause, within, worth_another};
@@ -29,12 +30,9 @@ use super::spec::{CopyProgress, CopySpec, Existing, Phase, Reread, Rereading, Ta
 use super::structure::{self, Structure};
 use super::visible::wait_until_visible;
 use crate::downstream::{Downstream, DownstreamOptions, limited};
-use crate::error::{Code, Failure, Retry, Scope, driver_failure, retry_of, server_error_code, server_number};
+use crate::error::{Code, Failure, Retry, retry_of, server_error_code};
 use crate::meta::{AGAIN, ChunkMark};
-use crate::model::{Location, SourceTable, TableName, TargetTable};
-
-/// Rows deleted in one transaction, where a table is emptied.
-const DELETED: u32 = 10_000;
+use crate::model::{Location, SourceTable, TargetTable};
 
 /// Makes one table's rows those of the source, while nothing else writes to it.
 pub async fn read_again(
@@ -53,77 +51,6 @@ pub async fn read_again(
             Err(End::Differs(why)) => Ok(Reread::Differs(why)),
             Err(End::Failed(failure)) => Err(failure),
         },
-    }
-}
-
-/// Drops what is left of a table that was renamed while the target had the new name already: nothing of the source is called
-/// so any more, and under its new name it is read again. `fence` as in [`read_again`]; false where it did not match.
-pub async fn drop_leftover(spec: &CopySpec, table: &SourceTable, fence: &str) -> Result<bool, Failure> {
-    let Some(target) = spec.guide.target(table)? else { return Ok(true) };
-    let mut from = Source::new(&spec.source).connect().await?;
-    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
-    let mut to = downstream.connect().await?;
-    let doing = format!("drop {target}, which was renamed");
-    let failed = |error| target_failed(&error, &doing);
-    let there = structure::read(&mut to, &target.0.schema, Some(&target.0.table)).await.map_err(failed)?;
-    let others = has_other_sources(spec, &mut to).await?;
-    if there.is_empty() || others || is_shared(spec, &mut from, table, &target).await? {
-        return Ok(true);
-    }
-    limited(to.query_drop(fence)).await.map_err(failed)?;
-    if to.affected_rows() == 0 {
-        return Ok(false);
-    }
-    tracing::info!(%target, "dropped: it was renamed, and its new name was made with the structures of the copy");
-    limited(to.query_drop(format!("DROP TABLE IF EXISTS {target}"))).await.map_err(failed)?;
-    Ok(true)
-}
-
-/// Whether nothing but this table's rows is in its target, as far as can be told.
-pub async fn is_alone(spec: &CopySpec, table: &SourceTable) -> Result<bool, Failure> {
-    let Some(target) = spec.guide.target(table)? else { return Ok(false) };
-    let mut from = Source::new(&spec.source).connect().await?;
-    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
-    let mut to = downstream.connect().await?;
-    Ok(!has_other_sources(spec, &mut to).await? && !is_shared(spec, &mut from, table, &target).await?)
-}
-
-/// Deletes all rows of a table's target, bit by bit; it is to be read again then. `fence` as in [`read_again`]; false where it
-/// did not match.
-pub async fn empty(spec: &CopySpec, table: &SourceTable, fence: &str) -> Result<bool, Failure> {
-    let Some(target) = spec.guide.target(table)? else { return Ok(true) };
-    let downstream = Downstream::open(DownstreamOptions { endpoint: without_foreign_keys(&spec.downstream) }).await?;
-    let doing = format!("empty {target}");
-    let failed = |error| target_failed(&error, &doing);
-    let mut attempt = 0;
-    let mut to = downstream.connect().await?;
-    loop {
-        let deleted = async {
-            limited(to.query_drop("BEGIN")).await.map_err(failed)?;
-            limited(to.query_drop(fence)).await.map_err(failed)?;
-            if to.affected_rows() == 0 {
-                return Ok(None);
-            }
-            limited(to.query_drop(format!("DELETE FROM {target} LIMIT {DELETED}"))).await.map_err(failed)?;
-            let deleted = to.affected_rows();
-            limited(to.query_drop("COMMIT")).await.map_err(failed)?;
-            Ok(Some(deleted))
-        };
-        match deleted.await {
-            Ok(None) => return Ok(false),
-            Ok(Some(0)) => return Ok(true),
-            Ok(Some(_)) => attempt = 0,
-            // What is not there has no rows.
-            Err(failure) if server_number(&failure) == Some(1146) => return Ok(true),
-            Err(failure) => {
-                attempt += 1;
-                if !worth_another(&failure, attempt) {
-                    return Err(failure);
-                }
-                tokio::time::sleep(pause(attempt)).await;
-                to = downstream.connect().await?;
-            }
-        }
     }
 }
 
@@ -426,10 +353,6 @@ impl Again<'_> {
     }
 }
 
-fn target_failed(error: &mysql_async::Error, doing: &str) -> Failure {
-    driver_failure(error, Code::ExecuteFailed, Scope::Downstream, doing)
-}
-
 /// A table that is another one while it is read: a DDL statement is on its way.
 fn source_end(failure: Failure) -> End {
     if is_of_another(&failure) {
@@ -454,38 +377,6 @@ async fn make(
     maker.schemas(&mut from, &mut to, &wanted).await?;
     maker.table(&mut from, &mut to, &wanted[0], &mut problems).await?;
     problems.failure("a table cannot be read again", "resume-task").map_or(Ok(()), Err)
-}
-
-/// Whether the task has other sources downstream, whose rows nobody here could tell from ours.
-pub(super) async fn has_other_sources(spec: &CopySpec, to: &mut Conn) -> Result<bool, Failure> {
-    for sql in spec.tables.select_other_sources() {
-        match limited(to.query_first::<u64, _>(sql.as_str())).await {
-            Ok(Some(_)) => return Ok(true),
-            // What is not there, or not for this account, says nothing of others.
-            Ok(None) | Err(mysql_async::Error::Server(_)) => {}
-            Err(error) => return Err(target_failed(&error, "look for other sources of the task")),
-        }
-    }
-    Ok(false)
-}
-
-/// Whether other tables of the source go into the same target.
-pub(super) async fn is_shared(
-    spec: &CopySpec,
-    conn: &mut Conn,
-    table: &SourceTable,
-    target: &TargetTable,
-) -> Result<bool, Failure> {
-    const SQL: &str = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type='BASE TABLE' AND \
-                       table_schema NOT IN ('mysql','information_schema','performance_schema','sys')";
-    let rows: Vec<(String, String)> = answered(conn.query(SQL)).await.map_err(|error| query_failed(&error, SQL))?;
-    for (schema, name) in rows {
-        let other = SourceTable(TableName::new(schema, name));
-        if other != *table && spec.guide.target(&other)?.as_ref() == Some(target) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Whether a table's engine has transactions, and the source's estimates of its rows and bytes.

@@ -1,7 +1,7 @@
 //! Rows as lines of `LOAD DATA LOCAL`, which costs the target about two thirds of what the same rows cost as literals.
 //!
 //! Invariant: what is loaded is what the INSERT would have written. So only columns go this way whose text is read as the same
-//! value by both, of one type and character set on both sides; `REPLACE` keeps the strict mode, which `LOCAL` alone would
+//! value by both, of one type and character set on both sides, or of which an expression makes that value; `REPLACE` keeps the strict mode, which `LOCAL` alone would
 //! leave; and where the server has as much as a warning, the chunk is rolled back and written as statements, made from the
 //! same lines. A server that does not take `LOCAL` gets statements from the first chunk on.
 
@@ -11,6 +11,7 @@ use mysql_async::{Conn, InfileData};
 
 use super::apart;
 use super::plan::{TablePlan, ident};
+use super::value::Field;
 use crate::downstream::limited;
 use crate::schema::Dialect;
 
@@ -54,12 +55,26 @@ async fn is_taken(conn: &mut Conn) -> bool {
 
 /// The statement that loads lines.
 pub(super) fn statement(plan: &TablePlan) -> String {
-    let names: Vec<String> = plan.columns[..plan.written].iter().map(|column| ident(&column.name)).collect();
+    let (mut fields, mut values) = (Vec::new(), Vec::new());
+    for (at, column) in plan.columns[..plan.written].iter().enumerate() {
+        let name = ident(&column.name);
+        let value = match &column.field {
+            Field::AsItIs => {
+                fields.push(name);
+                continue;
+            }
+            Field::Number => format!("{name}=CAST(@f{at} AS UNSIGNED)"),
+            Field::Text(charset) => format!("{name}=CONVERT(@f{at} USING {charset})"),
+        };
+        fields.push(format!("@f{at}"));
+        values.push(value);
+    }
+    let values = if values.is_empty() { String::new() } else { format!(" SET {}", values.join(",")) };
     format!(
         "LOAD DATA LOCAL INFILE 'rows' REPLACE INTO TABLE {} CHARACTER SET binary FIELDS TERMINATED BY '\\t' ESCAPED BY \
-         '\\\\' LINES TERMINATED BY '\\n' ({})",
+         '\\\\' LINES TERMINATED BY '\\n' ({}){values}",
         plan.target,
-        names.join(",")
+        fields.join(",")
     )
 }
 
@@ -238,7 +253,7 @@ mod tests {
     use super::*;
     use crate::model::{SourceTable, TableName, TargetTable};
     use crate::snapshot::structure::{Column, Key, Structure};
-    use crate::snapshot::value::loads;
+    use crate::snapshot::value::field;
 
     fn column(name: &str, data_type: &str, charset: Option<&str>) -> Column {
         Column {
@@ -262,11 +277,21 @@ mod tests {
     #[test]
     fn only_columns_that_both_sides_read_alike_are_loaded() {
         let text = |charset| column("c", "varchar", Some(charset));
-        assert!(loads(&text("gbk"), &text("gbk")) && loads(&column("a", "int", None), &column("a", "int", None)));
-        assert!(!loads(&text("latin1"), &text("utf8mb4")) && !loads(&text("utf16"), &text("utf16")));
-        assert!(!loads(&column("a", "double", None), &column("a", "decimal", None)));
-        for other in ["bit", "enum", "set", "json", "geometry", "point", "uuid", "inet6", "vector"] {
-            assert!(!loads(&column("a", other, None), &column("a", other, None)), "{other}");
+        let alike = |column: &Column| field(column, column);
+        assert_eq!((alike(&text("gbk")), alike(&column("a", "bit", None))), (Some(Field::AsItIs), Some(Field::AsItIs)));
+        assert_eq!(alike(&text("utf16")), Some(Field::Text("utf16".into())));
+        assert_eq!(alike(&column("a", "enum", Some("latin1"))), Some(Field::Number));
+        assert_eq!(field(&text("latin1"), &text("utf8mb4")), None);
+        assert_eq!(field(&column("a", "double", None), &column("a", "decimal", None)), None);
+        assert_eq!(field(&column("a", "enum", Some("latin1")), &text("latin1")), None);
+        let (json, long) = (column("a", "json", None), column("a", "longtext", Some("utf8mb4")));
+        assert_eq!(
+            (field(&json, &long), field(&long, &json)),
+            (Some(Field::AsItIs), Some(Field::Text("utf8mb4".into())))
+        );
+        assert_eq!(field(&json, &column("a", "longtext", Some("latin1"))), None);
+        for other in ["geometry", "point", "vector"] {
+            assert_eq!(alike(&column("a", other, None)), None, "{other}");
         }
     }
 
@@ -276,6 +301,9 @@ mod tests {
             statement(&plan(vec![column("a", "int", None), column("b`", "blob", None)])),
             r"LOAD DATA LOCAL INFILE 'rows' REPLACE INTO TABLE `a`.`t` CHARACTER SET binary FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n' (`a`,`b```)"
         );
+        let made =
+            statement(&plan(vec![column("a", "year", None), column("b", "int", None), column("c", "json", None)]));
+        assert!(made.ends_with("(@f0,`b`,@f2) SET `a`=CAST(@f0 AS UNSIGNED),`c`=CONVERT(@f2 USING utf8mb4)"), "{made}");
     }
 
     #[test]

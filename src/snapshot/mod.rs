@@ -29,6 +29,7 @@ mod gate;
 mod governor;
 mod job;
 mod keyless;
+mod leftover;
 mod load;
 mod look;
 mod make;
@@ -54,7 +55,8 @@ mod value;
 mod visible;
 mod writer;
 
-pub use again::{drop_leftover, empty, is_alone, read_again};
+pub use again::read_again;
+pub use leftover::{drop_leftover, empty, is_alone};
 pub use order::may_read_again;
 pub use room::{Part, Room, Turn};
 pub use run::copy;

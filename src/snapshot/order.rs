@@ -7,8 +7,9 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
 
-use super::again::{has_other_sources, is_shared, structures};
+use super::again::structures;
 use super::check::{check_read, check_rights};
+use super::leftover::{has_other_sources, is_shared};
 use super::look::{loose_tables, of_target};
 use super::plan::TablePlan;
 use super::prepare::Preparing;

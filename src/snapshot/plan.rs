@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::spec::Existing;
 use super::structure::{Column, Key, Structure};
-use super::value::{self, Kind};
+use super::value::{self, Field, Kind};
 use crate::model::{SourceTable, TargetTable};
 
 /// Longest wait for a row that the source has only to send, and for one that it may have to look for.
@@ -29,6 +29,8 @@ pub(super) fn bound_of(text: &str) -> Option<Bound> {
 pub(super) struct ReadColumn {
     pub name: String,
     pub kind: Kind,
+    /// How a load makes its value, where it is loaded.
+    pub field: Field,
     expression: String,
 }
 
@@ -80,18 +82,19 @@ impl TablePlan {
         let mut loadable = true;
         let mut places = vec![None; here.columns.len()];
         for (at, column) in here.columns.iter().enumerate() {
-            match there.column(&column.name) {
+            let field = match there.column(&column.name) {
                 // It computes them itself.
                 Some(twin) if twin.generated => continue,
-                Some(twin) => loadable &= value::loads(column, twin),
+                Some(twin) => value::field(column, twin),
                 None if column.generated => continue,
                 None => {
                     missing.push(column.name.clone());
                     continue;
                 }
-            }
+            };
+            loadable &= field.is_some();
             places[at] = Some(columns.len());
-            columns.push(read_column(column));
+            columns.push(ReadColumn { field: field.unwrap_or(Field::AsItIs), ..read_column(column) });
         }
         if !missing.is_empty() {
             return Err(missing);
@@ -201,7 +204,7 @@ impl TablePlan {
 fn read_column(column: &Column) -> ReadColumn {
     let kind = Kind::of(column);
     let expression = kind.expression(column, &ident(&column.name));
-    ReadColumn { name: column.name.clone(), kind, expression }
+    ReadColumn { name: column.name.clone(), kind, field: Field::AsItIs, expression }
 }
 
 fn key_places(key: &Key, here: &Structure, places: &mut [Option<usize>], columns: &mut Vec<ReadColumn>) -> Vec<usize> {

@@ -143,9 +143,19 @@ fn is_number(bytes: &[u8]) -> bool {
     bytes.iter().all(part) && bytes.iter().any(u8::is_ascii_digit)
 }
 
-/// Types whose text a load reads as an INSERT does. Not here: BIT, ENUM, SET and YEAR, of which it has numbers as texts that mean
-/// something else; JSON and GEOMETRY, which want a function; UUID and addresses, which may be text or bytes.
-const TYPES: [&str; 27] = [
+/// What a load makes of a field, so that it is the value that an INSERT would have written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Field {
+    /// The bytes as they are.
+    AsItIs,
+    /// The number that its digits say: as a text it would be taken for a member, or for a year of two digits.
+    Number,
+    /// A text in that character set: as bytes it is refused, or read in units.
+    Text(String),
+}
+
+/// Types whose text a load reads as an INSERT does. Not here: GEOMETRY and VECTOR, which want a function.
+const TYPES: [&str; 28] = [
     "tinyint",
     "smallint",
     "mediumint",
@@ -157,6 +167,7 @@ const TYPES: [&str; 27] = [
     "float",
     "double",
     "real",
+    "bit",
     "date",
     "time",
     "datetime",
@@ -174,16 +185,34 @@ const TYPES: [&str; 27] = [
     "mediumblob",
     "longblob",
 ];
+/// Of these the answers are numbers that stand for something.
+const NUMBERED: [&str; 3] = ["enum", "set", "year"];
+/// Of these the answers are ASCII, and as bytes they would be the value itself.
+const SPELLED: [&str; 3] = ["uuid", "inet4", "inet6"];
 /// Character sets whose bytes cannot be taken as they are: a load reads them in units.
 const WIDE: [&str; 4] = ["ucs2", "utf16", "utf16le", "utf32"];
+/// Of JSON, and of the text that MariaDB has for it.
+const DOCUMENTS: &str = "utf8mb4";
 
-/// Whether values of a column can be loaded.
-pub(super) fn loads(column: &Column, twin: &Column) -> bool {
-    let charset = column.charset.as_deref().unwrap_or_default();
-    column.data_type == twin.data_type
-        && column.charset == twin.charset
-        && TYPES.contains(&&*column.data_type)
-        && !WIDE.contains(&charset)
+/// How values of a column can be loaded, if they can.
+pub(super) fn field(column: &Column, twin: &Column) -> Option<Field> {
+    let (kind, same) = (column.data_type.as_str(), column.data_type == twin.data_type);
+    let is_text = |column: &Column| column.charset.as_deref() == Some(DOCUMENTS) && TYPES.contains(&&*column.data_type);
+    if twin.data_type == "json" {
+        return (kind == "json" || is_text(column)).then(|| Field::Text(DOCUMENTS.to_owned()));
+    }
+    if kind == "json" {
+        return (twin.data_type == "longtext" && is_text(twin)).then_some(Field::AsItIs);
+    }
+    if !same || column.charset != twin.charset {
+        return None;
+    }
+    match column.charset.as_deref() {
+        _ if NUMBERED.contains(&kind) => Some(Field::Number),
+        _ if SPELLED.contains(&kind) => Some(Field::Text("latin1".to_owned())),
+        Some(charset) if WIDE.contains(&charset) => Some(Field::Text(charset.to_owned())),
+        _ => TYPES.contains(&kind).then_some(Field::AsItIs),
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ mod resync;
 mod schema;
 mod selftest;
 mod snapshot;
+mod snapshot_ddl;
+mod snapshot_link;
 mod snapshot_yield;
 mod start;
 mod tls;

@@ -4,20 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::snapshot_link::{self, slow};
 use crate::support::agent::Answer;
 use crate::support::eventually;
 use crate::support::fixture::{CATCH_UP_LIMIT, Link, LinkOptions, shared_pair};
 use crate::support::servers::{Kind, Server, ServerOptions, shared};
 use crate::support::writer::Writer;
-
-/// Settings under which a table is read long enough to be met in the middle.
-fn slow() -> LinkOptions {
-    LinkOptions {
-        task_extra: "mydumpers:\n  slow: {threads: 1, rows: 20}\nloaders:\n  slow: {pool-size: 1}\n".into(),
-        instance_extra: "  mydumper-config-name: slow\n  loader-config-name: slow\n".into(),
-        ..LinkOptions::default()
-    }
-}
 
 async fn resync(link: &Link, table: &str) -> Answer {
     link.agent.ctl(&["resync-table", &link.task, &format!("{}.{table}", link.schema)]).await
@@ -67,12 +59,7 @@ async fn in_the_middle(link: &Link) {
 }
 
 async fn fill(link: &mut Link, rows: u32) {
-    link.source.run("CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL, s VARCHAR(60))").await;
-    for first in (0..rows).step_by(1000) {
-        let values: Vec<String> =
-            (first..(first + 1000).min(rows)).map(|id| format!("({id},{id},'row {id}')")).collect();
-        link.source.run(&format!("INSERT INTO t VALUES {}", values.join(","))).await;
-    }
+    snapshot_link::fill(&mut link.source, "t", rows).await;
 }
 
 async fn heals(label: &str, source: Kind, target: Kind) {
