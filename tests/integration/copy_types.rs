@@ -189,12 +189,12 @@ async fn what_stands_for_something_else_is_loaded() {
             .await;
         bench.copied().await;
         bench.equal().await;
-        let numbers =
-            format!("SELECT id, e + 0, HEX(s + 0), y + 0, b + 0, w + 0, HEX(u) FROM {}.odd ORDER BY id", bench.schema);
+        let numbers = format!(
+            "SELECT id, e + 0, HEX(CAST(s AS UNSIGNED)), y + 0, b + 0, w + 0, HEX(u) FROM {}.odd ORDER BY id",
+            bench.schema
+        );
         assert_eq!(bench.target.texts(&numbers).await, bench.source.texts(&numbers).await);
         // A table that was not taken is a load that was begun, too: both were, and one of them was written again.
         assert_eq!(loads(&mut bench).await, 2, "{from:?} to {to:?}");
-        let inserts = bench.target.rows("SHOW GLOBAL STATUS LIKE 'Com_replace'").await.remove(0);
-        println!("{from:?} to {to:?}: {:?} REPLACE statements", inserts[1]);
     }
 }
