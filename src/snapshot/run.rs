@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::Stopping;
 use super::engine::{Closed, Ended, Engine, Parts, stuck};
 use super::job::{Job, gaps, joined};
-use super::leftover::DELETED;
 use super::prepare::{Planned, Preparing, Seen, fits, planned_again};
 use super::source::Source;
 use super::spec::{CopyOutcome, CopyProgress, CopySpec, Phase, Replay};
@@ -22,6 +21,8 @@ use crate::model::{Location, SourceTable};
 use crate::mysql::Endpoint;
 use crate::runtime::aside;
 
+/// Rows that are deleted in one transaction, where a table is emptied.
+const DELETED: u32 = 10_000;
 /// Tables stored in one statement.
 const STORED: usize = 500;
 /// How often tables are made that appear meanwhile.
