@@ -221,7 +221,7 @@ fn task_with_everything() {
     assert_eq!(full.loader.int("pool-size"), Some(16));
     assert_eq!(full.to.session.get("time_zone").map(String::as_str), Some("+00:00"));
     assert_eq!(full.refusals().len(), 1, "{:?}", full.refusals());
-    assert_eq!(full.notes().len(), 8, "{:?}", full.notes());
+    assert_eq!(full.notes().len(), 7, "{:?}", full.notes());
 }
 
 #[test]

@@ -161,7 +161,8 @@ fn sample(table: &str, key: &Key) -> Option<Node> {
         (_, "extra-args") => yaml("'--where \"a > 1\"'"),
         (_, "collation_compatible") => yaml("strict"),
         (_, "shard-mode") => yaml("optimistic"),
-        (_, "online-ddl-scheme") => yaml("gh-ost"),
+        // It turns on what is on.
+        (_, "online-ddl-scheme") => None,
         (_, "shadow-table-rules" | "trash-table-rules") => yaml("['^x_(.+)$']"),
         (_, "ssl-ca-base64" | "ssl-cert-base64" | "ssl-key-base64") => yaml("eA=="),
         (_, "secret-key-path") => yaml("/nowhere"),
@@ -279,7 +280,7 @@ fn every_key_of_a_task_is_what_its_line_says() {
         &base,
         &[],
         task,
-        &["block-allow-list", "black-white-list", "filters", "expression-filter"],
+        &["block-allow-list", "black-white-list", "filters", "expression-filter", "online-ddl-scheme"],
     );
     let target = &["target-database"];
     prove_all("database", DATABASE, &base, target, task, &[]);
@@ -437,9 +438,6 @@ fn every_field_is_read_outside_of_config() {
         "mydumper",
         "loader",
         "validator",
-        "online_ddl",
-        "shadow_table_rules",
-        "trash_table_rules",
         "is_sharding",
         "shard_mode",
         "strict_collation",

@@ -71,7 +71,6 @@ const fn noted(name: &'static str, preset: Preset, text: &'static str) -> Key {
 const NO_DUMP: &str = "there are no dump files: rows go from the source to the target";
 const PHYSICAL: &str = "rows are written by statements, in any mode of import";
 const NO_VALIDATOR: &str = "this version does not validate";
-const NO_GHOSTS: &str = "the tables of gh-ost and pt-osc are ordinary tables here";
 const NO_HEARTBEAT: &str = "lag is measured by the source's clock, without a heartbeat table";
 
 /// `dm-worker.toml`, its top level.
@@ -291,10 +290,14 @@ pub(super) const TASK: Keys = &[
         Text(""),
         "sessions are in UTC; TIMESTAMP values arrive equal in any time zone. Only `--start-time` is in it",
     ),
-    noted("online-ddl", Flag(true), NO_GHOSTS),
-    noted("online-ddl-scheme", Text(""), NO_GHOSTS),
-    noted("shadow-table-rules", Texts, NO_GHOSTS),
-    noted("trash-table-rules", Texts, NO_GHOSTS),
+    acts(
+        "online-ddl",
+        Flag(true),
+        "the tables that gh-ost and pt-osc work with are left out, and what they did is run when they are done",
+    ),
+    acts("online-ddl-scheme", Text(""), "deprecated: `gh-ost` or `pt` set `online-ddl` to true"),
+    acts("shadow-table-rules", Texts, "which tables become the real ones, as Go regular expressions"),
+    acts("trash-table-rules", Texts, "which tables of theirs are left behind, as Go regular expressions"),
     noted("ignore-checking-items", Texts, "there is no check that a task could do without"),
     noted("clean-dump-file", Flag(true), NO_DUMP),
     noted("enable-heartbeat", Flag(false), NO_HEARTBEAT),

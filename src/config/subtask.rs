@@ -245,7 +245,7 @@ impl SubtaskConfig {
             strict_collation: section
                 .choice("collation_compatible", &[("loose", false), ("strict", true)])
                 .unwrap_or(false),
-            kept: read_kept(section),
+            kept: Kept::read(section, keys::TASK),
             experimental: match section.section("experimental", &[keys::EXPERIMENTAL]) {
                 None => Kept::defaults(keys::EXPERIMENTAL),
                 Some(section) => {
@@ -304,17 +304,6 @@ fn read_table_rules(section: &Section<'_>, key: &'static str, default: &str) -> 
     let rules = section.texts(key).unwrap_or_default();
     rules.iter().for_each(|rule| check_regex(section, key, rule, Some(1)));
     if rules.is_empty() { vec![default.to_owned()] } else { rules }
-}
-
-/// What DM writes out as the rules for shadow tables counts as not given.
-fn read_kept(section: &Section<'_>) -> Kept {
-    let mut kept = Kept::read(section, keys::TASK);
-    for (key, default) in [("shadow-table-rules", SHADOW_RULE), ("trash-table-rules", TRASH_RULE)] {
-        if kept.node(key) == Node::List(vec![Node::text(default)]) {
-            kept.set(key, Node::List(Vec::new()));
-        }
-    }
-    kept
 }
 
 /// What a dm-master writes for the file's name where `start-task --start-time` was given and no `meta`.

@@ -4,7 +4,7 @@
 
 use super::kept::no_meaning;
 use super::keys::{self, Keys};
-use super::subtask::{SHADOW_RULE, ShardMode, SubtaskConfig, TRASH_RULE, TaskMode};
+use super::subtask::{ShardMode, SubtaskConfig, TaskMode};
 
 /// What is asked for, and the line of its key, which says what to do instead.
 fn refusal(what: String, table: Keys, key: &str) -> String {
@@ -78,9 +78,6 @@ impl SubtaskConfig {
         notes.extend(self.syncer.kept.notes(" of `syncers`"));
         notes.extend(self.copy_notes());
         notes.extend(self.validator.notes(" of `validators`"));
-        if self.online_ddl && self.has_table_rules() {
-            notes.push(ONLINE_DDL.to_owned());
-        }
         notes
     }
 
@@ -124,15 +121,4 @@ impl SubtaskConfig {
     pub fn note_same_as(&mut self, other: &SubtaskConfig) {
         self.unknown.clone_from(&other.unknown);
     }
-
-    /// Whether a ghost table could be treated otherwise than its real table.
-    fn has_table_rules(&self) -> bool {
-        let by_table = !self.block_allow_list.do_tables.is_empty()
-            || !self.block_allow_list.ignore_tables.is_empty()
-            || self.routes.iter().any(|route| !route.table_pattern.is_empty());
-        by_table || self.shadow_table_rules != [SHADOW_RULE] || self.trash_table_rules != [TRASH_RULE]
-    }
 }
-
-const ONLINE_DDL: &str = "`online-ddl` has no meaning here: the tables of gh-ost and pt-osc are ordinary tables, and rules for \
-                          single tables do not extend to their shadow tables";

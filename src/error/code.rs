@@ -119,6 +119,10 @@ catalogue! {
     ExpressionKinds = 20039, Config, Internal, High, "If you want to filter by A or B, please write two filters.";
     /// An expression is not understood.
     ExpressionGrammar = 20041, Config, Internal, High, "Please check the `expression-filters` config in task configuration file.";
+    /// A rule for the tables of online DDL tools does not compile.
+    OnlineDdlRegex = 20048, Config, Internal, High, "Please check if params is correctly in the configuration file.";
+    /// A statement of an online DDL tool fits one of these rules only.
+    OnlineDdlMistake = 20049, Config, Internal, High, "Please update your `shadow-table-rules` or `trash-table-rules` in the configuration file.";
     /// A task without a name.
     TaskNameEmpty = 20004, Config, Internal, Medium, "Please check the `name` config in task configuration file.";
     /// The start time lies behind the last binlog.
@@ -145,6 +149,14 @@ catalogue! {
     NoException = 36065, SyncUnit, Internal, Low, "";
     /// A rows event and the table's columns do not fit.
     ColumnCount = 36027, SyncUnit, Internal, High, "Please check the log files to see if a related DDL has been skipped, and you could use `operate-schema` to get and set the table structure.";
+    /// What was stored of an online DDL tool's work cannot be read or is too long.
+    OnlineDdlMeta = 36039, SyncUnit, Internal, High, "";
+    /// A table becomes an online DDL tool's shadow table.
+    RenameToShadow = 36044, SyncUnit, Internal, High, "";
+    /// A tool's table becomes another one of its tables.
+    RenameShadowToOther = 36045, SyncUnit, Internal, High, "";
+    /// A shadow table takes the real one's place, and it is not known what was done to it.
+    OnlineDdlNotFound = 36046, SyncUnit, Internal, High, "";
     /// The binlog stream could not be opened.
     StreamStart = 36053, SyncUnit, Internal, High, "";
     /// A DDL statement could not be understood.

@@ -7,8 +7,10 @@
 
 mod copy;
 mod names;
+mod online;
 mod rows;
 
 pub use copy::{AGAIN, COPY_SLOT, ChunkMark};
 pub use names::MetaTables;
+pub use online::{OnlineDdl, OnlineDdlPlaces, StatementPlace};
 pub use rows::{DdlIntent, DmRow, LaneRow, SHADOW_LANE, SafeNote, StoredMark};

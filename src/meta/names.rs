@@ -60,7 +60,7 @@ impl MetaTables {
         self.table("syncer_checkpoint")
     }
 
-    fn lane(&self) -> String {
+    pub(super) fn lane(&self) -> String {
         self.table("agent_lane")
     }
 

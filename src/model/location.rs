@@ -51,6 +51,14 @@ impl Location {
         }
         self.position >= other.position
     }
+
+    /// Whether the transaction that begins at `start`, with this GTID if it has one, is up to here.
+    pub fn has(&self, gtid: Option<&Gtid>, start: &BinlogPosition) -> bool {
+        match gtid {
+            Some(gtid) if !self.gtids.is_empty() => self.gtids.contains_gtid(gtid),
+            _ => self.position > *start,
+        }
+    }
 }
 
 impl fmt::Display for Location {

@@ -44,11 +44,11 @@ impl Guide for TaskGuide {
 
     fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
         let statements = match self.transform.definition(&DdlInput { schema, text: sql, sql_mode: 0 })? {
-            DdlPlan::Skip { .. } => return Ok(Vec::new()),
+            DdlPlan::Skip { .. } | DdlPlan::Online(_) => return Ok(Vec::new()),
             DdlPlan::Run(statements) => statements,
         };
         let adapted = statements.into_iter().map(|statement| {
-            let statement = statement.adapted(0, self.flavor, self.downstream);
+            let statement = statement.adapted(self.flavor, self.downstream);
             Definition { sql: statement.sql, sql_modes: statement.sql_modes }
         });
         Ok(adapted.collect())

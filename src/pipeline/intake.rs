@@ -9,6 +9,7 @@ mod binding;
 mod ddl;
 mod expressions;
 mod foreign_keys;
+mod online;
 mod prepared;
 mod sparse;
 
@@ -25,6 +26,7 @@ use super::item::{IntakeEnd, Item, ItemSender};
 use super::mapping::TableMappings;
 use super::origin::Origin;
 use super::progress::Progress;
+use super::shadows::Shadows;
 use super::window::{Window, Windows};
 use crate::apply::Downstream;
 use crate::binlog::EventRun;
@@ -61,6 +63,8 @@ pub struct Intake {
     bindings: HashMap<BindingKey, (Arc<TableLayout>, Option<Binding>)>,
     cascades: Cascades,
     prepared: Prepared,
+    /// Shadow tables of online DDL tools; `None` until the first statement on one.
+    shadows: Option<Shadows>,
     /// Everything up to here is applied on all lanes; `None` once that is passed.
     done: Option<RowMark>,
     /// Where the lane ahead of all others stood at the start; `None` where they stood together.
@@ -189,6 +193,7 @@ impl Intake {
             bindings: HashMap::new(),
             cascades: Cascades::default(),
             prepared,
+            shadows: None,
             done: Some(start),
             furthest: options.furthest,
             skipping: false,
@@ -284,6 +289,7 @@ impl Intake {
         match decoded {
             Decoded::Begin { gtid, start, .. } => {
                 self.pass_window(&start).await?;
+                self.prune_shadows().await?;
                 self.gtid.clone_from(&gtid);
                 self.skipping = match &self.done {
                     // Another transaction than the one expected is the former's to report.

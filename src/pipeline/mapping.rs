@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Failure};
 use crate::model::TargetTable;
 use crate::schema::{BoundTable, TableRule};
-use crate::transform::{BlockAllowRules, ExpressionRule, FilterRule, RouteRule, Rules};
+use crate::transform::{BlockAllowRules, ExpressionRule, FilterRule, OnlineDdlRules, RouteRule, Rules};
 
 /// The task's part: everything but the number of lanes and the tables' keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct TaskMapping {
     /// Nor these.
     #[serde(default)]
     expressions: Vec<ExpressionRule>,
+    /// Nor these: tools' tables were as any other.
+    #[serde(default)]
+    online: OnlineDdlRules,
     case_sensitive: bool,
 }
 
@@ -41,6 +44,7 @@ impl TaskMapping {
             routes: rules.routes.clone(),
             filters: rules.filters.clone(),
             expressions: rules.expressions.clone(),
+            online: rules.online.clone(),
             case_sensitive: rules.case_sensitive,
         }
     }
@@ -52,6 +56,7 @@ impl TaskMapping {
             routes: self.routes.clone(),
             filters: self.filters.clone(),
             expressions: self.expressions.clone(),
+            online: self.online.clone(),
             case_sensitive: self.case_sensitive,
             ..now.clone()
         }

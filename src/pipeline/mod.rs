@@ -23,6 +23,7 @@ mod origin;
 mod pace;
 mod progress;
 mod receive;
+mod shadows;
 mod spec;
 mod trail;
 mod window;

@@ -7,7 +7,9 @@ use crate::config::{
 use crate::error::Failure;
 use crate::model::Flavor;
 use crate::mysql::{Endpoint, Pem, TlsFiles};
-use crate::transform::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, RouteRule, Rules, Transform};
+use crate::transform::{
+    BlockAllowRules, ExpressionRule, FilterAction, FilterRule, OnlineDdlRules, RouteRule, Rules, Transform,
+};
 
 /// An endpoint with the password in plain text.
 pub fn endpoint(database: &DatabaseConfig, key: Option<&SecretKey>) -> Endpoint {
@@ -44,6 +46,7 @@ pub fn compile_filters(source: &SourceConfig) -> Result<(), Vec<Failure>> {
         routes: Vec::new(),
         filters: source.filters.iter().map(filter).collect(),
         expressions: Vec::new(),
+        online: OnlineDdlRules::default(),
         case_sensitive: source.case_sensitive,
         meta_schema: String::new(),
         flavor: Flavor::MySql,
@@ -76,6 +79,12 @@ pub fn rules(subtask: &SubtaskConfig, flavor: Flavor) -> Rules {
             .collect(),
         filters: subtask.filter_rules.iter().map(filter).collect(),
         expressions: subtask.expression_filters.iter().map(expression).collect(),
+        online: match subtask.online_ddl {
+            true => {
+                OnlineDdlRules { shadow: subtask.shadow_table_rules.clone(), trash: subtask.trash_table_rules.clone() }
+            }
+            false => OnlineDdlRules::default(),
+        },
         case_sensitive: subtask.case_sensitive,
         meta_schema: subtask.meta_schema.clone(),
         flavor,

@@ -210,6 +210,9 @@ fn check_statements(subtask: &SubtaskConfig, flavor: Flavor, statements: &[Strin
         let plan = |schema: &str| transform.statement(&DdlInput { schema, text, sql_mode: 0 });
         match plan("") {
             Ok(DdlPlan::Run(_)) => {}
+            Ok(DdlPlan::Online(_)) => {
+                return refuse("the statement has no effect downstream: an online DDL tool's table".to_owned());
+            }
             Ok(DdlPlan::Skip { reason, .. }) => {
                 return refuse(format!("the statement has no effect downstream: {reason}"));
             }

@@ -24,6 +24,7 @@ mod ddl;
 mod events;
 mod expression;
 mod filter;
+mod online;
 mod parts;
 mod pattern;
 mod regexp;
@@ -36,15 +37,16 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 pub use ddl::{
-    ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement,
+    ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, OnlineStep, TargetClause, TargetStatement,
     create_columns,
 };
 pub use expression::{Expression, ExpressionPart, RowCondition};
-pub use rules::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, RouteRule, Rules};
+pub use rules::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, OnlineDdlRules, RouteRule, Rules};
 
 use allow::AllowList;
 use expression::RowFilter;
 use filter::{EventFilter, Filters, Verdict};
+use online::OnlineTables;
 use route::Router;
 
 use crate::error::Failure;
@@ -63,6 +65,7 @@ pub struct Transform {
     /// No rules, for what filters are not asked about.
     no_filter: EventFilter,
     row_filter: RowFilter,
+    online: OnlineTables,
     flavor: Flavor,
     known: RwLock<HashMap<SourceTable, Known>>,
 }
@@ -83,6 +86,7 @@ impl Transform {
         let router = Router::new(rules, &mut problems);
         let filter = EventFilter::new(rules, &mut problems);
         let row_filter = RowFilter::new(rules, &mut problems);
+        let online = OnlineTables::new(rules, &mut problems);
         if problems.is_empty() {
             let no_filter = EventFilter::new(&Rules { filters: Vec::new(), ..rules.clone() }, &mut problems);
             Ok(Transform {
@@ -91,6 +95,7 @@ impl Transform {
                 filter,
                 no_filter,
                 row_filter,
+                online,
                 flavor: rules.flavor,
                 known: RwLock::new(HashMap::new()),
             })
@@ -99,8 +104,8 @@ impl Transform {
         }
     }
 
-    /// Where rows and statements of a table go; `None` where the block-allow list does not want them. Fails where two
-    /// routes claim the table. Cheap for a table that was asked for before.
+    /// Where rows and statements of a table go; `None` where the block-allow list does not want them, or the table is an
+    /// online DDL tool's. Fails where two routes claim the table. Cheap for a table that was asked for before.
     pub fn table(&self, source: &SourceTable) -> Result<Option<TargetTable>, Failure> {
         self.known(source, |known| known.target.clone())
     }
@@ -156,7 +161,7 @@ impl Transform {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(source) {
             return Ok(of(known));
         }
-        let wanted = self.allow.table(&source.0.schema, &source.0.table);
+        let wanted = self.online.is_real(&source.0.table) && self.allow.table(&source.0.schema, &source.0.table);
         let target = if wanted { Some(self.router.table(source)?) } else { None };
         let known = Known { target, changes: self.filter.changes(source) };
         let answer = of(&known);
@@ -176,7 +181,7 @@ impl Transform {
     /// where a filter forbids it.
     pub fn statement(&self, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
         let filters = Filters::new(&self.filter, input.text);
-        match ddl::plan(self, input, filters) {
+        match ddl::plan(self, input, filters, None) {
             Err(failure) if filters.leave_out_unread() => {
                 let reason = format!("an event filter for all schemas leaves it out, although: {}", failure.message);
                 Ok(DdlPlan::Skip { reason, filtered: Vec::new() })
@@ -187,7 +192,22 @@ impl Transform {
 
     /// The same for what is no event: a definition of what is to be copied. Filters are not asked.
     pub fn definition(&self, input: &DdlInput<'_>) -> Result<DdlPlan, Failure> {
-        ddl::plan(self, input, Filters::new(&self.no_filter, input.text))
+        ddl::plan(self, input, Filters::new(&self.no_filter, input.text), None)
+    }
+
+    /// Whether tables of online DDL tools are treated as such.
+    pub fn knows_tools(&self) -> bool {
+        !self.online.is_off()
+    }
+
+    /// The same for a statement that an online DDL tool ran on the `shadow` of a table, to be run on the `real` one.
+    pub fn of_shadow(
+        &self,
+        input: &DdlInput<'_>,
+        shadow: &SourceTable,
+        real: &SourceTable,
+    ) -> Result<DdlPlan, Failure> {
+        ddl::plan(self, input, Filters::new(&self.filter, input.text), Some((shadow, real)))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Rules {
     pub filters: Vec<FilterRule>,
     /// Which row changes are left out by what their rows hold.
     pub expressions: Vec<ExpressionRule>,
+    /// Which of them belong to online DDL tools.
+    pub online: OnlineDdlRules,
     /// Whether patterns and names are compared with regard to case.
     pub case_sensitive: bool,
     /// The schema that holds checkpoints; never replicated.
@@ -50,6 +52,16 @@ pub struct RouteRule {
     pub target_schema: String,
     /// Table on the target; empty keeps the name.
     pub target_table: String,
+}
+
+/// DM's `shadow-table-rules` and `trash-table-rules`: Go regular expressions with one group, the real table's name. Empty
+/// where tables of that name are as any other (`online-ddl: false`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OnlineDdlRules {
+    /// Tables that take the real one's place in the end.
+    pub shadow: Vec<String>,
+    /// Tables that are left behind, or help.
+    pub trash: Vec<String>,
 }
 
 /// One of DM's event filters (`filters`).

@@ -1,6 +1,6 @@
 //! Rules for tests, so that each says only what it is about.
 
-use super::{BlockAllowRules, FilterAction, FilterRule, RouteRule, Rules};
+use super::{BlockAllowRules, FilterAction, FilterRule, OnlineDdlRules, RouteRule, Rules};
 use crate::model::Flavor;
 
 /// Everything is replicated, under its own name.
@@ -10,10 +10,20 @@ pub(crate) fn rules() -> Rules {
         routes: Vec::new(),
         filters: Vec::new(),
         expressions: Vec::new(),
+        online: OnlineDdlRules::default(),
         case_sensitive: false,
         meta_schema: "dm_meta".to_owned(),
         flavor: Flavor::MySql,
     }
+}
+
+/// The same rules, and DM's defaults for online DDL tools.
+pub(crate) fn online(rules: Rules) -> Rules {
+    let online = OnlineDdlRules {
+        shadow: vec!["^_(.+)_(?:new|gho)$".to_owned()],
+        trash: vec!["^_(.+)_(?:ghc|del|old)$".to_owned()],
+    };
+    Rules { online, ..rules }
 }
 
 /// Routes: schema and table pattern, target schema and table.

@@ -65,6 +65,7 @@ impl Bench {
             routes: routes(&schema),
             filters: Vec::new(),
             expressions: Vec::new(),
+            online: Default::default(),
             case_sensitive: false,
             meta_schema: "dm_meta".into(),
             flavor: flavor(source.kind),

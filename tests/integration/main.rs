@@ -57,6 +57,7 @@ mod master_tls;
 mod master_wishes;
 mod master_words;
 mod memory;
+mod online_ddl;
 mod options;
 mod park;
 mod replicate;

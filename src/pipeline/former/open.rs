@@ -120,11 +120,7 @@ impl Open {
 
 /// What a lane at `mark` has done of the transaction behind `start`.
 pub fn skip(mark: &RowMark, gtid: Option<&Gtid>, start: &Location) -> Result<LaneSkip, OtherTransaction> {
-    let done = match gtid {
-        Some(gtid) if !mark.location.gtids.is_empty() => mark.location.gtids.contains_gtid(gtid),
-        _ => mark.location.position > start.position,
-    };
-    if done {
+    if mark.location.has(gtid, &start.position) {
         return Ok(LaneSkip::All);
     }
     if !mark.is_inside() {

@@ -34,6 +34,8 @@ pub(super) enum Question<'a> {
     Structure(&'a TargetTable),
     /// To store something.
     Store(&'a str),
+    /// What is stored: rows of three texts.
+    Rows(&'a str),
     /// Which foreign keys change other tables' rows.
     Cascades,
     /// What one of them refers to.
@@ -50,6 +52,7 @@ pub(super) enum Question<'a> {
 pub(super) enum Answer {
     Structure(TableStructure),
     Stored,
+    Rows(Vec<(String, String, String)>),
     Cascades(Vec<Cascade>),
     ParentColumns(Vec<String>),
     SchemaCharset(Option<String>),
@@ -165,11 +168,17 @@ impl Asks {
             }
             Question::Store(sql) => {
                 let stored = self.downstream.limited(conn.query_drop(*sql)).await;
-                let doing = "store how a table's changes are dealt out";
-                stored
-                    .map(|()| Answer::Stored)
-                    .map_err(|error| driver_failure(&error, Code::Checkpoint, Scope::Downstream, doing))
+                stored.map(|()| Answer::Stored).map_err(|error| of_meta(&error, "store what a replay needs"))
+            }
+            Question::Rows(sql) => {
+                let rows = self.downstream.limited(conn.query(*sql)).await;
+                rows.map(Answer::Rows).map_err(|error| of_meta(&error, "read what is known of shadow tables"))
             }
         }
     }
+}
+
+/// Of our tables.
+fn of_meta(error: &mysql_async::Error, doing: &str) -> Failure {
+    driver_failure(error, Code::Checkpoint, Scope::Downstream, doing)
 }

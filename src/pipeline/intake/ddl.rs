@@ -14,6 +14,16 @@ use crate::pipeline::window::Window;
 use crate::schema::{Dialect, reads_alike};
 use crate::transform::{ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement, Transform};
 
+/// Why a statement is not run although it was understood.
+const UNDERSTOOD: [Code; 6] = [
+    Code::EventFilter,
+    Code::OnlineDdlMistake,
+    Code::OnlineDdlMeta,
+    Code::RenameToShadow,
+    Code::RenameShadowToOther,
+    Code::OnlineDdlNotFound,
+];
+
 impl Intake {
     pub(super) async fn statement(&mut self, statement: Statement) -> Result<(), End> {
         let text = &statement.text;
@@ -25,9 +35,9 @@ impl Intake {
         let (mut targets, mut changed) = (Vec::new(), Vec::new());
         if exception.as_ref().is_none_or(|exception| exception.treatment == Treatment::Inject) {
             let input = DdlInput { schema: &statement.schema, text, sql_mode: statement.sql_mode };
-            // One that a filter forbids was understood: it is shown, as one that fails downstream, and can be skipped.
+            // One that was understood is shown, as one that fails downstream, and can be skipped.
             let at = |failure: Failure| match failure.known_code() {
-                Some(Code::EventFilter) => failure.at(format!("{place}, origin SQL: [{text}]")),
+                Some(code) if UNDERSTOOD.contains(&code) => failure.at(format!("{place}, origin SQL: [{text}]")),
                 _ => failure.at(&place),
             };
             match self.transform.statement(&input).map_err(at)? {
@@ -39,6 +49,10 @@ impl Intake {
                     changed = filtered;
                 }
                 DdlPlan::Run(planned) => targets = planned,
+                DdlPlan::Online(parts) => {
+                    let made = self.online(parts, statement.sql_mode).await.map_err(at)?;
+                    (targets, changed) = (made.run, made.left_out);
+                }
             }
         } else {
             self.tell_skipped(&statement.start, "a statement");
@@ -50,14 +64,14 @@ impl Intake {
             return Ok(());
         }
         for target in &targets {
-            self.compare_defaults(target, &statement).await?;
+            self.compare_defaults(target).await?;
         }
         let session = self.session(&statement).await;
         let window = self.window.as_ref();
         let touched = window.map(|window| Touched::by(&targets, window, &self.transform)).unwrap_or_default();
         let mut steps = self.steps_of(&before, statement.sql_mode, &session, &statement.start, &place).await?;
         self.end_declared(&altered(&targets), &statement.start).await?;
-        steps.extend(targets.into_iter().map(|target| self.step(target, statement.sql_mode, session.clone())));
+        steps.extend(targets.into_iter().map(|target| self.step(target, session.clone())));
         if steps.is_empty() {
             return Ok(());
         }
@@ -101,9 +115,12 @@ impl Intake {
             let input = DdlInput { schema: "", text, sql_mode };
             match self.transform.statement(&input).map_err(|failure| failure.at(place))? {
                 DdlPlan::Skip { reason, .. } => tracing::warn!(reason, "an operator's statement is left out"),
+                DdlPlan::Online(_) => {
+                    tracing::warn!("an operator's statement on an online DDL tool's table is left out")
+                }
                 DdlPlan::Run(targets) => {
                     self.end_declared(&altered(&targets), at).await?;
-                    let steps_of = targets.into_iter().map(|target| self.step(target, sql_mode, session.clone()));
+                    let steps_of = targets.into_iter().map(|target| self.step(target, session.clone()));
                     steps.extend(steps_of.map(|step| DdlStep { ordered: true, ..step }));
                 }
             }
@@ -160,20 +177,20 @@ impl Intake {
         self.note(format!("{what} at {at} left out by an operator's order{stays}"));
     }
 
-    fn step(&self, target: TargetStatement, sql_mode: u64, session: DdlSession) -> DdlStep {
+    fn step(&self, target: TargetStatement, session: DdlSession) -> DdlStep {
         let from = self.origin.flavor;
         let to = match self.downstream.dialect {
             Dialect::MariaDb => Flavor::MariaDb,
             Dialect::MySql | Dialect::TiDb => Flavor::MySql,
         };
-        let unsafe_with_rows = target.volatile(sql_mode, from).map(|function| {
+        let unsafe_with_rows = target.volatile(from).map(|function| {
             format!(
                 "{function} gives each server values of its own, and the source does not log those that this statement \
                  gives to the rows that are there"
             )
         });
-        let one_change = target.changes(sql_mode, from) <= 1;
-        let target = target.adapted(sql_mode, from, to);
+        let one_change = target.changes(from) <= 1;
+        let target = target.adapted(from, to);
         let schema = target.schema_only.map(|schema| TargetTable(TableName::new(schema, "")));
         DdlStep {
             sql: target.sql,
@@ -188,9 +205,9 @@ impl Intake {
 
     /// A table that names no character set gets its schema's. One that was made by hand downstream may have another, and
     /// then the tables differ; what is in them does not, as long as the downstream's can hold it.
-    async fn compare_defaults(&mut self, target: &TargetStatement, statement: &Statement) -> Result<(), Failure> {
+    async fn compare_defaults(&mut self, target: &TargetStatement) -> Result<(), Failure> {
         let (Some(from), Some(to)) = (target.sources.first(), target.targets.first()) else { return Ok(()) };
-        if !target.takes_schema_charset(statement.sql_mode, self.origin.flavor) {
+        if !target.takes_schema_charset(self.origin.flavor) {
             return Ok(());
         }
         let (from, to) = (from.0.schema.to_string(), to.0.schema.to_string());

@@ -63,17 +63,17 @@ const LONG_TYPES: &[&str] =
 
 impl TargetStatement {
     /// A function in it whose values for the rows that are there cannot be the source's.
-    pub fn volatile(&self, sql_mode: u64, flavor: Flavor) -> Option<&'static str> {
+    pub fn volatile(&self, flavor: Flavor) -> Option<&'static str> {
         if self.kind != DdlKind::AlterTable {
             return None;
         }
-        let text = Text::new(&self.sql, sql_mode, flavor);
+        let text = Text::new(&self.sql, self.sql_mode, flavor);
         text.clauses(text.behind_name()).into_iter().find_map(|clause| text.volatile(clause))
     }
 
     /// Whether it creates a table whose character set is that of its schema.
-    pub fn takes_schema_charset(&self, sql_mode: u64, flavor: Flavor) -> bool {
-        let text = Text::new(&self.sql, sql_mode, flavor);
+    pub fn takes_schema_charset(&self, flavor: Flavor) -> bool {
+        let text = Text::new(&self.sql, self.sql_mode, flavor);
         let named = |at| text.is_one_of(at, &["CHARSET", "COLLATE", "LIKE"]) || text.is(at, &["CHARACTER", "SET"]);
         let mut depth = 0_usize;
         self.kind == DdlKind::CreateTable
@@ -88,17 +88,17 @@ impl TargetStatement {
     }
 
     /// How many changes it makes, where each could be a statement of its own.
-    pub fn changes(&self, sql_mode: u64, flavor: Flavor) -> usize {
+    pub fn changes(&self, flavor: Flavor) -> usize {
         if self.kind != DdlKind::AlterTable {
             return 1;
         }
-        let text = Text::new(&self.sql, sql_mode, flavor);
+        let text = Text::new(&self.sql, self.sql_mode, flavor);
         let clauses = text.clauses(text.behind_name());
         clauses.into_iter().filter(|clause| !text.is_one_of(clause.start, &["ALGORITHM", "LOCK"])).count()
     }
 
     /// The statement as `target` takes it.
-    pub fn adapted(mut self, sql_mode: u64, from: Flavor, target: Flavor) -> TargetStatement {
+    pub fn adapted(mut self, from: Flavor, target: Flavor) -> TargetStatement {
         if from != Flavor::MariaDb || target != Flavor::MariaDb {
             self.sql_modes.retain(|mode| *mode != ORACLE);
         }
@@ -106,11 +106,11 @@ impl TargetStatement {
             return self;
         }
         // What a comment of MariaDB's holds counts: it was executed there.
-        let tokens = lex(&self.sql, Dialect { sql_mode, flavor: from });
+        let tokens = lex(&self.sql, Dialect { sql_mode: self.sql_mode, flavor: from });
         let version = |token: &&Token| matches!(token.kind, TokenKind::VersionOpen | TokenKind::VersionClose);
         let blank = |token: &Token| Edit { span: token.start..token.end, text: " ".to_owned() };
         self.sql = edited(&self.sql, tokens.iter().filter(version).map(blank).collect());
-        let text = Text::new(&self.sql, sql_mode, from);
+        let text = Text::new(&self.sql, self.sql_mode, from);
         let mut edits = text.storage();
         edits.extend(text.head(self.kind));
         match self.kind {

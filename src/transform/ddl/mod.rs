@@ -15,16 +15,19 @@ mod clauses;
 mod columns;
 mod cursor;
 pub(super) mod lex;
+mod online;
 mod parse;
 mod parsed;
 mod plan;
+mod statement;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
 pub use columns::{CreateColumn, create_columns};
-pub(super) use plan::plan;
+pub use online::OnlineStep;
+pub(super) use statement::plan;
 
 use crate::model::{SourceTable, TargetTable};
 
@@ -51,6 +54,8 @@ pub enum DdlPlan {
     },
     /// Run these, in order; never empty.
     Run(Vec<TargetStatement>),
+    /// It is about tables of an online DDL tool: do this, in order; never empty.
+    Online(Vec<OnlineStep>),
 }
 
 /// One statement for the target.
@@ -63,6 +68,8 @@ pub struct TargetStatement {
     /// Names of the `sql_mode` flags that decide how the text reads and that were set on the source: the session that
     /// runs it must have these of [`READING_MODES`](TargetStatement::READING_MODES), and none of the others there.
     pub sql_modes: Vec<&'static str>,
+    /// `sql_mode` bits that the source logged it with.
+    pub sql_mode: u64,
     /// What it is.
     pub kind: DdlKind,
     /// The source's tables in it, the one it is about first. Empty for statements on a whole schema. Tables that it only

@@ -12,10 +12,9 @@ use super::super::Transform;
 use super::super::events::Event;
 use super::super::filter::Filters;
 use super::clauses::{self, Clause, ClauseEvent};
-use super::cursor::{Cursor, Edit, Misread, NameRef, qualifiers};
-use super::lex::{Dialect, Token, TokenKind, lex};
-use super::parse::parse;
-use super::parsed::{EachStatement, Parsed, Role, SchemaStatement, TableStatement};
+use super::cursor::{Edit, Misread, NameRef, qualifiers};
+use super::lex::{Token, TokenKind};
+use super::parsed::{EachStatement, Role, SchemaStatement, TableStatement};
 use super::{DdlInput, DdlKind, DdlPlan, TargetStatement};
 
 /// Longest statement text in a message, in characters.
@@ -24,69 +23,21 @@ const SHOWN: usize = 1024;
 const BY_HAND: &str = "Run what the statement should do on the target by hand, then use `binlog skip`, or `binlog replace` \
                        it with statements that are understood; or filter its tables by the block-allow list.";
 
-/// See [`Transform::statement`]. `filters` are asked about the statement's whole text.
-pub(in crate::transform) fn plan(
-    transform: &Transform,
-    input: &DdlInput<'_>,
-    filters: Filters<'_>,
-) -> Result<DdlPlan, Failure> {
-    // Clients send texts with NUL bytes at the end, and servers log them.
-    let text = input.text.trim_matches(|c: char| c.is_ascii_control() || c == ' ');
-    let tokens = lex(text, Dialect { sql_mode: input.sql_mode, flavor: transform.flavor });
-    if let Some(disarmed) = disarmed(text, &tokens) {
-        return plan(transform, &DdlInput { text: &disarmed, ..*input }, filters);
-    }
-    let meaningful: Vec<Token> = tokens.iter().copied().filter(|token| !token.is_trivia()).collect();
-    let planner = Planner { transform, input, filters, text, all: &tokens, tokens: &meaningful };
-    if let Some(what) = unfinished(&tokens) {
-        return planner.refuse(Code::ParseDdl, what);
-    }
-    match parse(Cursor::new(text, &meaningful)) {
-        Ok(Parsed::Skipped(what)) => Ok(skipped(format!("{what} is not replicated"))),
-        Ok(Parsed::Dml(table)) => planner.dml(table.as_ref()),
-        Ok(Parsed::Schema(statement)) => planner.schema(statement),
-        Ok(Parsed::Table(statement)) => planner.table(statement),
-        Ok(Parsed::Each(statement)) => planner.each(&statement),
-        Ok(Parsed::Prefixed(start)) => {
-            let text = text.get(start..).unwrap_or_default();
-            plan(transform, &DdlInput { text, ..*input }, filters)
-        }
-        Err(misread) => planner.misread(&misread),
-    }
-}
-
-/// The text without `/*M!`, if that begins a mere comment in it: the source, not a MariaDB, ignored what a MariaDB
-/// target would execute.
-fn disarmed(text: &str, tokens: &[Token]) -> Option<String> {
-    let armed = |token: &&Token| token.kind == TokenKind::Comment && token.text(text).starts_with("/*M!");
-    let behind_star = |token: &Token| token.start + "/*".len();
-    let space = |at| Edit { span: at..at, text: " ".to_owned() };
-    let edits: Vec<Edit> = tokens.iter().filter(armed).map(behind_star).map(space).collect();
-    (!edits.is_empty()).then(|| edited(text, edits))
-}
-
-/// What the text leaves open at its end.
-fn unfinished(tokens: &[Token]) -> Option<&'static str> {
-    let of_version = |token: &&Token| matches!(token.kind, TokenKind::VersionOpen | TokenKind::VersionClose);
-    if tokens.iter().any(|token| token.kind == TokenKind::Unterminated) {
-        return Some("a string, a quoted name or a comment does not end");
-    }
-    let open = tokens.iter().rev().find(of_version).is_some_and(|token| token.kind == TokenKind::VersionOpen);
-    open.then_some("a comment with a version number does not end")
-}
-
-struct Planner<'a> {
-    transform: &'a Transform,
-    input: &'a DdlInput<'a>,
-    filters: Filters<'a>,
-    text: &'a str,
-    all: &'a [Token],
+/// What a plan is made of.
+pub(super) struct Planner<'a> {
+    pub(super) transform: &'a Transform,
+    pub(super) input: &'a DdlInput<'a>,
+    pub(super) filters: Filters<'a>,
+    /// What the first of these is called in the text, the second is.
+    pub(super) renamed: Option<(&'a SourceTable, &'a SourceTable)>,
+    pub(super) text: &'a str,
+    pub(super) all: &'a [Token],
     /// Those that mean something.
-    tokens: &'a [Token],
+    pub(super) tokens: &'a [Token],
 }
 
 impl Planner<'_> {
-    fn dml(&self, table: Option<&NameRef>) -> Result<DdlPlan, Failure> {
+    pub(super) fn dml(&self, table: Option<&NameRef>) -> Result<DdlPlan, Failure> {
         if let Some(source) = table.and_then(|table| self.resolve(table, self.input.schema).ok())
             && self.transform.table(&source)?.is_none()
         {
@@ -95,12 +46,12 @@ impl Planner<'_> {
         self.refuse(Code::StatementFormat, "a change of rows was logged as a statement")
     }
 
-    fn misread(&self, misread: &Misread) -> Result<DdlPlan, Failure> {
+    pub(super) fn misread(&self, misread: &Misread) -> Result<DdlPlan, Failure> {
         self.refuse(Code::ParseDdl, &misread.to_string())
     }
 
     /// Fails, except where the statement certainly concerns nothing that is replicated.
-    fn refuse(&self, code: Code, what: &str) -> Result<DdlPlan, Failure> {
+    pub(super) fn refuse(&self, code: Code, what: &str) -> Result<DdlPlan, Failure> {
         if self.certainly_unwanted() {
             return Ok(skipped("all schemas in it are outside the block-allow list".to_owned()));
         }
@@ -134,7 +85,7 @@ impl Planner<'_> {
     }
 
     /// The text for a message. Row values and passwords are left out.
-    fn shown(&self, code: Code) -> String {
+    pub(super) fn shown(&self, code: Code) -> String {
         let secret = |token: &Token| {
             token.kind == TokenKind::Word
                 && ["PASSWORD", "IDENTIFIED", "CONNECTION"]
@@ -157,7 +108,7 @@ impl Planner<'_> {
         }
     }
 
-    fn resolve(&self, name: &NameRef, default: &str) -> Result<SourceTable, Failure> {
+    pub(super) fn resolve(&self, name: &NameRef, default: &str) -> Result<SourceTable, Failure> {
         let schema = name.schema.as_deref().unwrap_or(default);
         if schema.is_empty() {
             let what = format!("table `{}` has no schema, and the statement ran without a default one", name.name);
@@ -165,10 +116,15 @@ impl Planner<'_> {
                 Failure::new(Code::ParseDdl, format!("{what}: {}", self.shown(Code::ParseDdl))).workaround(BY_HAND)
             );
         }
-        Ok(SourceTable(TableName::new(schema, name.name.as_str())))
+        let table = SourceTable(TableName::new(schema, name.name.as_str()));
+        let is = |other: &SourceTable| other.to_string().to_lowercase() == table.to_string().to_lowercase();
+        Ok(match self.renamed {
+            Some((shown, meant)) if is(shown) => meant.clone(),
+            _ => table,
+        })
     }
 
-    fn schema(&self, mut statement: SchemaStatement) -> Result<DdlPlan, Failure> {
+    pub(super) fn schema(&self, mut statement: SchemaStatement) -> Result<DdlPlan, Failure> {
         let source = statement.name.as_deref().unwrap_or(self.input.schema);
         if source.is_empty() {
             return self.refuse(Code::ParseDdl, "no schema is named, and the statement ran without a default one");
@@ -191,7 +147,7 @@ impl Planner<'_> {
         Ok(DdlPlan::Run(run))
     }
 
-    fn table(&self, mut statement: TableStatement) -> Result<DdlPlan, Failure> {
+    pub(super) fn table(&self, mut statement: TableStatement) -> Result<DdlPlan, Failure> {
         let mut built = self.built(statement.kind, String::new(), None);
         let mut named: Vec<Named> = Vec::with_capacity(statement.tables.len());
         for (role, name) in &statement.tables {
@@ -295,16 +251,18 @@ impl Planner<'_> {
         Some(drop)
     }
 
-    fn each(&self, statement: &EachStatement) -> Result<DdlPlan, Failure> {
+    pub(super) fn each(&self, statement: &EachStatement) -> Result<DdlPlan, Failure> {
         let mut run = Vec::new();
         let (mut skipped, mut left_out) = (None, Vec::new());
         for item in &statement.items {
             match self.item(statement, item)? {
-                DdlPlan::Run(one) => run.extend(one),
                 DdlPlan::Skip { reason, filtered } => {
                     skipped = Some(reason);
                     left_out.extend(filtered);
                 }
+                DdlPlan::Run(one) => run.extend(one),
+                // No item is one.
+                DdlPlan::Online(_) => {}
             }
         }
         match (skipped, run.last_mut()) {
@@ -317,7 +275,7 @@ impl Planner<'_> {
     }
 
     /// One item of a list as a statement of its own.
-    fn item(&self, statement: &EachStatement, names: &[NameRef]) -> Result<DdlPlan, Failure> {
+    pub(super) fn item(&self, statement: &EachStatement, names: &[NameRef]) -> Result<DdlPlan, Failure> {
         let mut built = self.built(statement.kind, String::new(), None);
         for name in names {
             let source = self.resolve(name, self.input.schema)?;
@@ -351,7 +309,8 @@ impl Planner<'_> {
             .map(|(_, name)| *name)
             .collect();
         let (sources, targets, clauses) = (Vec::new(), Vec::new(), Vec::new());
-        TargetStatement { sql, clauses, sql_modes, kind, sources, targets, schema_only, left_out: Vec::new() }
+        let sql_mode = self.input.sql_mode;
+        TargetStatement { sql, clauses, sql_modes, sql_mode, kind, sources, targets, schema_only, left_out: Vec::new() }
     }
 }
 
@@ -384,7 +343,7 @@ fn event_of(kind: DdlKind) -> Event {
     }
 }
 
-fn skipped(reason: String) -> DdlPlan {
+pub(super) fn skipped(reason: String) -> DdlPlan {
     DdlPlan::Skip { reason, filtered: Vec::new() }
 }
 
@@ -394,7 +353,7 @@ fn left_out(tables: Vec<SourceTable>) -> DdlPlan {
     DdlPlan::Skip { reason: format!("an event filter leaves it out of {}", names.join(", ")), filtered: tables }
 }
 
-fn unwanted(source: &SourceTable) -> DdlPlan {
+pub(super) fn unwanted(source: &SourceTable) -> DdlPlan {
     skipped(format!("table {source} is outside the block-allow list"))
 }
 

@@ -2,6 +2,7 @@
 
 mod adapted;
 mod filters;
+mod online;
 mod refusals;
 
 use proptest::prelude::*;
@@ -35,6 +36,7 @@ fn run_in(transform: &Transform, schema: &str, text: &str, sql_mode: u64) -> Res
             Ok(statements.into_iter().map(|statement| statement.sql).collect())
         }
         Ok(DdlPlan::Skip { reason, .. }) => Err(format!("skip: {reason}")),
+        Ok(DdlPlan::Online(steps)) => Err(format!("a tool's: {steps:?}")),
         Err(Failure { code, message, workaround, .. }) => {
             assert!(!workaround.is_empty(), "{message}");
             Err(format!("{code}: {message}"))

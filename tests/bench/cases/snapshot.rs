@@ -128,6 +128,7 @@ fn spec(source: &Server, target: &Server, task: &str) -> CopySpec {
         routes: Vec::new(),
         filters: Vec::new(),
         expressions: Vec::new(),
+        online: Default::default(),
         case_sensitive: false,
         meta_schema: "dm_meta".into(),
         flavor: Flavor::MariaDb,

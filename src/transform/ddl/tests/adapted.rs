@@ -6,9 +6,9 @@ use super::*;
 fn adapted(text: &str) -> (String, Vec<String>) {
     let plan = plain().statement(&DdlInput { schema: "d", text, sql_mode: 0 });
     let Ok(DdlPlan::Run(mut run)) = plan else { panic!("{text}: {plan:?}") };
-    let same = run[0].clone().adapted(0, Flavor::MySql, Flavor::MySql);
+    let same = run[0].clone().adapted(Flavor::MySql, Flavor::MySql);
     assert_eq!(same, run[0], "a MySQL's statement stays");
-    let statement = run.remove(0).adapted(0, Flavor::MariaDb, Flavor::MySql);
+    let statement = run.remove(0).adapted(Flavor::MariaDb, Flavor::MySql);
     let shown = |clause: TargetClause| match clause.condition {
         Some(ClauseCondition { there, part, name }) => {
             format!("{} | {}{part:?} {name}", clause.text, if there { "" } else { "no " })
@@ -89,7 +89,7 @@ fn values_of_each_servers_own() {
     let found = |text: &str| {
         let plan = plain().statement(&DdlInput { schema: "d", text, sql_mode: 0 });
         let Ok(DdlPlan::Run(run)) = plan else { panic!("{text}: {plan:?}") };
-        run[0].volatile(0, Flavor::MariaDb)
+        run[0].volatile(Flavor::MariaDb)
     };
     assert_eq!(found("ALTER TABLE t ADD COLUMN u VARCHAR(40) DEFAULT (uuid())"), Some("UUID"));
     assert_eq!(found("ALTER TABLE t DROP COLUMN a, ADD u DOUBLE DEFAULT rand()"), Some("RAND"));
@@ -113,8 +113,8 @@ proptest! {
             let text = format!("{head}{body}");
             if let Ok(DdlPlan::Run(run)) = plain().statement(&DdlInput { schema: "d", text: &text, sql_mode: 0 }) {
                 for statement in run {
-                    let _ = statement.volatile(0, Flavor::MariaDb);
-                    let _ = statement.adapted(0, Flavor::MariaDb, Flavor::MySql);
+                    let _ = statement.volatile(Flavor::MariaDb);
+                    let _ = statement.adapted(Flavor::MariaDb, Flavor::MySql);
                 }
             }
         }

@@ -19,6 +19,7 @@ fn outcome(transform: &Transform, text: &str) -> Result<Vec<String>, Vec<String>
     match transform.statement(&DdlInput { schema: "d", text, sql_mode: 0 }).unwrap_or_else(|f| panic!("{text}: {f}")) {
         DdlPlan::Run(statements) => Ok(statements.into_iter().map(|statement| statement.sql).collect()),
         DdlPlan::Skip { filtered, .. } => Err(filtered.iter().map(SourceTable::to_string).collect()),
+        DdlPlan::Online(steps) => panic!("{text}: {steps:?}"),
     }
 }
 
