@@ -29,7 +29,13 @@ pub fn driver_failure(error: &Error, refused: Code, scope: Scope, doing: &str) -
         Error::Server(server) if GONE.contains(&server.code) && refused != Code::DriverError => {
             Failure::new(Code::InvalidConnection, doing).scope(scope).cause(render_server_error(server))
         }
-        Error::Server(server) => Failure::new(refused, doing).scope(scope).cause(render_server_error(server)),
+        Error::Server(server) => {
+            let failure = Failure::new(refused, doing).scope(scope).cause(render_server_error(server));
+            match whole_server(server.code).filter(|_| scope != Scope::Upstream) {
+                Some(remedy) => failure.workaround(remedy),
+                None => failure,
+            }
+        }
         // While connecting nothing was in use yet.
         Error::Driver(DriverError::ConnectionClosed) | Error::Io(_) if refused != Code::DriverError => {
             Failure::new(Code::InvalidConnection, doing)
@@ -40,6 +46,21 @@ pub fn driver_failure(error: &Error, refused: Code, scope: Scope, doing: &str) -
     }
 }
 
+/// What to do where it is the downstream as a whole that takes nothing now. All of these are tried again by themselves.
+pub fn whole_server(number: u16) -> Option<&'static str> {
+    match number {
+        3 | 28 | 1021 | 1030 | 1114 | 1878 => {
+            Some("Please make room on the downstream's disk, or in its tablespace; it then goes on by itself.")
+        }
+        1290 | 1836 => Some("Please make the downstream writable (read_only); it then goes on by itself."),
+        1040 | 1203 => Some(
+            "Please let the downstream take more connections (max_connections, or those of the account); it then goes on by \
+             itself.",
+        ),
+        _ => None,
+    }
+}
+
 /// The innermost cause: the outer ones only repeat it.
 fn root(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
@@ -47,4 +68,21 @@ fn root(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_whole_downstream_refuses_has_a_remedy() {
+        let refused = |code, scope| {
+            let server = ServerError { code, state: "HY000".into(), message: "no".into() };
+            driver_failure(&Error::Server(server), Code::Checkpoint, scope, "store").workaround
+        };
+        assert!(refused(1290, Scope::Downstream).contains("writable (read_only)"));
+        assert!(refused(1114, Scope::NotSet).contains("make room"));
+        assert_eq!(refused(1290, Scope::Upstream), Code::Checkpoint.workaround());
+        assert_eq!(refused(1062, Scope::Downstream), Code::Checkpoint.workaround());
+    }
 }

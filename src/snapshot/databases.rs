@@ -9,7 +9,6 @@ use mysql_async::prelude::Queryable;
 use super::look::{SYSTEM, Wanted};
 use super::make::Maker;
 use super::plan::ident;
-use super::remedy::with_room;
 use super::source::{answered, query_failed};
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_number};
@@ -58,7 +57,7 @@ impl Maker<'_> {
                     "Please run `GRANT CREATE ON {0}.* TO <user>` downstream, or create it by hand, then resume-task.",
                     ident(to)
                 )),
-                _ => with_room(failure),
+                _ => failure,
             }
         };
         let sql = format!("SELECT 1 FROM information_schema.schemata WHERE schema_name={}", quote(to));

@@ -63,33 +63,10 @@ pub(super) fn with_remedy(failure: Failure, plan: &TablePlan) -> Failure {
                 "give {table} the columns that it had when the copy began, or start the task anew with --remove-meta"
             )
         }
-        (number, false) if whole_server(number).is_some() => whole_server(number).unwrap_or_default().to_owned(),
         (Some(1205), _) => format!("end whoever holds locks on {table}"),
         _ => format!("look at {table} downstream"),
     };
     failure.workaround(format!("Please {what}. What is marked is kept: after resume-task the copy goes on behind it."))
-}
-
-/// The failure with what to do where it is the downstream as a whole that takes nothing now.
-pub(super) fn with_room(failure: Failure) -> Failure {
-    if !failure.workaround.is_empty() {
-        return failure;
-    }
-    match whole_server(server_number(&failure)) {
-        Some(what) => failure.workaround(format!("Please {what}.")),
-        None => failure,
-    }
-}
-
-fn whole_server(number: Option<u16>) -> Option<&'static str> {
-    match number? {
-        3 | 28 | 1021 | 1030 | 1114 | 1878 => {
-            Some("make room on the downstream's disk, or in its tablespace; the copy then goes on by itself")
-        }
-        1290 | 1836 => Some("make the downstream writable (read_only); the copy then goes on by itself"),
-        1040 | 1203 => Some("let the downstream take more connections (max_connections, or those of the account)"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -112,8 +89,6 @@ mod tests {
             downstream("Error 1264 (22003): Out of range")
                 .contains("as wide in `t``o`.`u` downstream as it is in `from`.`t` on")
         );
-        assert!(downstream("Error 1290 (HY000): read-only").contains("writable (read_only)"));
-        assert!(downstream("Error 1114 (HY000): The table is full").contains("make room"));
         assert!(downstream("Error 1142 (42000): denied").contains("DELETE ON `t``o`.*"));
         assert!(downstream("Error 4711 (HY000): odd").contains("look at `t``o`.`u` downstream"));
         let upstream = |code, cause| remedy(Scope::Upstream, code, cause);

@@ -10,7 +10,6 @@ use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::remedy::with_room;
 use super::spec::{Replay, Standing};
 use crate::downstream::limited;
 use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
@@ -121,7 +120,7 @@ pub(super) fn location(mark: &StoredMark, flavor: Flavor) -> Result<Location, Fa
 }
 
 pub(super) fn failed(error: &mysql_async::Error) -> Failure {
-    with_room(driver_failure(error, Code::Checkpoint, Scope::Downstream, "read and store the state of the copy"))
+    driver_failure(error, Code::Checkpoint, Scope::Downstream, "read and store the state of the copy")
 }
 
 fn is_one_of(error: &mysql_async::Error, codes: &[u16]) -> bool {

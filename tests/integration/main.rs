@@ -73,3 +73,4 @@ mod tls;
 mod torture;
 mod types;
 mod upkeep;
+mod xa;

@@ -58,7 +58,7 @@ async fn step(link: &mut Link, tool: &Tool, number: usize) {
 /// The table has the new structure and the source's rows, and nothing of the tool's is downstream.
 async fn changed(link: &mut Link) {
     let schema = link.schema.clone();
-    link.source.run_all(["INSERT INTO t (id, v) VALUES (100, 'new')", "UPDATE t SET c = 8 WHERE id = 2"]).await;
+    link.source.run_all(["INSERT INTO t (id, v) VALUES (-1, 'new')", "UPDATE t SET c = 8 WHERE id = 2"]).await;
     let rows = format!("SELECT id, c, v FROM {schema}.t ORDER BY id");
     let wanted = link.source.texts(&rows).await;
     eventually("the changed table is the source's", LIMIT, async || match link.target.try_rows(&rows).await {
