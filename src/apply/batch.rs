@@ -10,7 +10,8 @@ use mysql_async::prelude::Queryable;
 use super::parts::StatementInfo;
 use crate::downstream::limited;
 
-/// Bytes that are worth being sent together; a longer statement is joined by BEGIN and the fence only.
+/// Bytes that are worth being sent together; a longer statement is joined by BEGIN and the fence only. Next to the server no
+/// difference to going by itself was measured, on eight lanes either; far from it, it is two round trips less.
 const BYTES: usize = 32 << 10;
 /// Statements that go together: where one of them fails, so many are undone.
 const STATEMENTS: usize = 64;
