@@ -290,11 +290,7 @@ pub(super) const TASK: Keys = &[
         Text(""),
         "sessions are in UTC; TIMESTAMP values arrive equal in any time zone. Only `--start-time` is in it",
     ),
-    acts(
-        "online-ddl",
-        Flag(true),
-        "the tables that gh-ost and pt-osc work with are left out, and what they did is run when they are done",
-    ),
+    acts("online-ddl", Flag(true), "tables of gh-ost and pt-osc are left out; what they did is run when they are done"),
     acts("online-ddl-scheme", Text(""), "deprecated: `gh-ost` or `pt` set `online-ddl` to true"),
     acts("shadow-table-rules", Texts, "which tables become the real ones, as Go regular expressions"),
     acts("trash-table-rules", Texts, "which tables of theirs are left behind, as Go regular expressions"),
