@@ -303,3 +303,37 @@ async fn a_mysqls_empty_file_is_passed_by_position() {
 async fn a_mariadbs_empty_file_is_passed() {
     an_empty_file_is_passed(Kind::MariaDb, ServerOptions::default()).await;
 }
+
+/// The errors of a subtask that is paused, as one text.
+async fn failure_with(link: &ClusterLink, words: &str) -> String {
+    let told = |status: &pb::SubTaskStatus| {
+        let errors = status.result.iter().flat_map(|result| &result.errors);
+        errors.map(|error| format!("{} {}", error.message, error.raw_cause)).collect::<String>()
+    };
+    let failed = link.wait_for(words, |status| status.stage() == pb::Stage::Paused && told(status).contains(words));
+    told(&failed.await)
+}
+
+/// A filter keeps an ALTER TABLE from the target. The first row with the new column is refused in the target's words, and goes
+/// on when the column was added there by hand.
+#[tokio::test]
+async fn a_column_that_a_filter_left_out_is_named_as_the_target_would() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mtracker", &source, &target, 60).await;
+    link.stop().await.expect_quick();
+    link.task = format!("copy_{}", link.schema);
+    for (name, value) in [("name", link.task.as_str()), ("mode", "all")] {
+        link.toml.insert(name.into(), value.into());
+    }
+    let filter = "schema-pattern = '*'\ntable-pattern = '*'\nevents = ['alter table']\naction = 'Ignore'";
+    let filter: toml::Value = filter.parse::<toml::Table>().expect("TOML").into();
+    link.toml.insert("filter-rules".into(), vec![filter].into());
+    link.start_task(None).await.expect_quick();
+    link.wait_for("it follows", |status| status.unit() == pb::UnitType::Sync).await;
+    link.source.run("ALTER TABLE t ADD COLUMN ignore_1 INT").await;
+    link.source.run("INSERT INTO t (v, ignore_1) VALUES ('new', 1)").await;
+    failure_with(&link, "Error 1054 (42S22): Unknown column 'ignore_1' in 'field list'").await;
+    link.target.run(&format!("ALTER TABLE {}.t ADD COLUMN ignore_1 INT", link.schema)).await;
+    link.resume().await.expect_quick();
+    link.wait_equal().await;
+}

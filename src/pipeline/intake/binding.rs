@@ -91,7 +91,13 @@ impl Intake {
                  block-allow-list; then resume-task.",
             ));
         }
-        let mut bound = bound.map_err(|error| bind_failure(&error, event, target))?;
+        let mut bound = bound.map_err(|error| {
+            let failure = bind_failure(&error, event, target);
+            match missed(&error, origin.as_ref(), &structure) {
+                Some(name) => failure.cause(format!("Error 1054 (42S22): Unknown column '{name}' in 'field list'")),
+                None => failure,
+            }
+        })?;
         if self.transform.is_selective(&event.layout.source, target) {
             bound.make_selective();
         }
@@ -205,6 +211,20 @@ fn is_unsaid(column: &Column, flavor: Flavor, structure: &[ColumnStructure]) -> 
         && flavor == Flavor::MariaDb
         && !structure.iter().any(own_type);
     untyped || (is_textual(column) && column.collation.is_none())
+}
+
+/// A column that the target would miss in an INSERT, where it is known by name: its words tell an operator more than a
+/// count of columns. The source's table has as many columns now as the rows have.
+fn missed(error: &BindError, origin: Option<&OriginTable>, structure: &TableStructure) -> Option<String> {
+    match error {
+        BindError::NoSuchColumn { name } => Some(name.clone()),
+        BindError::ColumnCount { columns, values } if values > columns => {
+            let now = origin.filter(|origin| origin.columns.len() == *values)?;
+            let here = |name: &str| structure.columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+            now.columns.iter().find(|column| !here(&column.name)).map(|column| column.name.clone())
+        }
+        _ => None,
+    }
 }
 
 fn bind_failure(error: &BindError, event: &RowsEvent, target: &TargetTable) -> Failure {
