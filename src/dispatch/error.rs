@@ -15,7 +15,7 @@ pub enum DispatchError {
         source: RowError,
     },
     /// The row image lacks a column of the key.
-    #[error("the row image of {table} lacks key column {column}")]
+    #[error("upstream didn't log enough columns in binlog: the row image of {table} lacks key column {column}")]
     KeyNotInImage {
         /// Upstream table.
         table: String,

@@ -108,7 +108,7 @@ catalogue! {
     /// The source has no binlog.
     NoMasterStatus = 11125, Functional, Upstream, Medium, "Please enable the binary log of the upstream (`log_bin`).";
     /// A row image lacks columns that are needed.
-    ColumnNotInBinlog = 11126, BinlogOp, Internal, High, "Please set `binlog_row_image` to FULL on the upstream.";
+    ColumnNotInBinlog = 11126, BinlogOp, Upstream, High, "Please set `binlog_row_image` to FULL on the upstream, in its sessions too.";
     /// A source configuration does not parse or is inconsistent.
     ConfigSource = 20036, Config, Internal, Medium, "Please check the source configuration.";
     /// A task configuration does not parse or is inconsistent.

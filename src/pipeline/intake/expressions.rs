@@ -284,7 +284,7 @@ fn write_side(
         let value = image.map(|image| image.value(&bound.layout, place)).transpose().map_err(|error| unread(&error))?;
         let Some(value) = value.flatten() else {
             let text = format!(
-                "an expression filter of {} needs column {}, which the row image lacks",
+                "upstream didn't log enough columns in binlog: an expression filter of {} needs column {}",
                 bound.source, column.quoted
             );
             return Err(Failure::new(Code::ColumnNotInBinlog, text));
