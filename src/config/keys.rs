@@ -279,10 +279,11 @@ pub(super) const TASK: Keys = &[
     refused("validators", Part("none"), "set `mode` to `none`, and compare with a tool such as sync-diff-inspector"),
     refused("is-sharding", Flag(false), SHARDS),
     refused("shard-mode", Text(""), SHARDS),
-    refused(
+    acts(
         "collation_compatible",
         Text("loose"),
-        "set it to `loose`, and give the target's tables the source's collations",
+        "`strict`: character sets without a collation, and databases without both, get the collation that they have on the \
+         source; one that the target does not know fails, and is not replaced by one like it",
     ),
     noted("strict-optimistic-shard-mode", Flag(false), "shards are not merged"),
     noted(

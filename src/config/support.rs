@@ -51,9 +51,6 @@ impl SubtaskConfig {
         if validation != "none" {
             refuse(format!("validator mode `{validation}`"), keys::VALIDATOR, "mode");
         }
-        if self.strict_collation {
-            refuse("collation_compatible `strict`".to_owned(), keys::TASK, "collation_compatible");
-        }
         refusals
     }
 

@@ -210,6 +210,7 @@ impl Held {
             windows,
             ends: spec.copy.ends,
             copies: spec.copy.copies,
+            strict_collation: spec.copy.options.strict_collation,
         })
     }
 

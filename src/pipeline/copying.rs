@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use mysql_async::Conn;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use super::coordinator::stopping;
 use super::guide::TaskGuide;
@@ -43,6 +43,7 @@ pub(super) fn copy_spec(spec: &PipelineSpec, dialect: Dialect) -> CopySpec {
         flavor: spec.flavor,
         downstream,
         begun: Arc::clone(&spec.copy.begun),
+        collations: spec.copy.options.strict_collation.then(OnceCell::new),
     };
     CopySpec {
         source: spec.source.clone(),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use tokio::sync::OnceCell;
 
 use crate::error::{Code, Failure, Scope, driver_failure};
-use crate::model::{Flavor, Location, SourceTable, TargetTable};
+use crate::model::{Flavor, Location, SourceCollations, SourceTable, TargetTable};
 use crate::snapshot::{Definition, Guide};
-use crate::transform::{DdlInput, DdlPlan, Transform};
-use crate::upstream::{ServerVersion, location_now};
+use crate::transform::{DdlInput, DdlPlan, SessionCollations, Transform};
+use crate::upstream::{ServerVersion, location_now, source_collations};
 
 /// Called with L0; returns when the source's log is certain to be there from it on.
 pub type Begun =
@@ -26,6 +27,9 @@ pub struct TaskGuide {
     pub downstream: Flavor,
     /// Told where the copy begins.
     pub begun: Begun,
+    /// What the source means by character sets without a collation, once it was asked; `None` where definitions are taken as
+    /// they are.
+    pub collations: Option<OnceCell<SourceCollations>>,
 }
 
 #[tonic::async_trait]
@@ -42,12 +46,20 @@ impl Guide for TaskGuide {
         self.transform.named().to_vec()
     }
 
-    fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
+    async fn definition(&self, source: &mut Conn, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure> {
+        let collations = match &self.collations {
+            Some(cell) => Some(cell.get_or_try_init(|| source_collations(source)).await?),
+            None => None,
+        };
         let statements = match self.transform.definition(&DdlInput { schema, text: sql, sql_mode: 0 })? {
             DdlPlan::Skip { .. } | DdlPlan::Online(_) => return Ok(Vec::new()),
             DdlPlan::Run(statements) => statements,
         };
         let adapted = statements.into_iter().map(|statement| {
+            let statement = match collations {
+                Some(known) => statement.collated(self.flavor, known, SessionCollations::default()),
+                None => statement,
+            };
             let statement = statement.adapted(self.flavor, self.downstream);
             Definition { sql: statement.sql, sql_modes: statement.sql_modes }
         });

@@ -95,6 +95,8 @@ pub struct Intake {
     ends: bool,
     /// Rows were copied before.
     copies: bool,
+    /// Collations that a statement left to the source are said.
+    strict_collation: bool,
     sparse: Sparse,
 }
 
@@ -136,6 +138,8 @@ pub struct IntakeOptions {
     pub ends: bool,
     /// Rows are copied before: the source's tables are at hand by name.
     pub copies: bool,
+    /// Collations that a statement left to the source are said.
+    pub strict_collation: bool,
 }
 
 /// Asks the rules whether rows are worth decoding. Where the rules cannot agree, they are: the failure shows then.
@@ -182,6 +186,7 @@ impl Intake {
         let (declared, declared_store) = (options.declared, options.declared_store);
         let (mappings, progress, tables, epoch) = (options.mappings, options.progress, options.tables, options.epoch);
         let (windows, ends, copies) = (options.windows, options.ends, options.copies);
+        let strict_collation = options.strict_collation;
         let open = start.location.clone();
         Intake {
             reader,
@@ -214,6 +219,7 @@ impl Intake {
             windows,
             ends,
             copies,
+            strict_collation,
             sparse: Sparse::default(),
         }
     }

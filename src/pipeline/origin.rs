@@ -3,16 +3,17 @@
 //! The relay log makes a task independent of its source, and this must not undo that. So nothing here is needed where the
 //! binlog says it all; an answer that does not come in time counts as none, and is not asked for again for a while.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 
 use crate::error::{Code, Failure, Scope};
-use crate::model::{Flavor, SourceTable};
+use crate::model::{Flavor, SourceCollations, SourceTable};
 use crate::mysql::{Connector, Endpoint};
 use crate::upstream::{
-    SourceCascade, SourceColumns, ZoneOffset, logs_cascades, source_cascades, source_columns, source_schema_charset,
-    zone_offset,
+    SourceCascade, SourceColumns, ZoneOffset, logs_cascades, source_cascades, source_collations, source_columns,
+    source_schema_charset, zone_offset,
 };
 
 /// Longest wait for a connection and an answer.
@@ -28,13 +29,14 @@ pub struct Origin {
     conn: Option<Conn>,
     rests_until: Option<Instant>,
     logs_cascades: Option<bool>,
+    collations: Option<Arc<SourceCollations>>,
 }
 
 impl Origin {
     /// Connects when it is first asked.
     pub fn new(endpoint: Endpoint, flavor: Flavor) -> Self {
         let connector = Connector::new(endpoint).with_session("SET NAMES utf8mb4");
-        Origin { connector, flavor, conn: None, rests_until: None, logs_cascades: None }
+        Origin { connector, flavor, conn: None, rests_until: None, logs_cascades: None, collations: None }
     }
 
     /// The same, on a connection of its own.
@@ -45,6 +47,7 @@ impl Origin {
             conn: None,
             rests_until: None,
             logs_cascades: None,
+            collations: None,
         }
     }
 
@@ -62,6 +65,16 @@ impl Origin {
             Some(Answer::SchemaCharset(charset)) => charset,
             _ => None,
         }
+    }
+
+    /// What it means by character sets without a collation; `None` where it cannot be asked.
+    pub async fn collations(&mut self) -> Option<Arc<SourceCollations>> {
+        if self.collations.is_none()
+            && let Some(Answer::Collations(found)) = self.ask(Question::Collations).await
+        {
+            self.collations = Some(Arc::new(found));
+        }
+        self.collations.clone()
     }
 
     /// Its foreign keys that act on rows; empty where it cannot be asked.
@@ -129,6 +142,7 @@ impl Origin {
                 Question::SchemaCharset(schema) => {
                     Answer::SchemaCharset(source_schema_charset(&mut conn, schema).await?)
                 }
+                Question::Collations => Answer::Collations(source_collations(&mut conn).await?),
                 Question::Cascades => Answer::Cascades(source_cascades(&mut conn).await?),
                 Question::LogsCascades => Answer::LogsCascades(logs_cascades(&mut conn).await?),
                 Question::Zone(zone, at) => Answer::Zone(zone_offset(&mut conn, zone, at).await?),
@@ -150,6 +164,7 @@ impl Origin {
 enum Question<'a> {
     Columns(&'a SourceTable),
     SchemaCharset(&'a str),
+    Collations,
     LogsCascades,
     Cascades,
     Zone(&'a str, u32),
@@ -158,6 +173,7 @@ enum Question<'a> {
 enum Answer {
     Columns(Option<SourceColumns>),
     SchemaCharset(Option<String>),
+    Collations(SourceCollations),
     LogsCascades(bool),
     Cascades(Vec<SourceCascade>),
     Zone(Option<ZoneOffset>),

@@ -39,7 +39,7 @@ impl Maker<'_> {
         for like in &found(source).await? {
             let Some(to) = self.spec.guide.schema(&like.0)? else { continue };
             match self.database(target, &to, Some(like)).await {
-                Err(failure) if server_number(&failure).is_some() => {
+                Err(failure) if server_number(&failure).is_some() && !self.spec.options.strict_collation => {
                     notes.push(format!("{}: {}. {}", failure.message, failure.raw_cause, failure.workaround));
                 }
                 made => made?,

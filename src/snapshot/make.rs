@@ -1,7 +1,8 @@
 //! Tables and views made downstream, from the definitions that the source prints.
 //!
 //! Nothing that is there is changed. A collation that the downstream does not know is replaced by the one of the same
-//! character set that compares most alike, and that is noted: what a column can hold stays the same.
+//! character set that compares most alike, and that is noted: what a column can hold stays the same. Where the task wants the
+//! source's collations or none, it is not replaced.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -14,7 +15,7 @@ use super::source::{answered, query_failed};
 use super::spec::{CopyProgress, CopySpec};
 use super::structure::text;
 use crate::downstream::{DdlSession, Downstream, SessionError, limited};
-use crate::error::{Code, Failure, Scope, driver_failure, server_error_code};
+use crate::error::{Code, Failure, Retry, Scope, driver_failure, render_server_error, retry_of, server_error_code};
 use crate::mysql::quote;
 
 /// Unknown collation.
@@ -55,7 +56,7 @@ impl Maker<'_> {
         let sql = definition.as_ref().and_then(|row| text(row, 1)).unwrap_or_default();
         // In a dm-worker's words, which it says of each table of a dump.
         tracing::debug!(table = %wanted.source, "init table info");
-        self.define(target, wanted, &sql, problems).await
+        self.define(source, target, wanted, &sql, problems).await
     }
 
     /// Makes views, in whatever order they depend on each other.
@@ -128,6 +129,7 @@ impl Maker<'_> {
 
     async fn define(
         &self,
+        source: &mut Conn,
         target: &mut Conn,
         wanted: &Wanted,
         sql: &str,
@@ -135,8 +137,9 @@ impl Maker<'_> {
     ) -> Result<(), Failure> {
         let doing = format!("create table {}", wanted.target);
         let remedy = format!("create {} downstream by hand, with what fits there", wanted.target);
-        let definitions = match self.spec.guide.definition(&wanted.source.0.schema, sql) {
+        let definitions = match self.spec.guide.definition(source, &wanted.source.0.schema, sql).await {
             Ok(definitions) => definitions,
+            Err(failure) if retry_of(&failure) != Retry::Never => return Err(failure),
             Err(failure) => {
                 problems.add(Scope::Upstream, format!("{doing}: {}", failure.message), remedy);
                 return Ok(());
@@ -167,7 +170,11 @@ impl Maker<'_> {
             let error = match conn.query_drop(sql.as_str()).await {
                 Ok(()) => return Ok(()),
                 Err(mysql_async::Error::Server(error)) if error.code == EXISTS => return Ok(()),
-                Err(mysql_async::Error::Server(error)) if error.code == UNKNOWN_COLLATION => error,
+                Err(mysql_async::Error::Server(error))
+                    if error.code == UNKNOWN_COLLATION && !self.spec.options.strict_collation =>
+                {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             let unknown = error.message.split('\'').nth(1).unwrap_or_default().to_owned();
@@ -257,7 +264,7 @@ fn refused(
                 1044 | 1142 => "grant CREATE on the target schemas downstream".to_owned(),
                 _ => remedy.to_owned(),
             };
-            problems.add(Scope::Downstream, format!("{doing}: Error {}: {}", error.code, error.message), remedy);
+            problems.add(Scope::Downstream, format!("{doing}: {}", render_server_error(&error)), remedy);
             Ok(())
         }
         Err(error) => Err(driver_failure(&error, Code::ExecuteFailed, Scope::Downstream, doing)),

@@ -40,7 +40,7 @@ pub trait Guide: Send + Sync {
 
     /// What makes a table, view or database downstream, from its definition as the source prints it with `schema` as the
     /// default; empty where the task does not want it.
-    fn definition(&self, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure>;
+    async fn definition(&self, source: &mut Conn, schema: &str, sql: &str) -> Result<Vec<Definition>, Failure>;
 
     /// Where the source's binlog ends now.
     async fn location(&self, conn: &mut Conn) -> Result<Location, Failure>;
@@ -83,6 +83,8 @@ pub struct CopyOptions {
     pub views: bool,
     /// While others use the source: percent of the time that it reads or writes one chunk at least. From 100 on it does not yield.
     pub yield_floor: u32,
+    /// Tables get the collations that they have on the source, or none are made.
+    pub strict_collation: bool,
 }
 
 impl Default for CopyOptions {
@@ -97,6 +99,7 @@ impl Default for CopyOptions {
             condition: None,
             views: false,
             yield_floor: YIELD_FLOOR,
+            strict_collation: false,
         }
     }
 }

@@ -230,6 +230,7 @@ impl StoredRecipe {
                 condition: copy.condition.clone(),
                 views: copy.views,
                 yield_floor,
+                strict_collation: subtask.strict_collation,
             },
             begun: Arc::new(move |at| {
                 let me = Weak::clone(&me);

@@ -37,8 +37,8 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 pub use ddl::{
-    ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, OnlineStep, TargetClause, TargetStatement,
-    create_columns,
+    ClauseCondition, ClausePart, CreateColumn, DdlInput, DdlKind, DdlPlan, OnlineStep, SessionCollations, TargetClause,
+    TargetStatement, create_columns,
 };
 pub use expression::{Expression, ExpressionPart, RowCondition};
 pub use rules::{BlockAllowRules, ExpressionRule, FilterAction, FilterRule, OnlineDdlRules, RouteRule, Rules};

@@ -29,6 +29,6 @@ pub use preflight::{Preflight, Problem, Severity, Want, failure_of};
 pub use reader::{Batch, BinlogReader, Heartbeat};
 pub use start::{StartError, find_start, gtids_at};
 pub use tables::{
-    SourceCascade, SourceColumn, SourceColumns, ZoneOffset, local_time, logs_cascades, source_cascades, source_columns,
-    source_schema_charset, source_tables, zone_offset,
+    SourceCascade, SourceColumn, SourceColumns, ZoneOffset, local_time, logs_cascades, source_cascades,
+    source_collations, source_columns, source_schema_charset, source_tables, zone_offset,
 };

@@ -9,7 +9,7 @@ use mysql_async::{Conn, Row};
 
 use super::facts::{ServerVersion, query_failure, text_at, timed};
 use crate::error::{Failure, server_error_code};
-use crate::model::{SourceTable, TableName};
+use crate::model::{SourceCollations, SourceTable, TableName};
 use crate::mysql::quote;
 
 /// Half a year, for a look at the other time of daylight saving.
@@ -77,6 +77,17 @@ pub async fn source_schema_charset(conn: &mut Conn, schema: &str) -> Result<Opti
         quote(schema)
     );
     timed(conn.query_first(sql.as_str())).await.map_err(|error| query_failure(&error, &sql))
+}
+
+/// What the source means by character sets without a collation, and its names for collations.
+pub async fn source_collations(conn: &mut Conn) -> Result<SourceCollations, Failure> {
+    const DEFAULTS: &str = "SELECT character_set_name, default_collate_name FROM information_schema.character_sets";
+    // Those that MariaDB has for every character set have no number here.
+    const NAMES: &str = "SELECT id, collation_name FROM information_schema.collations WHERE id BETWEEN 1 AND 65535";
+    let defaults: Vec<(String, String)> =
+        timed(conn.query(DEFAULTS)).await.map_err(|error| query_failure(&error, DEFAULTS))?;
+    let names: Vec<(u16, String)> = timed(conn.query(NAMES)).await.map_err(|error| query_failure(&error, NAMES))?;
+    Ok(SourceCollations::new(defaults, names))
 }
 
 /// Whether the source writes into its binlog what foreign keys do to other tables. MariaDB and InnoDB itself do not; MySQL

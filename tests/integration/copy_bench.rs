@@ -79,6 +79,7 @@ impl Bench {
                 told.send_replace(Some(location));
                 Box::pin(async { Ok(()) })
             }),
+            collations: None,
         };
         let spec = CopySpec {
             source: endpoint(source),

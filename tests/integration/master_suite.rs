@@ -337,3 +337,48 @@ async fn a_column_that_a_filter_left_out_is_named_as_the_target_would() {
     link.resume().await.expect_quick();
     link.wait_equal().await;
 }
+
+/// `collation_compatible: strict`: a collation that the source did not name is the source's, and one that the target does not
+/// know is refused by it, where else one like it is taken.
+#[tokio::test]
+async fn collations_that_a_statement_leaves_out_are_the_sources_or_none() {
+    let (source, target) = shared_pair(Kind::MySql, Kind::MariaDb).await;
+    let mut link = ClusterLink::start("mcollate", &source, &target, 60).await;
+    link.stop().await.expect_quick();
+    link.toml.insert("collation_compatible".into(), "strict".into());
+    link.start_task(None).await.expect_quick();
+    let collation = |table: &str| {
+        format!(
+            "SELECT collation_name FROM information_schema.columns WHERE table_schema = '{}' AND table_name = '{table}' AND \
+             column_name = 's'",
+            link.schema
+        )
+    };
+    let there = collation("there");
+    link.source.run("SET SESSION default_collation_for_utf8mb4 = utf8mb4_general_ci").await;
+    link.source.run("CREATE TABLE there (id INT PRIMARY KEY, s VARCHAR(9) CHARACTER SET utf8mb4)").await;
+    link.wait_equal().await;
+    assert_eq!(link.target.text(&there).await, "utf8mb4_general_ci");
+
+    link.source.run("SET SESSION default_collation_for_utf8mb4 = utf8mb4_0900_ai_ci").await;
+    link.source.run("CREATE TABLE unknown (id INT PRIMARY KEY, s VARCHAR(9) CHARACTER SET utf8mb4)").await;
+    let failure = failure_with(&link, "Error 1273 (HY000): ").await;
+    assert!(failure.contains("utf8mb4_0900_ai_ci"), "{failure}");
+    link.stop().await.expect_quick();
+
+    // The same of a copy: by default it takes one like it, and says so.
+    for (mode, words) in [("strict", "Error 1273 (HY000): "), ("loose", "")] {
+        link.task = format!("{mode}_{}", link.schema);
+        for (name, value) in [("name", link.task.as_str()), ("mode", "full"), ("collation_compatible", mode)] {
+            link.toml.insert(name.into(), value.into());
+        }
+        let started = link.start_task(None).await;
+        assert!(started.ok || mode == "strict", "{started:?}");
+        if mode == "strict" {
+            failure_with(&link, words).await;
+            link.stop().await.expect_quick();
+        } else {
+            link.wait_for("it comes to its end", |status| status.stage() == pb::Stage::Finished).await;
+        }
+    }
+}

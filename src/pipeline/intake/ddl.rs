@@ -6,13 +6,15 @@ use super::asks::{Answer, Question};
 use super::{End, Gone, Intake, place};
 use crate::apply::{DdlClause, DdlSession, DdlStep, Only, Part, Zone};
 use crate::decode::{RowsEvent, Statement};
-use crate::error::{Code, Failure};
+use crate::error::{Code, Failure, Scope};
 use crate::model::{BinlogPosition, Flavor, RowMark, RowOrdinal, SourceTable, TableName, TargetTable};
 use crate::pipeline::exceptions::{Exception, Treatment};
 use crate::pipeline::item::{DdlEnd, DdlItem, Item};
 use crate::pipeline::window::Window;
 use crate::schema::{Dialect, reads_alike};
-use crate::transform::{ClausePart, DdlInput, DdlKind, DdlPlan, TargetClause, TargetStatement, Transform};
+use crate::transform::{
+    ClausePart, DdlInput, DdlKind, DdlPlan, SessionCollations, TargetClause, TargetStatement, Transform,
+};
 
 /// Why a statement is not run although it was understood.
 const UNDERSTOOD: [Code; 6] = [
@@ -66,6 +68,7 @@ impl Intake {
         for target in &targets {
             self.compare_defaults(target).await?;
         }
+        let targets = self.collated(targets, &statement).await.map_err(|failure| failure.at(&place))?;
         let session = self.session(&statement).await;
         let window = self.window.as_ref();
         let touched = window.map(|window| Touched::by(&targets, window, &self.transform)).unwrap_or_default();
@@ -201,6 +204,27 @@ impl Intake {
             one_change,
             ordered: false,
         }
+    }
+
+    /// Where the task wants the source's collations, they are said where a statement left them to it.
+    async fn collated(
+        &mut self,
+        targets: Vec<TargetStatement>,
+        statement: &Statement,
+    ) -> Result<Vec<TargetStatement>, Failure> {
+        let flavor = self.origin.flavor;
+        if !self.strict_collation || !targets.iter().any(|target| target.leaves_collations(flavor)) {
+            return Ok(targets);
+        }
+        let known = self.origin.collations().await.ok_or_else(|| {
+            let text = "collation_compatible is strict, and the source cannot be asked what its character sets mean";
+            Failure::new(Code::InvalidConnection, text).scope(Scope::Upstream)
+        })?;
+        let session = SessionCollations {
+            server: statement.charset.map(|[_, _, server]| server),
+            utf8mb4: statement.utf8mb4_collation,
+        };
+        Ok(targets.into_iter().map(|target| target.collated(flavor, &known, session)).collect())
     }
 
     /// A table that names no character set gets its schema's. One that was made by hand downstream may have another, and

@@ -138,29 +138,39 @@ impl TargetStatement {
 type Conditional = (ClauseCondition, Edit);
 
 /// A statement's text with those of its tokens that mean something.
-struct Text<'a> {
+pub(super) struct Text<'a> {
     text: &'a str,
     tokens: Vec<Token>,
 }
 
 impl<'a> Text<'a> {
-    fn new(text: &'a str, sql_mode: u64, flavor: Flavor) -> Self {
+    pub(super) fn new(text: &'a str, sql_mode: u64, flavor: Flavor) -> Self {
         let tokens = lex(text, Dialect { sql_mode, flavor }).into_iter().filter(|token| !token.is_trivia()).collect();
         Text { text, tokens }
     }
 
-    fn of(&self, at: usize) -> &'a str {
+    /// How many tokens there are.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The byte behind a token.
+    pub(super) fn end(&self, at: usize) -> usize {
+        self.tokens.get(at).map_or(self.text.len(), |token| token.end)
+    }
+
+    pub(super) fn of(&self, at: usize) -> &'a str {
         self.tokens.get(at).map_or("", |token| token.text(self.text))
     }
 
-    fn is(&self, at: usize, words: &[&str]) -> bool {
+    pub(super) fn is(&self, at: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(ahead, word)| {
             let token = self.tokens.get(at + ahead);
             token.is_some_and(|token| token.kind == TokenKind::Word) && self.of(at + ahead).eq_ignore_ascii_case(word)
         })
     }
 
-    fn is_one_of(&self, at: usize, words: &[&str]) -> bool {
+    pub(super) fn is_one_of(&self, at: usize, words: &[&str]) -> bool {
         words.iter().any(|word| self.is(at, &[word]))
     }
 
@@ -195,7 +205,7 @@ impl<'a> Text<'a> {
     }
 
     /// The first token behind the qualified name of the table that an ALTER TABLE is about.
-    fn behind_name(&self) -> usize {
+    pub(super) fn behind_name(&self) -> usize {
         let table = (0..self.tokens.len()).find(|&at| self.is(at, &["TABLE"])).unwrap_or_default() + 1;
         let name = if self.is(table, &["IF", "EXISTS"]) { table + 2 } else { table };
         if self.of(name + 1) == "." { name + 3 } else { name + 1 }
@@ -259,7 +269,7 @@ impl<'a> Text<'a> {
     }
 
     /// The clauses of an ALTER TABLE, as ranges of tokens.
-    fn clauses(&self, from: usize) -> Vec<Range<usize>> {
+    pub(super) fn clauses(&self, from: usize) -> Vec<Range<usize>> {
         let start = match () {
             () if self.is(from, &["WAIT"]) => from + 2,
             () if self.is(from, &["NOWAIT"]) => from + 1,

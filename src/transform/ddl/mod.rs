@@ -12,6 +12,7 @@
 
 mod adapt;
 mod clauses;
+mod collate;
 mod columns;
 mod cursor;
 pub(super) mod lex;
@@ -25,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use collate::SessionCollations;
 pub use columns::{CreateColumn, create_columns};
 pub use online::OnlineStep;
 pub(super) use statement::plan;

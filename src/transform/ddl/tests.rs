@@ -1,6 +1,7 @@
 //! Real statement texts, and what becomes of them.
 
 mod adapted;
+mod collate;
 mod filters;
 mod online;
 mod refusals;

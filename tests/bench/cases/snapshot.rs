@@ -138,6 +138,7 @@ fn spec(source: &Server, target: &Server, task: &str) -> CopySpec {
         flavor: Flavor::MariaDb,
         downstream: Flavor::MariaDb,
         begun: std::sync::Arc::new(|_| Box::pin(async { Ok(()) })),
+        collations: None,
     };
     CopySpec {
         source: endpoint(source),
