@@ -90,6 +90,10 @@ impl Supervisor {
         }
         let treatment = match order.op {
             EventOp::Revert => {
+                if let Some(flushed) = &status.flushed {
+                    // What is passed is forgotten, though perhaps not at this instant.
+                    recipe.change_exceptions(|all| all.pass(&flushed.0.position)).await?;
+                }
                 if !recipe.change_exceptions(|all| all.revert(&at)).await? {
                     let text = format!("error operator not exist, position: {at}");
                     return Err(Failure::new(Code::NoException, text).into());
