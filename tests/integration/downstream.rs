@@ -436,6 +436,8 @@ async fn a_primary_key_dropped_downstream_is_done_without() {
         })
         .await;
     }
+    // An operator is not told of it, nor is it left to the next try.
+    assert!(!link.agent.log().contains("\"to\":\"Paused\""), "the task has parked");
     link.agent.assert_quiet_log();
 }
 
