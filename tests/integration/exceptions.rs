@@ -190,6 +190,9 @@ async fn orders_for_events_to_come_outlive_a_kill() {
     let add = format!("ALTER TABLE {}.t ADD COLUMN late INT", link.schema);
     binlog(&link, "replace", None, &[&add]).await.expect_success();
     link.wait_equal().await;
+    // At the park both are passed, and an order that is passed is none.
+    link.pause().await;
+    binlog(&link, "revert", Some(&place), &[]).await.expect_refusal(&["code=36065", "error operator not exist"]);
 }
 
 /// What a statement was refused with says nothing of the one that is ordered in its place: that one is not taken for done
